@@ -1,0 +1,113 @@
+"""Evaluate image classifiers on ImageNet with ReaL labels, exactly once each image, on any number of machines."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wds_real.dataset import Dataset, Sample, open_dataset
+    from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
+    from wds_real.errors import (
+        CoverageError,
+        ManifestError,
+        ModelError,
+        PlanError,
+        ShardError,
+        SourceError,
+        StoreError,
+        WdsRealError,
+    )
+    from wds_real.evaluate import EvalOptions, Normalize, evaluate
+    from wds_real.labels import ClassInfo, Label, Labels
+    from wds_real.loader import Batch, Loader, collate
+    from wds_real.manifest import Manifest
+    from wds_real.metrics import RealAccuracy
+    from wds_real.models import LoadedModel, load_model
+    from wds_real.result import Accuracy, Coverage, Result
+    from wds_real.source import Source, open_source
+    from wds_real.store import Store, open_store
+    from wds_real.verify import Report, verify
+    from wds_real.writer import write_shards
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Accuracy",
+    "Batch",
+    "ClassInfo",
+    "Coverage",
+    "CoverageError",
+    "Dataset",
+    "EvalOptions",
+    "EvalTransform",
+    "Label",
+    "Labels",
+    "LoadedModel",
+    "Loader",
+    "Manifest",
+    "ManifestError",
+    "ModelError",
+    "Normalize",
+    "PlanError",
+    "RealAccuracy",
+    "Report",
+    "Result",
+    "Sample",
+    "ShardError",
+    "Source",
+    "SourceError",
+    "Store",
+    "StoreError",
+    "WdsRealError",
+    "collate",
+    "evaluate",
+    "load_model",
+    "open_dataset",
+    "open_source",
+    "open_store",
+    "verify",
+    "write_shards",
+]
+
+_HOME = {
+    "dataset": ("Dataset", "Sample", "open_dataset"),
+    "decode": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
+    "errors": (
+        "CoverageError",
+        "ManifestError",
+        "ModelError",
+        "PlanError",
+        "ShardError",
+        "SourceError",
+        "StoreError",
+        "WdsRealError",
+    ),
+    "evaluate": ("EvalOptions", "Normalize", "evaluate"),
+    "labels": ("ClassInfo", "Label", "Labels"),
+    "loader": ("Batch", "Loader", "collate"),
+    "manifest": ("Manifest",),
+    "metrics": ("RealAccuracy",),
+    "models": ("LoadedModel", "load_model"),
+    "result": ("Accuracy", "Coverage", "Result"),
+    "source": ("Source", "open_source"),
+    "store": ("Store", "open_store"),
+    "verify": ("Report", "verify"),
+    "writer": ("write_shards",),
+}
+_MODULE_OF = {name: f"wds_real.{module}" for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 -- one of the names above
+    """Import a public name when it is first used: labels and packing then start without torch."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'wds_real' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

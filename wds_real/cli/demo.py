@@ -1,0 +1,82 @@
+"""``wds-real demo``: the whole main job on a made-up set whose every count is known."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wds_real.cli.talk import is_main_rank
+
+_NAMES = ("original_top1", "original_top5", "original_top1_labelled", "real_top1", "real_top5")
+
+
+@click.command("demo")
+@click.option("--num-images", type=click.IntRange(1, 50_000), default=1500, show_default=True)
+@click.option("--processes", type=click.IntRange(1, 64), default=2, show_default=True, help="For torchrun.")
+@click.option("--keep", metavar="DIR", help="Work in DIR and keep what was made.  [default: a temporary folder]")
+def command(num_images: int, processes: int, keep: str | None) -> int:
+    """Make up a validation tar, pack, verify and evaluate it, and compare every count with the known answer.
+
+    Exit code 1 unless all are equal.
+    """
+    if not is_main_rank():
+        return 0
+    if keep is not None:
+        Path(keep).mkdir(parents=True, exist_ok=True)
+        return _run(Path(keep), num_images, processes)
+    with tempfile.TemporaryDirectory(prefix="wds-real-demo-") as folder:
+        return _run(Path(folder), num_images, processes)
+
+
+def _run(folder: Path, num_images: int, processes: int) -> int:
+    from wds_real.synthetic import known_answer, labels_of, write_source_tar
+
+    numbers = range(1, num_images + 1)
+    tar, root, output = folder / "ILSVRC2012_img_val.tar", folder / "shards", folder / "run"
+    write_source_tar(tar, numbers)
+    click.echo(f"made up {num_images:,} images under their real names: {tar.name}, {tar.stat().st_size:,} bytes")
+    _step("pack", str(tar), str(root), "--samples-per-shard", "500", "--allow-partial", "--overwrite")
+    _step("verify", str(root), "--level", "decode")
+    _step(
+        "eval", str(root), "-m", "wds_real.synthetic:known_answer_model", "-b", "100", "-o", str(output),
+        launcher=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)),
+    )  # fmt: skip
+    found = json.loads((output / "result.json").read_bytes())
+    return _compare(found, known_answer(labels_of(numbers)))
+
+
+def _step(*arguments: str, launcher: tuple[str, ...] = ()) -> None:
+    """Show and run one command as a person would."""
+    shown = f"torchrun {' '.join(launcher[2:])} -m wds_real" if launcher else "wds-real"
+    click.secho(f"\n$ {shown} {' '.join(arguments)}", bold=True)
+    done = subprocess.run([sys.executable, *launcher, "-m", "wds_real", *arguments], check=False)  # noqa: S603
+    if done.returncode:
+        raise click.ClickException(f"`{shown} {arguments[0]}` ended with exit code {done.returncode}.")
+
+
+def _compare(found: dict[str, Any], known: dict[str, int]) -> int:
+    """Hold every count against the known answer; return the exit code."""
+    rows = [(name, found["accuracy"][name]["correct"], known[name]) for name in _NAMES]
+    rows += [(name, found["bridge"][name], known[name]) for name in ("forgiven", "newly_wrong")]
+    rows += [
+        ("images", found["accuracy"]["original_top1"]["total"], known["all"]),
+        ("images with a ReaL label", found["accuracy"]["real_top1"]["total"], known["labelled"]),
+        ("images seen once", found["coverage"]["seen_once"], known["all"]),
+    ]
+    wrong = [row for row in rows if row[1] != row[2]]
+    click.echo()
+    for name, have, want in rows:
+        click.echo(
+            f" {'ok' if have == want else 'WRONG':<6}{name:<26}{have:>8,}" + f" (known: {want:,})" * (have != want)
+        )
+    if wrong:
+        click.echo(f"{len(wrong)} of {len(rows)} counts differ from the known answer", err=True)
+        return 1
+    click.echo(f"all {len(rows)} counts equal the known answer")
+    return 0

@@ -1,0 +1,72 @@
+"""``wds-real``: the commands, and how errors become one line and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from typing import NoReturn
+
+import click
+
+from wds_real import __version__
+from wds_real.cli.talk import is_main_rank, rank_prefix
+from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
+
+_COMMANDS = {
+    "demo": "Make a small made-up set, pack, verify and evaluate it, and check every count.",
+    "eval": "Evaluate a model; under torchrun, with all ranks.",
+    "info": "Say what a data set holds, or look up single images.",
+    "pack": "Pack the validation images and their labels into shards.",
+    "verify": "Check a packed data set.",
+}
+# Every rank finds these at the same place, so only one needs to say so.
+_SAME_ON_ALL_RANKS = (CoverageError, ManifestError, PlanError)
+
+
+class _LazyGroup(click.Group):
+    """Imports a command when it is run: --help then needs no more than this file."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"wds_real.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(_COMMANDS.items()))
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="wds-real")
+def cli() -> None:
+    """Evaluate image classifiers on ImageNet with ReaL labels.
+
+    Exit codes: 0 ok, 1 failure, 2 usage, 3 samples missing or doubled, 4 damaged data, 130 interrupted.
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    logging.basicConfig(level=logging.WARNING, format="wds-real: %(message)s")
+    try:
+        status = cli.main(arguments, prog_name="wds-real", standalone_mode=False)
+    except click.ClickException as error:
+        if is_main_rank():
+            error.show()
+        sys.exit(error.exit_code)
+    except WdsRealError as error:
+        if is_main_rank() or not isinstance(error, _SAME_ON_ALL_RANKS):
+            click.echo(f"{rank_prefix()}error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo(f"{rank_prefix()}interrupted", err=True)
+        sys.exit(130)
+    sys.exit(status or 0)

@@ -1,0 +1,113 @@
+"""What all commands say alike: JSON or text on stdout, progress on stderr, and only from rank 0."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wds_real.distributed import launched_world
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+__all__ = ["is_main_rank", "json_option", "print_json", "progress_bar", "rank_prefix"]
+
+_PLAIN_INTERVAL_S = 5.0
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
+
+
+def is_main_rank() -> bool:
+    """Return whether this is the process that talks."""
+    return launched_world().rank == 0
+
+
+def rank_prefix() -> str:
+    """Return what an error of one rank among several starts with."""
+    world = launched_world()
+    return f"rank {world.rank}: " if world.world_size > 1 else ""
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    click.echo(json.dumps(value, indent=1))
+
+
+@contextmanager
+def progress_bar(title: str, total: int, *, unit: str, hidden: bool = False) -> Iterator[Callable[[int], None]]:
+    """Give a function to call with what was done; draw a bar on a terminal, print plain lines elsewhere.
+
+    Args:
+        title: What is done.
+        total: How much there is of it.
+        unit: ``bytes``, or the name of what is counted.
+        hidden: Say nothing.
+    """
+    if hidden or not is_main_rank():
+        yield _say_nothing
+    elif click.get_text_stream("stderr").isatty():
+        with _rich_bar(title, total, unit) as advance:
+            yield advance
+    else:
+        lines = _PlainLines(title, total, unit)
+        yield lines.advance
+        lines.finish()
+
+
+def _say_nothing(amount: int) -> None:
+    del amount
+
+
+@contextmanager
+def _rich_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    from rich import progress
+    from rich.console import Console
+    from rich.text import Text
+
+    class RateColumn(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            return Text(f"{task.speed or 0:,.0f} {unit}/s")
+
+    counts: tuple[progress.ProgressColumn, ...] = (progress.MofNCompleteColumn(), RateColumn())
+    if unit == "bytes":
+        counts = (progress.DownloadColumn(), progress.TransferSpeedColumn())
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), *counts, progress.TimeRemainingColumn())
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda amount: bar.advance(task, amount)
+
+
+class _PlainLines:
+    """A line every few seconds: what is done, how fast, how long it will take."""
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._done = 0
+        self._started = self._said = time.monotonic()
+        self._lock = threading.Lock()
+
+    def advance(self, amount: int) -> None:
+        with self._lock:
+            self._done += amount
+            if time.monotonic() - self._said >= _PLAIN_INTERVAL_S:
+                self._said = time.monotonic()
+                self._say()
+
+    def finish(self) -> None:
+        self._say()
+
+    def _say(self) -> None:
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        rate = self._done / elapsed
+        left = f", {(self._total - self._done) / rate:,.0f} s left" if 0 < self._done < self._total else ""
+        share = 100 * self._done / self._total if self._total else 100.0
+        if self._unit == "bytes":
+            amounts = f"{self._done / 1e6:,.1f} of {self._total / 1e6:,.1f} MB, {rate / 1e6:,.1f} MB/s"
+        else:
+            amounts = f"{self._done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s"
+        click.echo(f"{self._title}: {share:.0f} %, {amounts}, {elapsed:,.1f} s{left}", err=True)

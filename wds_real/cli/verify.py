@@ -1,0 +1,51 @@
+"""``wds-real verify``: is the packed data set whole?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from wds_real.cli.talk import is_main_rank, json_option, print_json, progress_bar
+
+if TYPE_CHECKING:
+    from wds_real.verify import Level
+
+
+@click.command("verify")
+@click.argument("root", default="shards")
+@click.option(
+    "--level",
+    type=click.Choice(["quick", "full", "decode"]),
+    default="full",
+    show_default=True,
+    help="quick: names and lengths; full: every byte; decode: and every picture.",
+)
+@click.option(
+    "-j", "--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Shards checked at a time."
+)
+@json_option
+def command(root: str, level: Level, jobs: int, as_json: bool) -> int:
+    """Check the data set in ROOT (default: shards). Exit code 4 if anything is wrong."""
+    from wds_real.reader import read_manifest
+    from wds_real.store import open_store
+    from wds_real.verify import verify
+
+    if not is_main_rank():
+        return 0
+    store = open_store(root)
+    total = sum(shard.num_bytes for shard in read_manifest(store).shards)
+    with progress_bar("verify", total, unit="bytes", hidden=as_json or level == "quick") as progress:
+        report = verify(store, level=level, jobs=jobs, progress=progress)
+    if as_json:
+        print_json({"root": root, "level": level, "digest": report.manifest.digest, "problems": list(report.problems)})
+    for problem in () if as_json else report.problems:
+        click.echo(f"error: {problem}", err=True)
+    if report.problems:
+        click.echo(f"error: {root}: {len(report.problems):,} problems found", err=True)
+        return 4
+    if not as_json:
+        manifest = report.manifest
+        click.echo(f"{root}: {manifest.num_samples:,} samples in {len(manifest.shards):,} shards are whole ({level})")
+        click.echo(f"digest {manifest.digest}")
+    return 0

@@ -1,0 +1,214 @@
+"""Map-style access to a packed data set: ``ds[0]``, ``ds["ILSVRC2012_val_00000293"]``, slices and splits."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from typing import TYPE_CHECKING, Any, TypedDict, overload
+
+import numpy as np
+
+from wds_real.decode import DecodeError, decode_image
+from wds_real.errors import PlanError
+from wds_real.reader import SampleReader, read_index, read_manifest
+from wds_real.store import open_store
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+    import pandas as pd
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from wds_real.manifest import Manifest, SampleIndex
+
+__all__ = ["Dataset", "Sample", "open_dataset"]
+
+_SPLIT = re.compile(r"(?P<name>[A-Za-z0-9_]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+
+
+class Sample(TypedDict):
+    """One sample: TFDS's features, and where it stands.
+
+    Keys:
+        file_name: ``ILSVRC2012_val_00000001.JPEG``.
+        image: A Pillow image in mode RGB, or what the data set's transform made of it.
+        original_label: Class index 0..999 of the ILSVRC2012 ground truth.
+        real_label: ReaL class indices, a list of distinct integers 0..999; empty where ReaL accepts no label.
+        key: ``ILSVRC2012_val_00000001``.
+        index: Position in the whole data set, also when read through a slice or split.
+    """
+
+    file_name: str
+    image: Any
+    original_label: int
+    real_label: list[int]
+    key: str
+    index: int
+
+
+class Dataset:
+    """A packed data set, or a part of it; works as a map-style ``torch.utils.data`` dataset.
+
+    Attributes:
+        root: The folder.
+        manifest: What the whole set is.
+        index: Where all its samples lie and their labels.
+        positions: int64 (N,), ascending or as sliced: the samples of this view, as rows of `index`.
+        split: How this view was asked for.
+        reader: Gives verified JPEG bytes by position.
+        transform: Applied to each sample's image; None leaves the Pillow image.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        manifest: Manifest,
+        index: SampleIndex,
+        *,
+        positions: NDArray[np.int64],
+        split: str,
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> None:
+        self.root = root
+        self.manifest = manifest
+        self.index = index
+        self.positions = positions
+        self.split = split
+        self.transform = transform
+        self.reader = SampleReader(open_store(root), manifest, index)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, item: int | str) -> Sample: ...
+    @overload
+    def __getitem__(self, item: slice) -> Dataset: ...
+    def __getitem__(self, item: int | str | slice) -> Sample | Dataset:
+        """Return a sample by place or key, or a part of the data set by slice.
+
+        Raises:
+            IndexError: the place is not in the data set.
+            KeyError: the key is not in the data set.
+            ShardError: the bytes are damaged.
+        """
+        if isinstance(item, slice):
+            start, stop, step = (("" if part is None else part) for part in (item.start, item.stop, item.step))
+            name = f"{self.split}[{start}:{stop}]" if item.step is None else f"{self.split}[{start}:{stop}:{step}]"
+            return self._view(self.positions[item], name)
+        if isinstance(item, str):
+            return self._sample(self._position_of(item))
+        return self._sample(int(self.positions[item]))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self._sample(int(position)) for position in self.positions)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._find(key) is not None
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.root!r}, split={self.split!r}, {len(self):,} samples, digest={self.digest[:12]})"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of this view, in its order."""
+        return tuple(self.index.keys[position] for position in self.positions)
+
+    @property
+    def digest(self) -> str:
+        """The identity of the whole data set, `Manifest.digest`."""
+        return self.manifest.digest
+
+    def as_dataframe(self) -> pd.DataFrame:
+        """Return keys, labels and sizes as a pandas DataFrame with one row a sample, no images (needs pandas)."""
+        import pandas as pd  # noqa: PLC0415 -- an extra
+
+        index, rows = self.index, self.positions
+        return pd.DataFrame(
+            {
+                "key": self.keys,
+                "file_name": [f"{key}.JPEG" for key in self.keys],
+                "original_label": index.original_label[rows],
+                "real_label": [list(index.real_label[row]) for row in rows],
+                "width": index.width[rows],
+                "height": index.height[rows],
+                "num_bytes": index.num_bytes[rows],
+            },
+            index=pd.Index(rows, name="index"),
+        )
+
+    def _view(self, positions: NDArray[np.int64], split: str) -> Dataset:
+        return Dataset(self.root, self.manifest, self.index, positions=positions, split=split, transform=self.transform)
+
+    def _find(self, key: str) -> int | None:
+        """Return the row of `key` if it is in this view."""
+        keys = self.index.keys
+        row = bisect.bisect_left(keys, key)
+        return row if row < len(keys) and keys[row] == key and row in self.positions else None
+
+    def _position_of(self, key: str) -> int:
+        position = self._find(key.removesuffix(".JPEG"))
+        if position is None:
+            raise KeyError(f"{key}: not one of the {len(self):,} samples of {self.root}, split {self.split}")
+        return position
+
+    def _sample(self, position: int) -> Sample:
+        index = self.index
+        key = index.keys[position]
+        try:
+            image = decode_image(self.reader.read(position))
+        except DecodeError as error:
+            raise self.reader.error(position, str(error)) from error
+        return Sample(
+            file_name=f"{key}.JPEG",
+            image=image if self.transform is None else self.transform(image),
+            original_label=int(index.original_label[position]),
+            real_label=list(index.real_label[position]),
+            key=key,
+            index=position,
+        )
+
+
+def open_dataset(
+    root: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    transform: Callable[[Image.Image], Any] | None = None,
+) -> Dataset:
+    """Open a packed data set.
+
+    Args:
+        root: The folder that `wds-real pack` wrote.
+        split: All of it (None), or a part in TFDS's notation: ``"validation[:10%]"``, ``"validation[500:600]"``.
+        transform: Applied to the Pillow image of each sample read by ``ds[i]``.
+
+    Raises:
+        ManifestError: this is not a finished data set, or its manifest or index is damaged.
+        PlanError: `split` is not in that notation, or names another split.
+    """
+    store = open_store(root)
+    manifest = read_manifest(store)
+    index = read_index(store, manifest)
+    chosen = manifest.split if split is None else split
+    positions = np.arange(len(index), dtype=np.int64)[_split_slice(chosen, manifest.split, len(index))]
+    return Dataset(store.url, manifest, index, positions=positions, split=chosen, transform=transform)
+
+
+def _split_slice(text: str, name: str, length: int) -> slice:
+    """Parse TFDS's split notation; percents round to the nearest sample.
+
+    >>> _split_slice("validation[:10%]", "validation", 50_000), _split_slice("validation[-5:]", "validation", 10)
+    (slice(None, 5000, None), slice(-5, None, None))
+    """
+    match = _SPLIT.fullmatch(text.replace(" ", ""))
+    if match is None or match["name"] != name:
+        raise PlanError(f"split is {text!r}, expected {name!r} or a part of it such as '{name}[:10%]'.")
+
+    def bound(value: str | None) -> int | None:
+        if value is None:
+            return None
+        return round(int(value[:-1]) * length / 100) if value.endswith("%") else int(value)
+
+    return slice(bound(match["start"]), bound(match["stop"]))

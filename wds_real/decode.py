@@ -1,0 +1,190 @@
+"""JPEG bytes to uint8 pixels, bit for bit as Pillow, torchvision and timm give them.
+
+`EvalTransform` is the evaluation transform in timm's terms. Its pixels equal
+``CenterCrop(img_size)(Resize(floor(img_size / crop_pct))(image.convert("RGB")))`` of torchvision on a Pillow image.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "DecodeError",
+    "EvalTransform",
+    "Geometry",
+    "blank_image",
+    "decode_image",
+    "decode_rgb",
+]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+_RESAMPLING = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class DecodeError(ValueError):
+    """The bytes are not a picture that can be decoded. Callers say which sample."""
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """What a transform does to one image size.
+
+    Attributes:
+        resized: (width, height) after resizing the whole image.
+        left: Column of the resized image where the crop starts; negative where columns are filled in.
+        top: Row of the resized image where the crop starts; negative where rows are filled in.
+    """
+
+    resized: tuple[int, int]
+    left: int
+    top: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvalTransform:
+    """Resize and crop for evaluation, in timm's terms; `mean` and `std` are applied later, on the model's device.
+
+    Attributes:
+        img_size: Height and width of the output in pixels; one number for a square.
+        crop_pct: Share of the resized image's shorter side that the crop keeps, in (0, 1]. The image is resized to
+            ``floor(img_size / crop_pct)``.
+        crop_mode: ``center`` resizes the shorter side and crops; ``squash`` resizes both sides, ignoring the aspect
+            ratio, and crops; ``border`` resizes the longer side and fills the rest with the mean colour.
+        interpolation: ``bicubic``, ``bilinear``, ``lanczos``, ``nearest``, ``box`` or ``hamming``; Pillow's.
+        mean: Per channel, of values in 0..1.
+        std: Per channel, of values in 0..1.
+
+    Raises:
+        ValueError: a value that is not one of these.
+    """
+
+    img_size: int | tuple[int, int] = 224
+    crop_pct: float = 0.875
+    crop_mode: Literal["center", "squash", "border"] = "center"
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise ValueError(f"img_size is {self.img_size}, expected at least 1 pixel.")
+        if not 0 < self.crop_pct <= 1:
+            raise ValueError(f"crop_pct is {self.crop_pct}, expected 0 < crop_pct <= 1.")
+        if self.crop_mode not in ("center", "squash", "border"):
+            raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash or border.")
+        if self.interpolation not in _RESAMPLING:
+            raise ValueError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(_RESAMPLING)}.")
+        if min(self.std) <= 0:
+            raise ValueError(f"std is {self.std}, expected three numbers above 0.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Output (height, width) in pixels."""
+        return (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return the transformed image, as torchvision's ``Compose([Resize, CenterCrop])`` does."""
+        out = np.empty((*self.size, 3), dtype=np.uint8)
+        self._resize_crop(image.convert("RGB"), out)
+        return Image.fromarray(out)
+
+    def decode_into(self, data: bytes, out: NDArray[np.uint8]) -> None:
+        """Decode JPEG bytes and write the transformed pixels to `out`, uint8 (H, W, 3), RGB.
+
+        Raises:
+            DecodeError: the bytes are not a picture.
+        """
+        self._resize_crop(Image.fromarray(decode_rgb(data)), out)
+
+    def geometry(self, width: int, height: int) -> Geometry:
+        """Return the sizes and places for an image of `width` x `height` pixels, rounded as torchvision and timm do.
+
+        >>> EvalTransform(img_size=224, crop_pct=0.875).geometry(500, 375)
+        Geometry(resized=(341, 256), left=58, top=16)
+        """
+        out_height, out_width = self.size
+        scale_height, scale_width = (math.floor(side / self.crop_pct) for side in self.size)
+        if self.crop_mode == "squash":
+            resized = (scale_width, scale_height)
+        elif self.crop_mode == "border" or scale_height != scale_width:
+            pick = max if self.crop_mode == "border" else min
+            ratio = pick(height / scale_height, width / scale_width)
+            resized = (max(1, round(width / ratio)), max(1, round(height / ratio)))
+        elif width <= height:
+            resized = (scale_width, int(scale_width * height / width))
+        else:
+            resized = (int(scale_width * width / height), scale_width)
+        return Geometry(resized, _crop_start(resized[0], out_width), _crop_start(resized[1], out_height))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready values, for the result."""
+        return {"name": "EvalTransform", **asdict(self), "img_size": list(self.size)}
+
+    def _resize_crop(self, image: Image.Image, out: NDArray[np.uint8]) -> None:
+        place = self.geometry(*image.size)
+        resized = image.resize(place.resized, _RESAMPLING[self.interpolation])
+        (width, height), (out_height, out_width) = resized.size, out.shape[:2]
+        left, top = max(place.left, 0), max(place.top, 0)
+        right, bottom = min(place.left + out_width, width), min(place.top + out_height, height)
+        kept = np.asarray(resized.crop((left, top, right, bottom)))
+        if kept.shape != out.shape:
+            out[:] = [round(255 * value) for value in self.mean]
+        out[top - place.top : bottom - place.top, left - place.left : right - place.left] = kept
+
+
+def _crop_start(resized: int, cropped: int) -> int:
+    """Return where a centred crop starts: torchvision rounds half to even when cropping, down when padding."""
+    return round((resized - cropped) / 2) if resized >= cropped else -((cropped - resized) // 2)
+
+
+def decode_rgb(data: bytes) -> NDArray[np.uint8]:
+    """Decode a JPEG to uint8 (H, W, 3), RGB; the same bytes as ``PIL.Image.open(...).convert("RGB")``.
+
+    libjpeg-turbo does the common case directly; Pillow does what it refuses, CMYK for one.
+
+    Raises:
+        DecodeError: the bytes are not a picture, or are cut.
+    """
+    try:
+        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+    except ValueError:
+        return np.asarray(decode_image(data))
+    return pixels
+
+
+def decode_image(data: bytes) -> Image.Image:
+    """Decode a picture to a Pillow image in mode RGB.
+
+    Raises:
+        DecodeError: the bytes are not a picture, or are cut.
+    """
+    try:
+        return Image.open(io.BytesIO(data)).convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DecodeError(f"cannot be decoded: {error}") from error
+
+
+def blank_image() -> Image.Image:
+    """Return a black image of a usual size, to learn what a transform makes of one."""
+    return Image.new("RGB", (500, 375))

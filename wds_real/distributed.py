@@ -1,0 +1,125 @@
+"""Rank, world size and reductions: the only place that knows ``torch.distributed`` and the launchers' environment.
+
+torch is imported where it is used, so that commands which only ask for their rank start without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from wds_real.errors import PlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import torch
+
+__all__ = ["World", "all_reduce_sum", "current_world", "launched_world", "process_group"]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process's place among all processes of a run.
+
+    Attributes:
+        rank: In [0, world_size).
+        world_size: Number of processes on all nodes.
+        local_rank: Place on this node: which accelerator is ours.
+        local_world_size: Processes on this node that share its cores, as far as the launcher tells; srun divides the
+            cores itself, so there it is 1.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+
+
+def launched_world(environ: Mapping[str, str] | None = None) -> World:
+    """Return the place that torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_*) gave this process.
+
+    >>> launched_world({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"})
+    World(rank=3, world_size=8, local_rank=1, local_world_size=1)
+    >>> launched_world({})
+    World(rank=0, world_size=1, local_rank=0, local_world_size=1)
+
+    Raises:
+        PlanError: a variable is not a number, or rank is not below world size.
+    """
+    environ = os.environ if environ is None else environ
+    for rank, world_size, *local in (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+        # The number of tasks of the srun step: SLURM_NTASKS is also set where only one process was started.
+        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+    ):
+        if rank in environ and world_size in environ:
+            try:
+                local_values = [int(environ[name]) for name in local if name in environ]
+                world = World(int(environ[rank]), int(environ[world_size]), *local_values)
+            except ValueError as error:
+                raise PlanError(f"environment variables {rank}, {world_size}: {error}.") from error
+            if not 0 <= world.rank < world.world_size:
+                raise PlanError(f"{rank}={world.rank} is not in [0, {world_size}={world.world_size}).")
+            return world
+    return World()
+
+
+def current_world() -> World:
+    """Return this process's place: the process group's if there is one, else the launcher's."""
+    import torch.distributed as dist
+
+    launched = launched_world()
+    if dist.is_available() and dist.is_initialized():
+        return replace(launched, rank=dist.get_rank(), world_size=dist.get_world_size())
+    return launched
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device) -> Iterator[World]:
+    """Join the process group for the time of the block, unless there is one already or only one process.
+
+    The address of rank 0 comes from MASTER_ADDR and MASTER_PORT, which torchrun sets.
+
+    Raises:
+        PlanError: several processes were launched, but the address of rank 0 is not set.
+    """
+    import torch.distributed as dist
+
+    world = current_world()
+    if world.world_size == 1 or dist.is_initialized():
+        yield world
+        return
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise PlanError(
+            f"{world.world_size} processes were launched, but {' and '.join(missing)} is not set. Launch with "
+            "torchrun, or under SLURM: export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) "
+            "MASTER_PORT=29500."
+        )
+    backend = dist.get_default_backend_for_device(device)
+    dist.init_process_group(backend, rank=world.rank, world_size=world.world_size)
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the sum of `tensor` over all ranks, on the CPU; without a process group, the tensor itself.
+
+    Takes integers only: their sum is the same in any order.
+    """
+    import torch
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized()):
+        return tensor
+    device = torch.device("cpu")
+    if dist.get_backend() != "gloo":  # nccl and its kin reduce on the accelerator only
+        device = torch.accelerator.current_accelerator() or device
+    total = tensor.to(device)
+    dist.all_reduce(total, op=dist.ReduceOp.SUM)
+    return total.cpu()

@@ -1,0 +1,112 @@
+"""The errors this package raises on purpose.
+
+    WdsRealError
+    ├── SourceError       the validation tar, or a label file, is not what it should be
+    ├── ShardError        a shard's bytes disagree with the index, or are not a sample
+    ├── ManifestError     manifest.json or index.json is missing, damaged or from another version
+    ├── StoreError        the place that holds the bytes refused, or gave up
+    ├── PlanError         impossible rank, world_size or batch_size (also a ValueError)
+    ├── ModelError        the model cannot be loaded, or does not return class scores
+    └── CoverageError     the samples seen are not exactly the samples expected
+
+A message says, in this order: what happened, where, what was expected and found, what to do. The facts are attributes
+too. ``exit_code`` is what the command line returns: 1 failure, 2 usage, 3 coverage, 4 integrity.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = [
+    "CoverageError",
+    "ManifestError",
+    "ModelError",
+    "PlanError",
+    "ShardError",
+    "SourceError",
+    "StoreError",
+    "WdsRealError",
+]
+
+
+class WdsRealError(Exception):
+    """The base of every error raised on purpose by this package."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class SourceError(WdsRealError):
+    """The validation tar, the folder of images or a label file is not what it should be."""
+
+
+class ShardError(WdsRealError):
+    """A shard's bytes disagree with the index, or are not a sample.
+
+    Attributes:
+        shard: Name of the shard within its root.
+        key: Key of the sample, or None where the shard as a whole is meant.
+        byte_range: Half-open ``(start, stop)`` within the shard, or None.
+    """
+
+    exit_code: ClassVar[int] = 4
+
+    def __init__(
+        self, problem: str, *, shard: str, key: str | None = None, byte_range: tuple[int, int] | None = None
+    ) -> None:
+        where = shard if key is None else f"{shard}: {key}"
+        if byte_range is not None:
+            where += f" [bytes {byte_range[0]}-{byte_range[1]})"
+        super().__init__(f"{where}: {problem}")
+        self.problem = problem
+        self.shard = shard
+        self.key = key
+        self.byte_range = byte_range
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Survive the trip from a DataLoader worker, which pickles exceptions."""
+        return _rebuild_shard_error, (self.problem, self.shard, self.key, self.byte_range)
+
+
+def _rebuild_shard_error(problem: str, shard: str, key: str | None, byte_range: tuple[int, int] | None) -> ShardError:
+    return ShardError(problem, shard=shard, key=key, byte_range=byte_range)
+
+
+class ManifestError(WdsRealError):
+    """manifest.json or index.json is missing, damaged or from another version."""
+
+    exit_code: ClassVar[int] = 4
+
+
+class StoreError(WdsRealError):
+    """The folder or object store refused, or gave up."""
+
+
+class PlanError(WdsRealError, ValueError):
+    """rank, world_size, batch_size or a split that cannot be."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ModelError(WdsRealError):
+    """The model cannot be loaded, or does not return class scores."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class CoverageError(WdsRealError):
+    """The samples seen are not exactly the samples expected, so no accuracy was computed.
+
+    Attributes:
+        missing: Keys never seen, in key order.
+        doubled: Keys seen more than once, in key order.
+    """
+
+    exit_code: ClassVar[int] = 3
+
+    def __init__(self, message: str, *, missing: Sequence[str] = (), doubled: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.missing = tuple(missing)
+        self.doubled = tuple(doubled)

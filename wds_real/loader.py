@@ -1,0 +1,331 @@
+"""The read line on one screen: plan, fetch, verify, decode, transform, batch.
+
+One process decodes with a thread pool. Decoding and resizing release the GIL, and each thread writes its pixels
+straight into its slot of a batch that was allocated whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch.utils.data import IterableDataset, get_worker_info
+
+from wds_real import plan
+from wds_real.decode import DecodeError, EvalTransform, blank_image, decode_image
+from wds_real.distributed import current_world
+from wds_real.errors import PlanError, ShardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from wds_real.dataset import Dataset, Sample
+
+__all__ = ["Batch", "Loader", "collate"]
+
+_LOG = logging.getLogger(__name__)
+_REAL_COLUMNS = 10  # the longest released list has 9 labels
+_BATCHES_AHEAD = 2
+_SAMPLES_PER_TASK = 8  # few enough to share a batch out, many enough to make handing over cheap
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch of fixed size B; where there are fewer samples, padded rows are not `valid`.
+
+    Attributes:
+        image: uint8 (B, 3, H, W), RGB, 0..255, channels-last memory, not normalised; or what a custom transform gives.
+            Padded rows are zero.
+        original_label: int64 (B,), class index 0..999 of the ILSVRC2012 ground truth; -1 in padded rows.
+        real_label: int64 (B, 10), ReaL class indices padded with -1; all -1 where ReaL accepts no label.
+        index: int64 (B,), position in the whole data set; -1 in padded rows.
+        key: B strings; "" in padded rows.
+        valid: bool (B,), False in padded rows, and in rows whose sample could not be read (``on_error="record"``),
+            which keep their index.
+    """
+
+    image: torch.Tensor
+    original_label: torch.Tensor
+    real_label: torch.Tensor
+    index: torch.Tensor
+    key: tuple[str, ...]
+    valid: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
+        """Return the batch with its image on `device`; labels, index and valid stay where they are."""
+        return replace(self, image=self.image.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Return the batch with its image in pinned memory; `torch.utils.data.DataLoader` calls this."""
+        return replace(self, image=self.image.pin_memory())
+
+
+class Loader(IterableDataset[Batch]):
+    """Iterates over this rank's batches; the same batches exist at every world size.
+
+    Works alone, or inside ``torch.utils.data.DataLoader(loader, batch_size=None, num_workers=N)``, whose workers take
+    the steps in turn. Each ``iter()`` starts at the beginning, or once at the place that `load_state_dict` set.
+
+    Args:
+        dataset: From `wds_real.open_dataset`.
+        batch_size: Samples a batch, on each rank.
+        transform: An `EvalTransform`, or any callable that takes a Pillow image in mode RGB and returns an image, an
+            array (H, W, 3) or a tensor (C, H, W) of always the same shape. None means ``EvalTransform()``.
+        shuffle: Permute the samples by `wds_real.plan.shuffled_order`, anew for each epoch.
+        seed: Of the permutation.
+        threads: Decoding threads; None means one a core, shared between the processes of this node.
+        rank: Place among the processes; None means the process group's, torchrun's or SLURM's, or 0.
+        world_size: Number of processes; None as for `rank`.
+        pad: Yield the same number of batches of exactly `batch_size` rows on every rank. False yields real rows only:
+            the last batch may be short and ranks may differ by one batch.
+        on_error: ``raise``, or ``record``: a sample that cannot be read keeps its index in the batch but is not valid.
+
+    Raises:
+        PlanError: rank, world_size or batch_size are impossible.
+    """
+
+    def __init__(  # noqa: PLR0913 -- what users of DataLoader expect to set here
+        self,
+        dataset: Dataset,
+        *,
+        batch_size: int = 256,
+        transform: EvalTransform | Callable[[Any], Any] | None = None,
+        shuffle: bool = False,
+        seed: int = 0,
+        threads: int | None = None,
+        rank: int | None = None,
+        world_size: int | None = None,
+        pad: bool = True,
+        on_error: Literal["raise", "record"] = "raise",
+    ) -> None:
+        world = current_world()
+        if (rank is None) != (world_size is None):
+            raise PlanError(f"rank is {rank} and world_size is {world_size}: give both, or neither.")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.transform = EvalTransform() if transform is None else transform
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = world.rank if rank is None else rank
+        self.world_size = world.world_size if world_size is None else world_size
+        self.pad = pad
+        self.threads = threads or _threads_for_this_process()
+        self.epoch = 0
+        self._on_error = on_error
+        self._step = self._resume_at = 0
+        self._shape, self._dtype = _output_shape(self.transform)
+        self._total = plan.num_batches(len(dataset), batch_size)
+        self._share = plan.share(self._total, rank=self.rank, world_size=self.world_size)
+
+    def __len__(self) -> int:
+        """Return the number of batches this rank yields."""
+        return plan.num_steps(self._total, world_size=self.world_size) if self.pad else len(self._share)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield this rank's batches, from the beginning or from the place that `load_state_dict` set.
+
+        Raises:
+            ShardError: a sample is damaged or cannot be decoded (unless ``on_error="record"``).
+        """
+        first, self._resume_at = self._resume_at, 0
+        steps = range(first, len(self))
+        worker = get_worker_info()
+        if worker is not None:  # a DataLoader takes batches from its workers in turn: this keeps the plan's order
+            steps = steps[worker.id :: worker.num_workers]
+        order = self._order()
+        started: deque[_PendingBatch] = deque()
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
+        try:
+            for step in steps:
+                started.append(self._start(pool, order, step))
+                if len(started) > _BATCHES_AHEAD:
+                    yield self._finish(started.popleft())
+            while started:
+                yield self._finish(started.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the permutation of the next ``iter()``, as with ``DistributedSampler``."""
+        self.epoch = epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the place after the last batch that was yielded, and what it belongs to."""
+        return {"step": self._step, "epoch": self.epoch, **self._identity()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Let the next ``iter()`` go on where `state` was taken.
+
+        Raises:
+            PlanError: `state` is of another data set, batch size, seed, rank or world size, so its place means nothing
+                here.
+        """
+        differing = [name for name, value in self._identity().items() if state.get(name) != value]
+        if differing:
+            raise PlanError(
+                "the state is of another run: "
+                + ", ".join(f"{name} was {state.get(name)}, is {self._identity()[name]}" for name in differing)
+                + ". Build the Loader with the values of the state."
+            )
+        self._step = self._resume_at = int(state["step"])
+        self.epoch = int(state["epoch"])
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "dataset": self.dataset.digest,
+            "split": self.dataset.split,
+            "batch_size": self.batch_size,
+            "shuffle": self.shuffle,
+            "seed": self.seed,
+            "rank": self.rank,
+            "world_size": self.world_size,
+        }
+
+    def _order(self) -> NDArray[np.int64]:
+        if not self.shuffle:
+            return self.dataset.positions
+        return self.dataset.positions[plan.shuffled_order(self.dataset.keys, seed=self.seed, epoch=self.epoch)]
+
+    def _start(self, pool: ThreadPoolExecutor, order: NDArray[np.int64], step: int) -> _PendingBatch:
+        """Allocate the batch of `step` and hand its samples to the threads."""
+        number = self._share.start + step
+        positions = plan.batch(order, number, batch_size=self.batch_size) if number in self._share else order[:0]
+        rows = self.batch_size if self.pad else len(positions)
+        pixels = torch.empty((rows, *self._shape), dtype=self._dtype, pin_memory=torch.accelerator.is_available())
+        pixels[len(positions) :] = 0
+        chunks = (
+            range(len(positions))[start : start + _SAMPLES_PER_TASK] for start in range(0, rows, _SAMPLES_PER_TASK)
+        )
+        tasks = [pool.submit(self._fill, positions, pixels, chunk) for chunk in chunks if chunk]
+        return _PendingBatch(step, positions, pixels, tasks)
+
+    def _fill(self, positions: NDArray[np.int64], pixels: torch.Tensor, rows: range) -> list[int]:
+        """Read, check, decode and transform some rows of a batch; return the rows that could not be read."""
+        failed = []
+        for row in rows:
+            try:
+                self._fill_row(int(positions[row]), pixels[row])
+            except ShardError:
+                if self._on_error == "raise":
+                    raise
+                _LOG.exception("recorded as failed")
+                pixels[row] = 0
+                failed.append(row)
+        return failed
+
+    def _fill_row(self, position: int, out: torch.Tensor) -> None:
+        reader = self.dataset.reader
+        data = reader.read(position)
+        try:
+            if isinstance(self.transform, EvalTransform):
+                self.transform.decode_into(data, out.numpy())
+                return
+            image = decode_image(data)
+        except DecodeError as error:
+            raise reader.error(position, str(error)) from error
+        values = _channels_last(self.transform(image))
+        if values.shape != out.shape or values.dtype != out.dtype:
+            raise ValueError(
+                f"{self.dataset.index.keys[position]}: the transform gave {_form(values)}, but {_form(out)} for "
+                "another image. All images of a batch need one shape and dtype: end the transform with a crop."
+            )
+        out.copy_(values)
+
+    def _finish(self, pending: _PendingBatch) -> Batch:
+        """Wait for the threads, then add the labels."""
+        failed = [row for task in pending.tasks for row in task.result()]
+        self._step = pending.step + 1
+        index = self.dataset.index
+        return _batch(
+            pending.pixels.permute(0, 3, 1, 2),
+            index=pending.positions.tolist(),
+            keys=[index.keys[position] for position in pending.positions],
+            original=index.original_label[pending.positions].tolist(),
+            real=[index.real_label[position] for position in pending.positions],
+            failed=failed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _PendingBatch:
+    """A batch the threads are filling: pixels (rows, H, W, C), of which the first ``len(positions)`` are samples."""
+
+    step: int
+    positions: NDArray[np.int64]
+    pixels: torch.Tensor
+    tasks: list[Future[list[int]]]
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Make a `Batch` of samples whose images are equally large: ``DataLoader(ds, collate_fn=wds_real.collate)``."""
+    return _batch(
+        torch.stack([_channels_last(sample["image"]) for sample in samples]).permute(0, 3, 1, 2),
+        index=[sample["index"] for sample in samples],
+        keys=[sample["key"] for sample in samples],
+        original=[sample["original_label"] for sample in samples],
+        real=[tuple(sample["real_label"]) for sample in samples],
+    )
+
+
+def _batch(
+    image: torch.Tensor,
+    *,
+    index: list[int],
+    keys: list[str],
+    original: list[int],
+    real: list[tuple[int, ...]],
+    failed: Sequence[int] = (),
+) -> Batch:
+    """Add labels to pixels (B, C, H, W); rows behind the last sample are padding."""
+    padded = len(image) - len(keys)
+    columns = max([_REAL_COLUMNS, *map(len, real)])
+    valid = torch.arange(len(image)) < len(keys)
+    valid[list(failed)] = False
+    return Batch(
+        image=image,
+        original_label=torch.tensor(original + [-1] * padded, dtype=torch.int64),
+        real_label=torch.tensor(
+            [[*labels, *[-1] * (columns - len(labels))] for labels in real] + [[-1] * columns] * padded,
+            dtype=torch.int64,
+        ).reshape(len(image), columns),
+        index=torch.tensor(index + [-1] * padded, dtype=torch.int64),
+        key=(*keys, *[""] * padded),
+        valid=valid,
+    )
+
+
+def _output_shape(transform: EvalTransform | Callable[[Any], Any]) -> tuple[tuple[int, ...], torch.dtype]:
+    """Return the shape (H, W, C) and dtype a transform gives; a blank image tells, so that no sample is read for it."""
+    if isinstance(transform, EvalTransform):
+        return (*transform.size, 3), torch.uint8
+    values = _channels_last(transform(blank_image()))
+    return tuple(values.shape), values.dtype
+
+
+def _channels_last(image: Any) -> torch.Tensor:  # noqa: ANN401 -- whatever a user's transform returns
+    """Return a Pillow image, an array (H, W, C) or a tensor (C, H, W) as a tensor (H, W, C)."""
+    if isinstance(image, torch.Tensor):
+        return image.permute(1, 2, 0)
+    return torch.from_numpy(np.array(image))
+
+
+def _form(values: torch.Tensor) -> str:
+    height, width, channels = values.shape
+    return f"{values.dtype} {channels}x{height}x{width}"
+
+
+def _threads_for_this_process() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // current_world().local_world_size)

