@@ -6,6 +6,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wds_real.breakdown import Breakdown
+    from wds_real.compare import Comparison, compare
     from wds_real.dataset import Dataset, Sample, open_dataset
     from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
     from wds_real.errors import (
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
         ManifestError,
         ModelError,
         PlanError,
+        PredictionsError,
         ShardError,
         SourceError,
         StoreError,
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
     from wds_real.manifest import Manifest
     from wds_real.metrics import RealAccuracy
     from wds_real.models import LoadedModel, load_model
+    from wds_real.predictions import Predictions, read_predictions
     from wds_real.result import Accuracy, Coverage, Result
+    from wds_real.score import score
     from wds_real.source import Source, open_source
     from wds_real.store import Store, open_store
     from wds_real.verify import Report, verify
@@ -37,7 +42,9 @@ __all__ = [
     "IMAGENET_STD",
     "Accuracy",
     "Batch",
+    "Breakdown",
     "ClassInfo",
+    "Comparison",
     "Coverage",
     "CoverageError",
     "Dataset",
@@ -52,6 +59,8 @@ __all__ = [
     "ModelError",
     "Normalize",
     "PlanError",
+    "Predictions",
+    "PredictionsError",
     "RealAccuracy",
     "Report",
     "Result",
@@ -63,16 +72,21 @@ __all__ = [
     "StoreError",
     "WdsRealError",
     "collate",
+    "compare",
     "evaluate",
     "load_model",
     "open_dataset",
     "open_source",
     "open_store",
+    "read_predictions",
+    "score",
     "verify",
     "write_shards",
 ]
 
 _HOME = {
+    "breakdown": ("Breakdown",),
+    "compare": ("Comparison", "compare"),
     "dataset": ("Dataset", "Sample", "open_dataset"),
     "decode": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
     "errors": (
@@ -80,6 +94,7 @@ _HOME = {
         "ManifestError",
         "ModelError",
         "PlanError",
+        "PredictionsError",
         "ShardError",
         "SourceError",
         "StoreError",
@@ -91,6 +106,8 @@ _HOME = {
     "manifest": ("Manifest",),
     "metrics": ("RealAccuracy",),
     "models": ("LoadedModel", "load_model"),
+    "predictions": ("Predictions", "read_predictions"),
+    "score": ("score",),
     "result": ("Accuracy", "Coverage", "Result"),
     "source": ("Source", "open_source"),
     "store": ("Store", "open_store"),

@@ -6,9 +6,10 @@ torch is imported where it is used, so that commands which only ask for their ra
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from wds_real.errors import PlanError
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["World", "all_reduce_sum", "current_world", "launched_world", "process_group"]
+__all__ = ["World", "all_reduce", "current_world", "launched_world", "process_group"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,11 @@ def current_world() -> World:
 
 
 @contextlib.contextmanager
-def process_group(device: torch.device) -> Iterator[World]:
+def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterator[World]:
     """Join the process group for the time of the block, unless there is one already or only one process.
 
-    The address of rank 0 comes from MASTER_ADDR and MASTER_PORT, which torchrun sets.
+    The address of rank 0 comes from MASTER_ADDR and MASTER_PORT, which torchrun sets. A reduction that another rank
+    does not join within `timeout_s` seconds is an error: it bounds how long a run waits for one that died unseen.
 
     Raises:
         PlanError: several processes were launched, but the address of rank 0 is not set.
@@ -100,17 +102,19 @@ def process_group(device: torch.device) -> Iterator[World]:
             "MASTER_PORT=29500."
         )
     backend = dist.get_default_backend_for_device(device)
-    dist.init_process_group(backend, rank=world.rank, world_size=world.world_size)
+    dist.init_process_group(
+        backend, rank=world.rank, world_size=world.world_size, timeout=dt.timedelta(seconds=timeout_s)
+    )
     try:
         yield world
     finally:
         dist.destroy_process_group()
 
 
-def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the sum of `tensor` over all ranks, on the CPU; without a process group, the tensor itself.
+def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.Tensor:
+    """Return the sum or minimum of `tensor` over all ranks, on the CPU; without a process group, the tensor itself.
 
-    Takes integers only: their sum is the same in any order.
+    Takes integers only: the result is then the same in any order.
     """
     import torch
     import torch.distributed as dist
@@ -120,6 +124,6 @@ def all_reduce_sum(tensor: torch.Tensor) -> torch.Tensor:
     device = torch.device("cpu")
     if dist.get_backend() != "gloo":  # nccl and its kin reduce on the accelerator only
         device = torch.accelerator.current_accelerator() or device
-    total = tensor.to(device)
-    dist.all_reduce(total, op=dist.ReduceOp.SUM)
+    total = tensor.to(device, copy=True)
+    dist.all_reduce(total, op=dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MIN)
     return total.cpu()

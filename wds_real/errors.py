@@ -7,6 +7,7 @@
     ├── StoreError        the place that holds the bytes refused, or gave up
     ├── PlanError         impossible rank, world_size or batch_size (also a ValueError)
     ├── ModelError        the model cannot be loaded, or does not return class scores
+    ├── PredictionsError  a prediction file or a run's records are not what they should be, or of another run
     └── CoverageError     the samples seen are not exactly the samples expected
 
 A message says, in this order: what happened, where, what was expected and found, what to do. The facts are attributes
@@ -25,6 +26,7 @@ __all__ = [
     "ManifestError",
     "ModelError",
     "PlanError",
+    "PredictionsError",
     "ShardError",
     "SourceError",
     "StoreError",
@@ -94,6 +96,10 @@ class ModelError(WdsRealError):
     """The model cannot be loaded, or does not return class scores."""
 
     exit_code: ClassVar[int] = 2
+
+
+class PredictionsError(WdsRealError):
+    """A prediction file, or the records of a run, are not what they should be, or belong to another run."""
 
 
 class CoverageError(WdsRealError):

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from wds_real import plan
 from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
-from wds_real.distributed import current_world, process_group
+from wds_real.distributed import all_reduce, current_world, process_group
+from wds_real.ledger import Ledger, Record, RunKey
 from wds_real.loader import Loader
 from wds_real.metrics import RealAccuracy
+from wds_real.models import LoadedModel
+from wds_real.output import write_output
+from wds_real.store import LocalStore
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from wds_real.dataset import Dataset
+    from wds_real.distributed import World
     from wds_real.loader import Batch
     from wds_real.result import Result
 
-__all__ = ["EvalOptions", "Normalize", "default_device", "evaluate", "versions"]
+__all__ = ["EvalOptions", "Normalize", "default_device", "evaluate", "on_device", "versions"]
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 
@@ -41,6 +50,7 @@ class EvalOptions:
         channels_last: Give the model channels-last memory.
         torchcompile: Compile the model with ``torch.compile``.
         on_error: ``raise``, or ``record``: count unreadable samples and bound the accuracy.
+        timeout_s: How long a rank waits for another one at the end, in seconds.
     """
 
     batch_size: int = 256
@@ -51,6 +61,7 @@ class EvalOptions:
     channels_last: bool = False
     torchcompile: bool = False
     on_error: Literal["raise", "record"] = "raise"
+    timeout_s: float = 1800.0
 
 
 class Normalize:
@@ -73,64 +84,107 @@ class Normalize:
 
 
 def evaluate(
-    model: Model,
+    model: Model | LoadedModel,
     dataset: Dataset,
     *,
     transform: EvalTransform | Callable[[Any], Any] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     options: EvalOptions | None = None,
-    progress: Callable[[int], None] | None = None,
+    output: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Result:
     """Evaluate `model` on each sample of `dataset` exactly once, on this process or with all ranks of a launch.
 
+    With `output`, each finished batch is recorded there at once. The same call again, with any number of ranks, does
+    only what is missing and ends with the same result; ``result.json`` and ``predictions.csv`` are written at the end.
+
     Args:
-        model: Takes float (B, 3, H, W), returns scores (B, 1000).
+        model: Takes float (B, 3, H, W), returns scores (B, 1000); or what `wds_real.load_model` returned.
         dataset: From `wds_real.open_dataset`.
-        transform: As for `Loader`.
+        transform: As for `Loader`; None means the loaded model's own.
         mean: Per channel, of values in 0..1; None means the transform's.
         std: As `mean`.
         options: How to run.
-        progress: Called after each batch with the number of samples of this rank it held.
+        output: Folder for records, result and predictions.
+        progress: Called after each batch with the samples it held and the samples this rank has in all.
 
     Raises:
         CoverageError: a sample was missed or counted twice.
         ShardError: a sample is damaged.
         ModelError: the model does not return (B, 1000) finite scores.
+        PredictionsError: `output` holds the records of another run.
     """
     options = options or EvalOptions()
-    transform = EvalTransform() if transform is None else transform
+    loaded = model if isinstance(model, LoadedModel) else LoadedModel(_name(model), model)
+    transform = transform or loaded.transform
     if isinstance(transform, EvalTransform):
         mean, std = mean or transform.mean, std or transform.std
     mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
     device = default_device() if options.device is None else torch.device(options.device)
-    with process_group(device), torch.inference_mode():
+    key = _run_key(loaded, dataset, {**_describe(transform), "mean": list(mean), "std": list(std)}, options)
+    with process_group(device, timeout_s=options.timeout_s) as world, torch.inference_mode(), ExitStack() as stack:
+        metric = RealAccuracy(dataset)
+        total = plan.num_batches(len(dataset), options.batch_size)
+        remaining, ledger = list(range(total)), None
+        if output is not None:
+            ledger = stack.enter_context(Ledger(output, key, about={"root": dataset.root}, rank=world.rank))
+            remaining = _take_up(ledger, metric, total=total, world=world)
         loader = Loader(
             dataset,
             batch_size=options.batch_size,
             transform=transform,
             threads=options.threads,
+            batches=remaining,
             on_error=options.on_error,
         )
-        forward = _prepared(model, Normalize(mean, std, device=device), device, options)
-        metric = RealAccuracy(dataset)
+        forward = _prepared(loaded.module, Normalize(mean, std, device=device), device, options)
         watch = _Watch()
-        for batch in watch.waiting_for(loader):
-            metric.update(forward(batch.image), batch)
+        for batch, image in on_device(watch.waiting_for(loader), device):
+            rows, classes, probabilities = metric.read(forward(image), batch)
+            if ledger is not None and batch.number >= 0:
+                ledger.append(Record(batch.number, rows, classes, probabilities))
+            metric.add(rows, classes, probabilities)
             if progress is not None:
-                progress(int(batch.valid.sum()))
-        result = metric.compute()
-    return replace(
-        result,
-        preprocessing={**_describe(transform), "mean": list(mean), "std": list(std)},
-        run={
-            "options": asdict(options),
-            "device": _device_name(device),
-            "threads": loader.threads,
-            "timings": watch.timings(result.coverage.expected),
-            "versions": versions(),
-        },
-    )
+                progress(len(rows), loader.num_samples)
+        result, predictions = metric.compute_with_predictions()
+    sizes = (len(plan.batch(dataset.positions, number, batch_size=options.batch_size)) for number in remaining)
+    run = {
+        "options": asdict(options),
+        "device": _device_name(device),
+        "threads": loader.threads,
+        "batches_done_before": total - len(remaining),
+        "timings": watch.timings(sum(sizes)),
+        "versions": versions(),
+    }
+    result = result.named(model=key.identity["model"], preprocessing=key.identity["preprocessing"], run=run)
+    if output is not None and world.rank == 0:
+        write_output(LocalStore(Path(output)), result, predictions)
+    return result
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, torch.Tensor]]:
+    """Yield each batch with its image on `device`; on an accelerator, the next one is copied meanwhile.
+
+    The copy runs on a side stream from pinned memory, so it overlaps the model's work on the batch before.
+    """
+    if device.type == "cpu":
+        for batch in batches:
+            yield batch, batch.image
+        return
+    side = torch.Stream(device)
+    copying: tuple[Batch, torch.Tensor, torch.Event] | None = None
+    following: Batch | None
+    for following in itertools.chain(batches, [None]):
+        ready, copying = copying, None
+        if following is not None:
+            with side:
+                copying = (following, following.image.to(device, non_blocking=True), side.record_event())
+        if ready is not None:
+            current = torch.accelerator.current_stream(device)
+            current.wait_event(ready[2])
+            ready[1].record_stream(current)  # its memory is not given away before the model is done with it
+            yield ready[0], ready[1]
 
 
 def default_device() -> torch.device:
@@ -147,8 +201,45 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
 
+def _run_key(loaded: LoadedModel, dataset: Dataset, preprocessing: dict[str, Any], options: EvalOptions) -> RunKey:
+    """Return what the records of a run must agree on: whatever changes what a batch is or what the model says of it."""
+    return RunKey(
+        {
+            "dataset": dataset.digest,
+            "split": dataset.split,
+            "model": loaded.identity(),
+            "preprocessing": preprocessing,
+            "dtype": options.amp_dtype if options.amp else "float32",
+            "batch_size": options.batch_size,
+        }
+    )
+
+
+def _take_up(ledger: Ledger, metric: RealAccuracy, *, total: int, world: World) -> list[int]:
+    """Count what earlier runs recorded, and return the batches that are left, the same list on all ranks.
+
+    Where several ranks see a record, because they share the folder, the lowest one counts it. The reduction also keeps
+    any rank from adding records before all have read them.
+    """
+    records = {number: record for number, record in ledger.records().items() if number < total}
+    holder = torch.full((total,), world.world_size, dtype=torch.int64)
+    holder[list(records)] = world.rank
+    holder = all_reduce(holder, "min")
+    for number, record in records.items():
+        if holder[number] == world.rank:
+            metric.add(record.index, record.classes, record.probabilities)
+    left: list[int] = torch.nonzero(holder == world.world_size).flatten().tolist()
+    return left
+
+
+def _name(model: Model) -> str:
+    """Return what a model from Python is called in the result."""
+    named = model if hasattr(model, "__qualname__") else type(model)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 def _prepared(model: Model, normalize: Normalize, device: torch.device, options: EvalOptions) -> Model:
-    """Return a function from a batch's image on the host to scores."""
+    """Return a function from a batch's image on the device to scores."""
     if isinstance(model, torch.nn.Module):
         model = _in_eval_mode(model).to(device)
         if options.channels_last:
@@ -159,7 +250,7 @@ def _prepared(model: Model, normalize: Normalize, device: torch.device, options:
     amp_dtype = getattr(torch, options.amp_dtype)
 
     def forward(image: torch.Tensor) -> torch.Tensor:
-        pixels = normalize(image.to(device, non_blocking=True)).contiguous(memory_format=memory_format)
+        pixels = normalize(image).contiguous(memory_format=memory_format)
         with torch.autocast(device.type, dtype=amp_dtype, enabled=options.amp):
             scores = model(pixels)
         return scores.float() if scores.is_floating_point() else scores

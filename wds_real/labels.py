@@ -9,11 +9,14 @@ import functools
 import gzip
 import hashlib
 import importlib.resources
+import io
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from wds_real.errors import SourceError
 
@@ -26,6 +29,7 @@ __all__ = [
     "ClassInfo",
     "Label",
     "Labels",
+    "at_threshold",
     "bundled",
     "by_file_name",
     "canonical_file_name",
@@ -42,6 +46,7 @@ _SHA256 = {
     "real.json": "d83e9bff374c631aae8439eb064c7019acc56e1b3bc3f56b8380c2a710b0220b",
     "validation_labels.txt": "313fc3f23c864dde9183c9a368809065765dd1b657a6904fded44e3e46d34604",
     "classes.tsv": "a7303c8079ed41ad970818e19378d317241f040d377db05b859270de7d03ff43",
+    "rater_scores.npz": "ac31e1073ae1b1b18c32d3c64ad4a77ae4f698b82618e192558c95b57b3db8e4",
 }
 
 # The official spelling, and the Hugging Face / Kaggle one, which appends the wnid of the original label.
@@ -188,6 +193,28 @@ def load_real_json(path: str | Path) -> Labels:
     return Labels(original=bundled().original, real=parse_real_json(data, where=str(path)))
 
 
+def at_threshold(threshold: float) -> Labels:
+    """Return the labels that another cut through the published rater scores gives.
+
+    On the 24,889 images that were rated, the ReaL labels are those with a score above `threshold`, ascending; on the
+    others, the original label. At 0.8 these are the released sets.
+
+    Raises:
+        SourceError: `threshold` is not in [0, 1), or has more than three decimals: the scores are bundled to that.
+    """
+    permille = round(threshold * 1000)
+    if not 0 <= permille < 1000 or permille / 1000 != threshold:
+        raise SourceError(f"threshold is {threshold}, expected 0 <= threshold < 1 with at most three decimals.")
+    original = bundled().original
+    real = [(label,) for label in original]
+    with np.load(io.BytesIO(_bundled_bytes("rater_scores.npz"))) as scores:
+        ends = np.cumsum(scores["num_labels"].astype(np.int64)).tolist()
+        images, label, accepted = scores["image"].tolist(), scores["label"], scores["permille"] >= permille
+    for number, start, stop in zip(images, [0, *ends], ends, strict=False):
+        real[number - 1] = tuple(label[start:stop][accepted[start:stop]].tolist())
+    return Labels(original, tuple(real))
+
+
 def parse_real_json(data: bytes, *, where: str) -> tuple[tuple[int, ...], ...]:
     """Return 50,000 tuples of class indices from the bytes of a real.json; `where` names it in errors.
 
@@ -231,12 +258,15 @@ def digest_labels(rows: Iterable[tuple[str, int, Iterable[int]]]) -> str:
 
 
 def _bundled_bytes(name: str) -> bytes:
-    packed = importlib.resources.files("wds_real").joinpath("data", f"{name}.gz").read_bytes()
-    data = gzip.decompress(packed)
+    folder = importlib.resources.files("wds_real") / "data"
+    if name.endswith(".npz"):  # compressed in itself
+        data = (folder / name).read_bytes()
+    else:
+        data = gzip.decompress((folder / f"{name}.gz").read_bytes())
     found = hashlib.sha256(data).hexdigest()
     if found != _SHA256[name]:
         raise SourceError(
-            f"wds_real/data/{name}.gz: SHA-256 of the bundled labels is {found}, expected {_SHA256[name]}. "
+            f"wds_real/data/{name}: SHA-256 of the bundled labels is {found}, expected {_SHA256[name]}. "
             "The installation is damaged: install wds_real again."
         )
     return data

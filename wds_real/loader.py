@@ -51,6 +51,7 @@ class Batch:
         key: B strings; "" in padded rows.
         valid: bool (B,), False in padded rows, and in rows whose sample could not be read (``on_error="record"``),
             which keep their index.
+        number: Number of the batch in the plan; -1 if all of it is padding, or if it is not from a `Loader`.
     """
 
     image: torch.Tensor
@@ -59,6 +60,7 @@ class Batch:
     index: torch.Tensor
     key: tuple[str, ...]
     valid: torch.Tensor
+    number: int = -1
 
     def __len__(self) -> int:
         return len(self.key)
@@ -90,6 +92,7 @@ class Loader(IterableDataset[Batch]):
         world_size: Number of processes; None as for `rank`.
         pad: Yield the same number of batches of exactly `batch_size` rows on every rank. False yields real rows only:
             the last batch may be short and ranks may differ by one batch.
+        batches: Numbers of the batches of the plan to go through; None means all. What is left of an interrupted run.
         on_error: ``raise``, or ``record``: a sample that cannot be read keeps its index in the batch but is not valid.
 
     Raises:
@@ -108,6 +111,7 @@ class Loader(IterableDataset[Batch]):
         rank: int | None = None,
         world_size: int | None = None,
         pad: bool = True,
+        batches: Sequence[int] | None = None,
         on_error: Literal["raise", "record"] = "raise",
     ) -> None:
         world = current_world()
@@ -126,12 +130,15 @@ class Loader(IterableDataset[Batch]):
         self._on_error = on_error
         self._step = self._resume_at = 0
         self._shape, self._dtype = _output_shape(self.transform)
-        self._total = plan.num_batches(len(dataset), batch_size)
-        self._share = plan.share(self._total, rank=self.rank, world_size=self.world_size)
+        self._batches = range(plan.num_batches(len(dataset), batch_size)) if batches is None else tuple(batches)
+        share = plan.share(len(self._batches), rank=self.rank, world_size=self.world_size)
+        self._share = self._batches[share.start : share.stop]
 
     def __len__(self) -> int:
         """Return the number of batches this rank yields."""
-        return plan.num_steps(self._total, world_size=self.world_size) if self.pad else len(self._share)
+        if self.pad:
+            return plan.num_steps(len(self._batches), world_size=self.world_size)
+        return len(self._share)
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield this rank's batches, from the beginning or from the place that `load_state_dict` set.
@@ -156,6 +163,12 @@ class Loader(IterableDataset[Batch]):
                 yield self._finish(started.popleft())
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def num_samples(self) -> int:
+        """Samples in this rank's batches."""
+        order = self.dataset.positions
+        return sum(len(plan.batch(order, number, batch_size=self.batch_size)) for number in self._share)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation of the next ``iter()``, as with ``DistributedSampler``."""
@@ -191,6 +204,7 @@ class Loader(IterableDataset[Batch]):
             "seed": self.seed,
             "rank": self.rank,
             "world_size": self.world_size,
+            "num_batches": len(self._batches),
         }
 
     def _order(self) -> NDArray[np.int64]:
@@ -200,8 +214,8 @@ class Loader(IterableDataset[Batch]):
 
     def _start(self, pool: ThreadPoolExecutor, order: NDArray[np.int64], step: int) -> _PendingBatch:
         """Allocate the batch of `step` and hand its samples to the threads."""
-        number = self._share.start + step
-        positions = plan.batch(order, number, batch_size=self.batch_size) if number in self._share else order[:0]
+        number = self._share[step] if step < len(self._share) else -1
+        positions = order[:0] if number < 0 else plan.batch(order, number, batch_size=self.batch_size)
         rows = self.batch_size if self.pad else len(positions)
         pixels = torch.empty((rows, *self._shape), dtype=self._dtype, pin_memory=torch.accelerator.is_available())
         pixels[len(positions) :] = 0
@@ -209,7 +223,7 @@ class Loader(IterableDataset[Batch]):
             range(len(positions))[start : start + _SAMPLES_PER_TASK] for start in range(0, rows, _SAMPLES_PER_TASK)
         )
         tasks = [pool.submit(self._fill, positions, pixels, chunk) for chunk in chunks if chunk]
-        return _PendingBatch(step, positions, pixels, tasks)
+        return _PendingBatch(step, number, positions, pixels, tasks)
 
     def _fill(self, positions: NDArray[np.int64], pixels: torch.Tensor, rows: range) -> list[int]:
         """Read, check, decode and transform some rows of a batch; return the rows that could not be read."""
@@ -255,6 +269,7 @@ class Loader(IterableDataset[Batch]):
             original=index.original_label[pending.positions].tolist(),
             real=[index.real_label[position] for position in pending.positions],
             failed=failed,
+            number=pending.number,
         )
 
 
@@ -263,6 +278,7 @@ class _PendingBatch:
     """A batch the threads are filling: pixels (rows, H, W, C), of which the first ``len(positions)`` are samples."""
 
     step: int
+    number: int
     positions: NDArray[np.int64]
     pixels: torch.Tensor
     tasks: list[Future[list[int]]]
@@ -287,6 +303,7 @@ def _batch(
     original: list[int],
     real: list[tuple[int, ...]],
     failed: Sequence[int] = (),
+    number: int = -1,
 ) -> Batch:
     """Add labels to pixels (B, C, H, W); rows behind the last sample are padding."""
     padded = len(image) - len(keys)
@@ -303,6 +320,7 @@ def _batch(
         index=torch.tensor(index + [-1] * padded, dtype=torch.int64),
         key=(*keys, *[""] * padded),
         valid=valid,
+        number=number,
     )
 
 

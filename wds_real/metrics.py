@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from wds_real.distributed import all_reduce_sum, current_world
+from wds_real.distributed import all_reduce, current_world
 from wds_real.errors import ModelError
 from wds_real.labels import NUM_CLASSES
 from wds_real.loader import Batch
+from wds_real.predictions import TOP, Predictions
 from wds_real.result import Result, Targets, tally
 
 if TYPE_CHECKING:
@@ -20,17 +21,15 @@ if TYPE_CHECKING:
 
     from wds_real.dataset import Dataset
 
-__all__ = ["TOP", "RealAccuracy", "targets_of", "top_classes"]
-
-TOP = 5
+__all__ = ["RealAccuracy", "top_predictions"]
 
 
 class RealAccuracy:
     """Original and ReaL accuracy of one pass, exact over any number of processes.
 
-    The state is a table with one row a sample: how often it was seen, and its top-5 classes. No communication happens
-    before `compute`, which adds the tables of all ranks in one reduction of integers and refuses to give a number
-    unless each sample was seen exactly once.
+    The state is a table with one row a sample: how often it was seen, its top-5 classes and their probabilities. No
+    communication happens before `compute`, which adds the tables of all ranks in one reduction of integers and refuses
+    to give a number unless each sample was seen exactly once.
 
     Args:
         dataset: What is evaluated; None means all 50,000 validation images with the released labels.
@@ -38,11 +37,12 @@ class RealAccuracy:
     """
 
     def __init__(self, dataset: Dataset | None = None, *, sync_on_compute: bool = True) -> None:
-        self.targets = Targets.bundled() if dataset is None else targets_of(dataset)
+        self.targets = Targets.of_labels() if dataset is None else Targets.of_dataset(dataset)
         self.sync_on_compute = sync_on_compute
         self._row_of = {key: row for row, key in enumerate(self.targets.keys)}
-        # Columns: times seen, times failed, then the top-5 classes plus one, so that 0 means none and tables add up.
-        self._table = np.zeros((len(self.targets.keys), 2 + TOP), dtype=np.int64)
+        # Integers that are 0 where nothing was seen, so that tables of different ranks add up: times seen, times
+        # failed, the top-5 classes plus one, and the bits of their probabilities.
+        self._table = np.zeros((len(self.targets.keys), 2 + 2 * TOP), dtype=np.int64)
 
     def update(self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[str]) -> None:
         """Count the predictions of one batch.
@@ -57,21 +57,42 @@ class RealAccuracy:
             ModelError: the predictions have another shape, a score is NaN, or a class is not 0..999.
             ValueError: a sample is not part of the data set.
         """
+        self.add(*self.read(predictions, batch))
+
+    def read(
+        self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+        """Return what `update` would `add`, for those who keep records."""
         if isinstance(batch, Batch):
             rows, valid = self._rows_of_batch(batch), batch.valid.numpy()
-            failed = rows[~valid & (batch.index.numpy() >= 0)]
-            np.add.at(self._table[:, 1], failed, 1)
         else:
             rows, valid = self._rows_of_keys(batch), np.ones(len(batch), dtype=np.bool_)
         scores = torch.as_tensor(predictions)
         if len(scores) != len(rows):
             raise ModelError(f"{len(scores)} predictions for a batch of {len(rows)}: expected one row each.")
-        self.add(rows[valid], top_classes(scores[torch.from_numpy(valid).to(scores.device)]))
+        is_sample = rows >= 0
+        classes = np.full((len(rows), TOP), -1, dtype=np.int64)
+        probabilities = np.full((len(rows), TOP), np.nan, dtype=np.float32)
+        classes[valid], probabilities[valid] = top_predictions(scores[torch.from_numpy(valid).to(scores.device)])
+        return rows[is_sample], classes[is_sample], probabilities[is_sample]
 
-    def add(self, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> None:
-        """Count samples by their place in the data set: rows int64 (B,), classes int64 (B, 5), -1 for none."""
-        np.add.at(self._table[:, 0], rows, 1)
-        np.add.at(self._table[:, 2:], rows, classes + 1)
+    def add(
+        self, rows: NDArray[np.int64], classes: NDArray[np.int64], probabilities: NDArray[np.float32] | None = None
+    ) -> None:
+        """Count samples by their place in the data set.
+
+        Args:
+            rows: int64 (B,), positions in the whole data set.
+            classes: int64 (B, 5), best first, -1 for none; a row of only -1 is a sample that could not be read.
+            probabilities: float32 (B, 5) of these classes; None where unknown.
+        """
+        failed = classes[:, 0] < 0
+        np.add.at(self._table[:, 0], rows[~failed], 1)
+        np.add.at(self._table[:, 1], rows[failed], 1)
+        np.add.at(self._table[:, 2 : 2 + TOP], rows, classes + 1)
+        if probabilities is not None:
+            bits = np.ascontiguousarray(probabilities, dtype=np.float32).view(np.int32)
+            np.add.at(self._table[:, 2 + TOP :], rows, bits)
 
     def compute(self) -> Result:
         """Return the result, over all ranks.
@@ -79,11 +100,23 @@ class RealAccuracy:
         Raises:
             CoverageError: a sample is missing or was counted twice.
         """
+        return self.compute_with_predictions()[0]
+
+    def compute_with_predictions(self) -> tuple[Result, Predictions]:
+        """Return the result and the predictions it was counted from, over all ranks, in key order.
+
+        Raises:
+            CoverageError: a sample is missing or was counted twice.
+        """
         table, world_size = self._table, 1
         if self.sync_on_compute:
-            table = all_reduce_sum(torch.from_numpy(self._table.copy())).numpy()
+            table = all_reduce(torch.from_numpy(self._table), "sum").numpy()
             world_size = current_world().world_size
-        return tally(self.targets, top5=table[:, 2:] - 1, seen=table[:, 0], failed=table[:, 1], world_size=world_size)
+        classes = table[:, 2 : 2 + TOP] - 1
+        result = tally(self.targets, top5=classes, seen=table[:, 0], failed=table[:, 1], world_size=world_size)
+        read = np.flatnonzero(table[:, 0])
+        probabilities = table[read, 2 + TOP :].astype(np.int32).view(np.float32)
+        return result, Predictions(tuple(self.targets.keys[row] for row in read), classes[read], probabilities)
 
     def reset(self) -> None:
         """Forget all predictions."""
@@ -98,7 +131,7 @@ class RealAccuracy:
         return self
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the table, int64 (N, 7)."""
+        """Return the table, int64 (N, 12)."""
         return {"table": torch.from_numpy(self._table.copy())}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
@@ -140,41 +173,33 @@ class RealAccuracy:
             )
 
 
-def targets_of(dataset: Dataset) -> Targets:
-    """Return the labels of a data set; of a split or slice, with only its samples expected."""
-    index = dataset.index
-    expected = np.zeros(len(index), dtype=np.bool_)
-    expected[dataset.positions] = True
-    identity = {
-        "name": dataset.manifest.dataset,
-        "split": dataset.split,
-        "digest": dataset.digest,
-        "labels_digest": dataset.manifest.labels_digest,
-    }
-    return Targets.of(index.keys, index.original_label, index.real_label, expected=expected, identity=identity)
-
-
-def top_classes(predictions: torch.Tensor) -> NDArray[np.int64]:
-    """Return the five best classes of each row: int64 (B, 5), on the CPU; -1 behind a single class.
+def top_predictions(predictions: torch.Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the five best classes of each row and their probabilities, on the CPU.
 
     Args:
         predictions: Scores float (B, 1000), classes int (B,) or (B, 5).
 
+    Returns:
+        Classes int64 (B, 5), best first, -1 behind a single class; softmax probabilities float32 (B, 5), NaN if classes
+        were given.
+
     Raises:
-        ModelError: another shape or dtype, a NaN among the scores, or a class that is not 0..999.
+        ModelError: another shape or dtype, a score that is NaN or +inf, or a class that is not 0..999.
     """
     if not predictions.is_floating_point():
-        return _given_classes(predictions)
+        classes = _given_classes(predictions)
+        return classes, np.full(classes.shape, np.nan, dtype=np.float32)
     if predictions.ndim != 2 or predictions.shape[1] != NUM_CLASSES:
         raise ModelError(
             f"the model returned a tensor of shape {tuple(predictions.shape)}, expected ({len(predictions)}, "
             f"{NUM_CLASSES}): one score for each class of ILSVRC2012. Give a model with the 1,000-class head."
         )
-    values, classes = torch.sort(predictions, dim=1, descending=True, stable=True)
-    if bool(values[:, :TOP].isnan().any()):  # sorting puts NaN first
-        raise ModelError("the model returned NaN scores. Evaluate without --amp, or check the weights.")
-    top: NDArray[np.int64] = classes[:, :TOP].cpu().numpy()
-    return top
+    scores = predictions.detach().float()
+    ranked = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :TOP]
+    probabilities = torch.softmax(scores, dim=1).gather(1, ranked).cpu().numpy()
+    if np.isnan(probabilities).any():
+        raise ModelError("the model returned NaN or infinite scores. Evaluate without --amp, or check the weights.")
+    return ranked.cpu().numpy(), probabilities
 
 
 def _given_classes(predictions: torch.Tensor) -> NDArray[np.int64]:

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+import xxhash
 
 from wds_real.decode import EvalTransform
 from wds_real.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import ModuleType
 
 __all__ = ["LoadedModel", "load_model"]
@@ -35,18 +36,19 @@ class LoadedModel:
         spec: What was asked for.
         module: Takes float (B, 3, H, W), returns scores (B, 1000).
         transform: The preprocessing it was trained for, as far as its source says.
-        identity: What names the model in a result.
     """
 
     spec: str
     module: Callable[[torch.Tensor], torch.Tensor]
     transform: EvalTransform = field(default_factory=EvalTransform)
 
-    @property
     def identity(self) -> dict[str, Any]:
-        """What names the model in a result, JSON-ready."""
-        parameters = self.module.parameters() if isinstance(self.module, torch.nn.Module) else ()
-        return {"name": self.spec, "num_parameters": sum(parameter.numel() for parameter in parameters)}
+        """Return what names the model in a result, JSON-ready: its name, and for a module the digest of its weights."""
+        if not isinstance(self.module, torch.nn.Module):
+            return {"name": self.spec}
+        state = self.module.state_dict()
+        parameters = sum(parameter.numel() for parameter in self.module.parameters())
+        return {"name": self.spec, "num_parameters": parameters, "weights_digest": _weights_digest(state)}
 
 
 def load_model(spec: str) -> LoadedModel:
@@ -70,6 +72,16 @@ def load_model(spec: str) -> LoadedModel:
     if scheme == "torchvision":
         return _torchvision(spec, name)
     return _from_factory(spec, scheme, name)
+
+
+def _weights_digest(state: Mapping[str, Any]) -> str:
+    """Return the xxh3-128 (hex) of all tensors with their names, dtypes and shapes."""
+    digest = xxhash.xxh3_128()
+    for name, value in sorted(state.items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _timm(spec: str, name: str) -> LoadedModel:

@@ -7,18 +7,21 @@ where a number is shown. Runs without torch.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wds_real.breakdown import Breakdown, break_down
 from wds_real.errors import CoverageError
-from wds_real.labels import bundled, digest_labels
+from wds_real.labels import Labels, bundled, digest_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from wds_real.dataset import Dataset
 
 __all__ = ["Accuracy", "Coverage", "Result", "Targets", "tally"]
 
@@ -64,13 +67,31 @@ class Targets:
         return cls(tuple(keys), np.asarray(original_label, dtype=np.int64), padded, expected, identity or {})
 
     @classmethod
-    def bundled(cls) -> Targets:
-        """Return the released labels of all 50,000 validation images."""
-        labels = bundled()
+    def of_labels(cls, labels: Labels | None = None) -> Targets:
+        """Return all 50,000 validation images with `labels`, or with the released ones."""
+        labels = labels or bundled()
         keys = [f"ILSVRC2012_val_{number:08d}" for number in range(1, len(labels.original) + 1)]
         digest = digest_labels(zip(keys, labels.original, labels.real, strict=True))
         identity = {"name": "imagenet2012_real", "split": "validation", "labels_digest": digest}
         return cls.of(keys, labels.original, labels.real, identity=identity)
+
+    @classmethod
+    def of_dataset(cls, dataset: Dataset) -> Targets:
+        """Return the labels of a data set; of a split or slice, with only its samples expected."""
+        index = dataset.index
+        expected = np.zeros(len(index), dtype=np.bool_)
+        expected[dataset.positions] = True
+        identity = {
+            "name": dataset.manifest.dataset,
+            "split": dataset.split,
+            "digest": dataset.digest,
+            "labels_digest": dataset.manifest.labels_digest,
+        }
+        return cls.of(index.keys, index.original_label, index.real_label, expected=expected, identity=identity)
+
+    def only(self, expected: NDArray[np.bool_]) -> Targets:
+        """Return the same labels with other samples expected, bool (N,)."""
+        return replace(self, expected=expected)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +168,7 @@ class Result:
         forgiven: Images wrong by the original label and right by ReaL.
         newly_wrong: Images with a ReaL label, right by the original label and wrong by ReaL.
         coverage: The receipt.
+        breakdown: ReaL top-1 by slice and class.
         world_size: Processes that took part.
         dataset: Name, split, size and digests of what was evaluated.
         model: What was evaluated.
@@ -162,6 +184,7 @@ class Result:
     forgiven: int
     newly_wrong: int
     coverage: Coverage
+    breakdown: Breakdown
     world_size: int = 1
     dataset: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
@@ -188,6 +211,12 @@ class Result:
             text += f", {len(seen.failed):,} unreadable"
         return f"{text}, {self.world_size} {'rank' if self.world_size == 1 else 'ranks'}"
 
+    def named(
+        self, *, model: dict[str, Any], preprocessing: dict[str, Any], run: dict[str, Any] | None = None
+    ) -> Result:
+        """Return the same result with what was evaluated, and how."""
+        return replace(self, model=model, preprocessing=preprocessing, run=run or {})
+
     def as_dict(self) -> dict[str, Any]:
         """Return everything JSON-ready; all but ``run`` is the same for every world size."""
         accuracies = {name: getattr(self, name) for name in _ACCURACIES}
@@ -210,6 +239,7 @@ class Result:
                 "doubled": 0,
                 "failed": list(self.coverage.failed),
             },
+            **self.breakdown.as_dict(),
             "run": {"world_size": self.world_size, **self.run},
         }
 
@@ -280,6 +310,13 @@ def tally(
         forgiven=int((labelled & read & ~original1 & real1).sum()),
         newly_wrong=int((labelled & original1 & ~real1).sum()),
         coverage=coverage,
+        breakdown=break_down(
+            np.where(read, top5[:, 0], -1),
+            real1,
+            original_label=targets.original_label,
+            real_label=targets.real_label,
+            scope=labelled,
+        ),
         world_size=world_size,
         dataset={**targets.identity, "num_samples": coverage.expected},
     )

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wds_real.cli.talk import is_main_rank, json_option, print_json, progress_bar
+from wds_real.cli.talk import (
+    is_main_rank,
+    json_option,
+    per_class_option,
+    print_json,
+    print_result,
+    progress_bar,
+)
 from wds_real.errors import WdsRealError
 
 if TYPE_CHECKING:
@@ -17,7 +23,6 @@ if TYPE_CHECKING:
     from wds_real.decode import EvalTransform
     from wds_real.evaluate import EvalOptions
     from wds_real.models import LoadedModel
-    from wds_real.result import Result
 
 _THREE_FLOATS = click.Tuple([float, float, float])
 
@@ -59,9 +64,17 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     show_default=True,
     help="record: count unreadable samples and bound the accuracy.",
 )
-@click.option("-o", "--output", metavar="DIR", help="Write DIR/result.json.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="DIR",
+    help="Record each batch in DIR and resume from there; write result.json and predictions.csv.",
+)
+@per_class_option
 @json_option
-def command(root: str, spec: str, split: str | None, output: str | None, as_json: bool, **settings: Any) -> None:  # noqa: ANN401
+def command(
+    root: str, spec: str, split: str | None, output: str | None, per_class: bool, as_json: bool, **settings: Any
+) -> None:
     """Evaluate MODEL on the data set in ROOT (default: shards), each image exactly once.
 
     On many GPUs: torchrun --nnodes N --nproc-per-node 8 -m wds_real eval ROOT -m MODEL. Exit code 3, and no accuracy,
@@ -70,20 +83,23 @@ def command(root: str, spec: str, split: str | None, output: str | None, as_json
     dataset, model, options = _setup(root, spec, split, settings)
     from wds_real.evaluate import evaluate
 
-    mine = -(-len(dataset) // _world_size())
-    with progress_bar("eval", mine, unit="images", hidden=as_json) as progress:
-        result = evaluate(model.module, dataset, transform=model.transform, options=options, progress=progress)
-    result = replace(result, model=model.identity)
+    with progress_bar("eval", 0, unit="images", hidden=as_json) as progress:
+        result = evaluate(model, dataset, options=options, output=output, progress=progress)
     if not is_main_rank():
         return
-    if output is not None:
-        from wds_real.store import open_store
-
-        open_store(output).put("result.json", _encoded(result))
     if as_json:
         print_json(result.as_dict())
-    else:
-        _print_result(result, dataset)
+        return
+    click.echo(f"{result.model['name']} on {result.dataset['name']}, {result.dataset['split']}, {dataset.root}")
+    print_result(result, per_class=per_class)
+    timings = result.run["timings"]
+    if timings["images_per_s"]:
+        click.echo(
+            f" {timings['images_per_s']:,.0f} images/s, {timings['total_s']:,.1f} s, of which "
+            f"{timings['waited_for_data_s']:,.1f} s waiting for data"
+        )
+    if result.run["batches_done_before"]:
+        click.echo(f" {result.run['batches_done_before']:,} batches were done by earlier runs in {output}")
 
 
 def _setup(
@@ -105,26 +121,3 @@ def _setup(
     changes = {name: settings.pop(name) for name in names}
     transform: EvalTransform = replace(model.transform, **{k: v for k, v in changes.items() if v is not None})
     return dataset, replace(model, transform=transform), EvalOptions(**settings)
-
-
-def _world_size() -> int:
-    from wds_real.distributed import current_world
-
-    return current_world().world_size
-
-
-def _encoded(result: Result) -> bytes:
-    return (json.dumps(result.as_dict(), indent=1) + "\n").encode("ascii")
-
-
-def _print_result(result: Result, dataset: Dataset) -> None:
-    click.echo(f"{result.model['name']} on {result.dataset['name']}, {result.dataset['split']}, {dataset.root}")
-    click.echo(str(result))
-    if dataset.manifest.partial or len(dataset) < dataset.manifest.num_samples:
-        click.echo(f" partial: {len(dataset):,} of the 50,000 validation images; not an ImageNet accuracy")
-    click.echo(f" digest {dataset.digest}")
-    timings = result.run["timings"]
-    click.echo(
-        f" {timings['images_per_s']:,.0f} images/s, {timings['total_s']:,.1f} s, of which "
-        f"{timings['waited_for_data_s']:,.1f} s waiting for data"
-    )

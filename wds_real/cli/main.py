@@ -14,10 +14,13 @@ from wds_real.cli.talk import is_main_rank, rank_prefix
 from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
 
 _COMMANDS = {
+    "compare": "Compare two prediction files, image by image.",
     "demo": "Make a small made-up set, pack, verify and evaluate it, and check every count.",
     "eval": "Evaluate a model; under torchrun, with all ranks.",
     "info": "Say what a data set holds, or look up single images.",
+    "merge": "Make result and predictions from the records of a run.",
     "pack": "Pack the validation images and their labels into shards.",
+    "score": "Score a prediction file: no model, no images.",
     "verify": "Check a packed data set.",
 }
 # Every rank finds these at the same place, so only one needs to say so.

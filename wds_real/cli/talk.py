@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
 from wds_real.distributed import launched_world
+from wds_real.labels import NUM_IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
-__all__ = ["is_main_rank", "json_option", "print_json", "progress_bar", "rank_prefix"]
+    from wds_real.result import Result
+
+__all__ = [
+    "is_main_rank",
+    "json_option",
+    "per_class_option",
+    "print_json",
+    "print_result",
+    "progress_bar",
+    "rank_prefix",
+]
 
 _PLAIN_INTERVAL_S = 5.0
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
+
+
+per_class_option = click.option(
+    "--per-class", is_flag=True, help="Also print slices and the worst classes with what they are taken for."
+)
 
 
 def is_main_rank() -> bool:
@@ -38,19 +55,39 @@ def print_json(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value, indent=1))
 
 
+def print_result(result: Result, *, per_class: bool) -> None:
+    """Print a result's table and receipt, and what it is of."""
+    click.echo(str(result))
+    if per_class:
+        click.echo(str(result.breakdown))
+    if result.coverage.expected < NUM_IMAGES:
+        click.echo(
+            f" partial: {result.coverage.expected:,} of the {NUM_IMAGES:,} validation images; not an ImageNet accuracy"
+        )
+    if "digest" in result.dataset:
+        click.echo(f" digest {result.dataset['digest']}")
+
+
+class Advance(Protocol):
+    """What a progress bar is moved with; may be called from any thread."""
+
+    def __call__(self, amount: int, total: int | None = None) -> None:
+        """Say that `amount` more is done, and how much there is in all where that was not known before."""
+
+
 @contextmanager
-def progress_bar(title: str, total: int, *, unit: str, hidden: bool = False) -> Iterator[Callable[[int], None]]:
+def progress_bar(title: str, total: int, *, unit: str, hidden: bool = False) -> Iterator[Advance]:
     """Give a function to call with what was done; draw a bar on a terminal, print plain lines elsewhere.
 
     Args:
         title: What is done.
-        total: How much there is of it.
+        total: How much there is of it; 0 if it is not known yet.
         unit: ``bytes``, or the name of what is counted.
         hidden: Say nothing.
     """
     if hidden or not is_main_rank():
         yield _say_nothing
-    elif click.get_text_stream("stderr").isatty():
+    elif sys.stderr.isatty():
         with _rich_bar(title, total, unit) as advance:
             yield advance
     else:
@@ -59,12 +96,12 @@ def progress_bar(title: str, total: int, *, unit: str, hidden: bool = False) -> 
         lines.finish()
 
 
-def _say_nothing(amount: int) -> None:
-    del amount
+def _say_nothing(amount: int, total: int | None = None) -> None:
+    del amount, total
 
 
 @contextmanager
-def _rich_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
+def _rich_bar(title: str, total: int, unit: str) -> Iterator[Advance]:
     from rich import progress
     from rich.console import Console
     from rich.text import Text
@@ -78,8 +115,12 @@ def _rich_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int], Non
         counts = (progress.DownloadColumn(), progress.TransferSpeedColumn())
     columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), *counts, progress.TimeRemainingColumn())
     with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total)
-        yield lambda amount: bar.advance(task, amount)
+        task = bar.add_task(title, total=total or None)
+
+        def advance(amount: int, total: int | None = None) -> None:
+            bar.update(task, advance=amount, total=total)
+
+        yield advance
 
 
 class _PlainLines:
@@ -91,15 +132,17 @@ class _PlainLines:
         self._started = self._said = time.monotonic()
         self._lock = threading.Lock()
 
-    def advance(self, amount: int) -> None:
+    def advance(self, amount: int, total: int | None = None) -> None:
         with self._lock:
             self._done += amount
+            self._total = self._total if total is None else total
             if time.monotonic() - self._said >= _PLAIN_INTERVAL_S:
                 self._said = time.monotonic()
                 self._say()
 
     def finish(self) -> None:
-        self._say()
+        if self._done:
+            self._say()
 
     def _say(self) -> None:
         elapsed = max(time.monotonic() - self._started, 1e-9)

@@ -1,0 +1,28 @@
+# Sourced by demo, test and check: makes the project's own virtual environment, once per set of requirements.
+#
+#   . scripts/venv.sh EXTRAS      e.g. "test,demo"; leaves its interpreter in $python
+set -eu
+cd "$(dirname "$0")/.."
+
+find_python() {
+    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11; do
+        if [ -n "$candidate" ] && "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            echo "$candidate"
+            return
+        fi
+    done
+    echo "Python 3.11 or newer is needed and was not found. Install it, or set PYTHON to its path." >&2
+    return 1
+}
+
+venv=.venv
+python=$venv/bin/python
+wanted="$1 $(cat pyproject.toml constraints.txt | cksum)"
+if [ "$(cat "$venv/wds_real.stamp" 2>/dev/null)" != "$wanted" ]; then
+    base=$(find_python)
+    echo "setting up $venv (once) ..." >&2
+    rm -rf "$venv"
+    "$base" -m venv "$venv" || { echo "$base cannot make a virtual environment: on Debian, install python3-venv." >&2; exit 1; }
+    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$1]"
+    echo "$wanted" > "$venv/wds_real.stamp"
+fi

@@ -1,0 +1,36 @@
+"""``wds-real compare``: is B better than A?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from wds_real.cli.talk import is_main_rank, json_option, print_json
+from wds_real.labels import load_real_json
+
+if TYPE_CHECKING:
+    from typing import Literal
+
+
+@click.command("compare")
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--against", type=click.Choice(["real", "original"]), default="real", show_default=True, help="Labels to use."
+)
+@click.option("--real-json", metavar="FILE", help="ReaL labels to use in place of the released ones that come bundled.")
+@json_option
+def command(a: str, b: str, against: Literal["real", "original"], real_json: str | None, as_json: bool) -> None:
+    """Compare the prediction files A and B on the images that both scored: paired difference, McNemar's test, flips."""
+    if not is_main_rank():
+        return
+    from wds_real.compare import compare
+    from wds_real.predictions import read_predictions
+
+    labels = None if real_json is None else load_real_json(real_json)
+    comparison = compare(read_predictions(a), read_predictions(b), against=against, labels=labels)
+    if as_json:
+        print_json({"files": {"a": a, "b": b}, **comparison.as_dict()})
+    else:
+        click.echo(f"A {a}\nB {b}\n{comparison}")

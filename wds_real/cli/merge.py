@@ -1,0 +1,39 @@
+"""``wds-real merge``: result and predictions from the records of a run, finished or not."""
+
+from __future__ import annotations
+
+import click
+
+from wds_real.cli.talk import is_main_rank, json_option, per_class_option, print_json, print_result
+
+
+@click.command("merge")
+@click.argument("folder", metavar="DIR")
+@click.option("--root", help="Where the data set lies now.  [default: where it lay for the run]")
+@click.option(
+    "--format", "form", type=click.Choice(["csv", "npz", "parquet"]), default="csv", show_default=True,
+    help="Of the prediction file.",
+)  # fmt: skip
+@per_class_option
+@json_option
+def command(folder: str, root: str | None, form: str, per_class: bool, as_json: bool) -> None:
+    """Merge the records in DIR, the --output of an eval, into result.json and predictions.
+
+    Exit code 3, and nothing written, if the run was not finished: the message says what is missing.
+    """
+    if not is_main_rank():
+        return
+    from wds_real.dataset import open_dataset
+    from wds_real.ledger import read_run
+    from wds_real.output import merge, write_output
+    from wds_real.store import open_store
+
+    run = read_run(folder)
+    dataset = open_dataset(root or run["root"], split=run["identity"]["split"])
+    result, predictions = merge(folder, dataset)
+    write_output(open_store(folder), result, predictions, form=form)  # type: ignore[arg-type]  # click checked it
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        click.echo(f"{result.model['name']} on {result.dataset['name']}, {result.dataset['split']}, {dataset.root}")
+        print_result(result, per_class=per_class)
