@@ -17,12 +17,13 @@ from PIL import Image
 
 from wds_real.dataset import open_dataset
 from wds_real.decode import EvalTransform
+from wds_real.evaluation import evaluate
 from wds_real.labels import bundled
 from wds_real.loader import Loader
 from wds_real.source import open_source
 from wds_real.store import LocalStore
-from wds_real.synthetic import encode_picture, labels_of, top5_of, write_source_tar
-from wds_real.verify import verify
+from wds_real.synthetic import encode_picture, known_answer, known_answer_model, labels_of, top5_of, write_source_tar
+from wds_real.verification import verify
 from wds_real.writer import write_shards
 
 if TYPE_CHECKING:
@@ -96,13 +97,26 @@ def test_the_loader_streams_what_the_source_holds(made_tar: Path, packed: Path) 
     for batch in Loader(open_dataset(packed), batch_size=32, transform=EvalTransform(img_size=64, crop_pct=1.0)):
         for row in batch.valid.nonzero().flatten().tolist():
             (label,) = labels_of([len(seen) + 1])
-            image = Image.open(io.BytesIO(source[label.file_name])).convert("RGB").resize((64, 64), Image.BICUBIC)
+            image = (
+                Image.open(io.BytesIO(source[label.file_name]))
+                .convert("RGB")
+                .resize((64, 64), Image.Resampling.BICUBIC)
+            )
             assert batch.key[row] == label.key
             assert np.array_equal(batch.image[row].permute(1, 2, 0).numpy(), np.asarray(image))
             assert batch.original_label[row] == label.original_label
             assert [value for value in batch.real_label[row].tolist() if value >= 0] == list(label.real_label)
             seen.append(batch.key[row])
     assert len(seen) == 120
+
+
+def test_a_callable_transform_evaluates_like_the_settings_it_stands_for(packed: Path) -> None:
+    """A function from Pillow image to Pillow image, as torchvision and timm have them, gives the same counts."""
+    model, settings_of_model = known_answer_model()
+    half = (0.5, 0.5, 0.5)
+    result = evaluate(model, open_dataset(packed), transform=settings_of_model.__call__, mean=half, std=half)
+    answer = known_answer(labels_of(range(1, 121)))
+    assert (result.original_top1.correct, result.real_top1.correct) == (answer["original_top1"], answer["real_top1"])
 
 
 def test_real_images_come_back_with_the_released_labels(real_data: Callable[[str], Path], tmp_path: Path) -> None:
@@ -143,7 +157,7 @@ def test_photographs_of_all_sizes_come_back(real_data: Callable[[str], Path], tm
 def test_a_full_set_packs_verifies_and_streams(tmp_path: Path) -> None:
     """All 50,000: not partial, 50 shards, less than 1 GB of memory, each image streamed once with its class to see."""
     write_source_tar(tmp_path / "val.tar", range(1, 50_001), side=32)
-    script = [sys.executable, "-c", PACK_AND_MEASURE, tmp_path / "val.tar", tmp_path / "set", "--json"]
+    script = [sys.executable, "-c", PACK_AND_MEASURE, str(tmp_path / "val.tar"), str(tmp_path / "set"), "--json"]
     done = subprocess.run(["sh", "-c", '"$0" "$@"; exit $?', *script], capture_output=True, text=True, check=True)
     facts, end = json.JSONDecoder().raw_decode(done.stdout)
     assert (facts["num_samples"], facts["num_shards"], facts["partial"]) == (50_000, 50, False)
@@ -161,6 +175,6 @@ def test_a_full_set_packs_verifies_and_streams(tmp_path: Path) -> None:
         assert batch.original_label.tolist() == [label.original_label for label in expected]
         place += int(batch.valid.sum())
         shown = encode_picture(top5_of(expected[0])[0], side=32 + int(expected[0].key[-1]))
-        first = Image.open(io.BytesIO(shown)).resize((32, 32), Image.BICUBIC)
+        first = Image.open(io.BytesIO(shown)).resize((32, 32), Image.Resampling.BICUBIC)
         assert np.array_equal(batch.image[0].permute(1, 2, 0).numpy(), np.asarray(first))
     assert place == 50_000

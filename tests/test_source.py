@@ -182,9 +182,7 @@ def test_missing_images_are_counted_and_named(
 
 
 @pytest.mark.parametrize("make", [make_tar, make_folder])
-def test_a_source_without_images_is_an_error(
-    tmp_path: Path, make: Callable[[Path, list[Member]], Path]
-) -> None:
+def test_a_source_without_images_is_an_error(tmp_path: Path, make: Callable[[Path, list[Member]], Path]) -> None:
     """A sound but empty tar or folder is not a small set."""
     (tmp_path / "val").mkdir() if make is make_folder else None
     with pytest.raises(SourceError, match="holds no validation image"):
@@ -302,8 +300,7 @@ def test_no_file_is_left_open(tmp_path: Path, name: str) -> None:
     path = make_tar(tmp_path / "val.tar", [(name, b"x")])
 
     def held() -> int:
-        links = (Path("/proc/self/fd") / number for number in os.listdir("/proc/self/fd"))
-        return sum(os.path.realpath(link) == str(path) for link in links)
+        return sum(os.path.realpath(link) == str(path) for link in Path("/proc/self/fd").iterdir())
 
     if name == OFFICIAL:
         with open_source(path, allow_partial=True):

@@ -19,7 +19,7 @@ from wds_real.errors import ManifestError
 from wds_real.source import open_source
 from wds_real.store import LocalStore
 from wds_real.synthetic import encode_picture
-from wds_real.verify import Level, verify
+from wds_real.verification import Level, verify
 from wds_real.writer import write_shards
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def test_a_whole_set_has_no_problems(packed: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize("level", READING_LEVELS)
-@pytest.mark.parametrize("part", ["picture", "picture header", "picture padding", "label", "label header", "label padding"])
+@pytest.mark.parametrize(
+    "part", ["picture", "picture header", "picture padding", "label", "label header", "label padding"]
+)
 def test_a_flipped_bit_is_found_with_its_shard_and_key(
     copied: Path, capsys: pytest.CaptureFixture[str], level: Level, part: str
 ) -> None:
@@ -266,7 +268,9 @@ def test_a_picture_that_was_damaged_before_packing_is_found_by_decoding(tmp_path
     source.mkdir()
     for number in (1, 2, 3):
         picture = encode_picture(number)
-        (source / f"ILSVRC2012_val_{number:08d}.JPEG").write_bytes(picture[: -len(picture) // 3 if number == 2 else None])
+        (source / f"ILSVRC2012_val_{number:08d}.JPEG").write_bytes(
+            picture[: -len(picture) // 3 if number == 2 else None]
+        )
     with open_source(source, allow_partial=True) as opened:
         write_shards(opened, LocalStore(tmp_path / "set"))
     assert problems(tmp_path / "set", "full") == ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wds_real.breakdown import Breakdown
-    from wds_real.compare import Comparison, compare
+    from wds_real.comparison import Comparison, compare
     from wds_real.dataset import Dataset, Sample, open_dataset
     from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
     from wds_real.errors import (
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         StoreError,
         WdsRealError,
     )
-    from wds_real.evaluate import EvalOptions, Normalize, evaluate
+    from wds_real.evaluation import EvalOptions, Normalize, evaluate
     from wds_real.labels import ClassInfo, Label, Labels
     from wds_real.loader import Batch, Loader, collate
     from wds_real.manifest import Manifest
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from wds_real.models import LoadedModel, load_model
     from wds_real.predictions import Predictions, read_predictions
     from wds_real.result import Accuracy, Coverage, Result
-    from wds_real.score import score
+    from wds_real.scoring import score
     from wds_real.source import Source, open_source
     from wds_real.store import Store, open_store
-    from wds_real.verify import Report, verify
+    from wds_real.verification import Report, verify
     from wds_real.writer import write_shards
 
 __version__ = "0.1.0"
@@ -86,7 +86,7 @@ __all__ = [
 
 _HOME = {
     "breakdown": ("Breakdown",),
-    "compare": ("Comparison", "compare"),
+    "comparison": ("Comparison", "compare"),
     "dataset": ("Dataset", "Sample", "open_dataset"),
     "decode": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
     "errors": (
@@ -100,18 +100,18 @@ _HOME = {
         "StoreError",
         "WdsRealError",
     ),
-    "evaluate": ("EvalOptions", "Normalize", "evaluate"),
+    "evaluation": ("EvalOptions", "Normalize", "evaluate"),
     "labels": ("ClassInfo", "Label", "Labels"),
     "loader": ("Batch", "Loader", "collate"),
     "manifest": ("Manifest",),
     "metrics": ("RealAccuracy",),
     "models": ("LoadedModel", "load_model"),
     "predictions": ("Predictions", "read_predictions"),
-    "score": ("score",),
+    "scoring": ("score",),
     "result": ("Accuracy", "Coverage", "Result"),
     "source": ("Source", "open_source"),
     "store": ("Store", "open_store"),
-    "verify": ("Report", "verify"),
+    "verification": ("Report", "verify"),
     "writer": ("write_shards",),
 }
 _MODULE_OF = {name: f"wds_real.{module}" for module, names in _HOME.items() for name in names}

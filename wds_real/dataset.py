@@ -186,13 +186,15 @@ def open_dataset(
 
     Raises:
         ManifestError: this is not a finished data set, or its manifest or index is damaged.
-        PlanError: `split` is not in that notation, or names another split.
+        PlanError: `split` is not in that notation, names another split, or holds no sample.
     """
     store = open_store(root)
     manifest = read_manifest(store)
     index = read_index(store, manifest)
     chosen = manifest.split if split is None else split
     positions = np.arange(len(index), dtype=np.int64)[_split_slice(chosen, manifest.split, len(index))]
+    if not len(positions):
+        raise PlanError(f"split is {chosen!r}: that is none of the {len(index):,} samples of {store.url}.")
     return Dataset(store.url, manifest, index, positions=positions, split=chosen, transform=transform)
 
 

@@ -95,7 +95,9 @@ class EvalTransform:
             raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash or border.")
         if self.interpolation not in _RESAMPLING:
             raise ValueError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(_RESAMPLING)}.")
-        if min(self.std) <= 0:
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean is {self.mean}, expected three finite numbers.")
+        if not all(0 < value < math.inf for value in self.std):
             raise ValueError(f"std is {self.std}, expected three numbers above 0.")
 
     @property

@@ -8,17 +8,19 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import os
+import time
+import uuid
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from wds_real.errors import PlanError
+from wds_real.errors import PlanError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     import torch
 
-__all__ = ["World", "all_reduce", "current_world", "launched_world", "process_group"]
+__all__ = ["World", "agree_on_start", "all_reduce", "current_world", "launched_world", "process_group"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +103,74 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
             "torchrun, or under SLURM: export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) "
             "MASTER_PORT=29500."
         )
-    backend = dist.get_default_backend_for_device(device)
+    timeout = dt.timedelta(seconds=timeout_s)
     dist.init_process_group(
-        backend, rank=world.rank, world_size=world.world_size, timeout=dt.timedelta(seconds=timeout_s)
+        dist.get_default_backend_for_device(device),
+        store=_store_of_this_start(world, timeout)
+        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        else None,
+        rank=world.rank,
+        world_size=world.world_size,
+        timeout=timeout,
     )
     try:
         yield world
     finally:
         dist.destroy_process_group()
+
+
+class _Store(Protocol):
+    """What is used of a ``torch.distributed`` key-value store."""
+
+    def set(self, key: str, value: str) -> None: ...
+
+    def get(self, key: str) -> bytes: ...
+
+    def check(self, keys: list[str]) -> bool: ...
+
+    def wait(self, keys: list[str], timeout: dt.timedelta) -> None: ...
+
+
+def _store_of_this_start(world: World, timeout: dt.timedelta) -> Any:  # noqa: ANN401 -- torch does not export its type
+    """Return torchrun's store, under a prefix that no earlier start of the same launch has used.
+
+    The agent's store outlives a restart of its workers, with the addresses of the dead ones in it: without this, ranks
+    of a restarted run try to connect to those (pytorch issue 135712).
+    """
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # torch's stubs lack them
+
+    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout)
+    return PrefixStore(f"wds_real/{agree_on_start(store, world, timeout)}", store)
+
+
+def agree_on_start(store: _Store, world: World, timeout: dt.timedelta) -> str:
+    """Return a name for this start of all ranks, the same on each, though `store` holds the traces of earlier starts.
+
+    Rank 0 invents the name. Each other rank leaves a token of its own and waits for the name under that token; rank 0
+    answers every token it finds, stale ones too, until each rank has said that it heard.
+
+    Raises:
+        StoreError: the ranks do not all come within `timeout`.
+    """
+    mine = uuid.uuid4().hex
+    deadline = time.monotonic() + timeout.total_seconds()
+    if world.rank:
+        store.set(f"wds_real/token/{world.rank}", mine)
+        store.wait([f"wds_real/name/{mine}"], timeout)
+        name = store.get(f"wds_real/name/{mine}").decode()
+        store.set(f"wds_real/heard/{name}/{world.rank}", "")
+        return name
+    silent = set(range(1, world.world_size))
+    while silent:
+        for rank in sorted(silent):
+            if store.check([f"wds_real/heard/{mine}/{rank}"]):
+                silent.remove(rank)
+            elif store.check([f"wds_real/token/{rank}"]):
+                store.set(f"wds_real/name/{store.get(f'wds_real/token/{rank}').decode()}", mine)
+        if silent and time.monotonic() > deadline:
+            raise StoreError(f"ranks {sorted(silent)} did not come within {timeout.total_seconds():.0f} s.")
+        time.sleep(0.01)
+    return mine
 
 
 def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.Tensor:

@@ -22,6 +22,8 @@ def jpeg_size(data: bytes) -> tuple[int, int]:
     Raises:
         JpegError: no SOI at the start, or no whole frame header before the picture's data.
     """
+    if not data:
+        raise JpegError("it is empty")
     if data[:2] != _SOI:
         raise JpegError(f"starts with {data[:4].hex(' ')}, a JPEG starts with ff d8")
     position = 2

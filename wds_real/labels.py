@@ -12,6 +12,7 @@ import importlib.resources
 import io
 import json
 import re
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -50,7 +51,9 @@ _SHA256 = {
 }
 
 # The official spelling, and the Hugging Face / Kaggle one, which appends the wnid of the original label.
-_FILE_NAME = re.compile(r"(?P<stem>ILSVRC2012_val_(?P<number>\d{8}))(?:_(?P<wnid>n\d{8}))?\.(?:JPEG|jpeg|JPG|jpg)")
+_FILE_NAME = re.compile(
+    r"(?P<stem>ILSVRC2012_val_(?P<number>\d{8}))(?:_(?P<wnid>n\d{8}))?\.(?:JPEG|jpeg|JPG|jpg)", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,7 @@ def at_threshold(threshold: float) -> Labels:
     Raises:
         SourceError: `threshold` is not in [0, 1), or has more than three decimals: the scores are bundled to that.
     """
-    permille = round(threshold * 1000)
+    permille = round(threshold * 1000) if 0 <= threshold < 1 else -1
     if not 0 <= permille < 1000 or permille / 1000 != threshold:
         raise SourceError(f"threshold is {threshold}, expected 0 <= threshold < 1 with at most three decimals.")
     original = bundled().original
@@ -223,7 +226,7 @@ def parse_real_json(data: bytes, *, where: str) -> tuple[tuple[int, ...], ...]:
     """
     try:
         lists = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{where}: not JSON ({error}). Expected the released real.json.") from error
     if not isinstance(lists, list) or len(lists) != NUM_IMAGES:
         found = f"{len(lists):,} entries" if isinstance(lists, list) else f"a {type(lists).__name__}"
@@ -259,10 +262,15 @@ def digest_labels(rows: Iterable[tuple[str, int, Iterable[int]]]) -> str:
 
 def _bundled_bytes(name: str) -> bytes:
     folder = importlib.resources.files("wds_real") / "data"
-    if name.endswith(".npz"):  # compressed in itself
-        data = (folder / name).read_bytes()
-    else:
-        data = gzip.decompress((folder / f"{name}.gz").read_bytes())
+    try:
+        if name.endswith(".npz"):  # compressed in itself
+            data = (folder / name).read_bytes()
+        else:
+            data = gzip.decompress((folder / f"{name}.gz").read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(
+            f"wds_real/data/{name}: cannot be read: {error}. The installation is damaged: install wds_real again."
+        ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != _SHA256[name]:
         raise SourceError(

@@ -32,7 +32,7 @@ import xxhash
 
 from wds_real.errors import PredictionsError
 from wds_real.predictions import TOP
-from wds_real.store import LocalStore
+from wds_real.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,7 +113,7 @@ class Ledger:
         self._rank = rank
         self._run = bytes.fromhex(key.digest)[:16]
         self._file: BinaryIO | None = None
-        store = LocalStore(self.folder)
+        store = open_store(folder)
         if RUN_NAME in store.list():
             _refuse_other_run(self.folder, read_run(self.folder), key)
         elif rank == 0:

@@ -217,7 +217,8 @@ class Loader(IterableDataset[Batch]):
         number = self._share[step] if step < len(self._share) else -1
         positions = order[:0] if number < 0 else plan.batch(order, number, batch_size=self.batch_size)
         rows = self.batch_size if self.pad else len(positions)
-        pixels = torch.empty((rows, *self._shape), dtype=self._dtype, pin_memory=torch.accelerator.is_available())
+        with torch.inference_mode(mode=False):  # the threads that write are not in the caller's inference mode
+            pixels = torch.empty((rows, *self._shape), dtype=self._dtype, pin_memory=torch.accelerator.is_available())
         pixels[len(positions) :] = 0
         chunks = (
             range(len(positions))[start : start + _SAMPLES_PER_TASK] for start in range(0, rows, _SAMPLES_PER_TASK)
@@ -231,10 +232,10 @@ class Loader(IterableDataset[Batch]):
         for row in rows:
             try:
                 self._fill_row(int(positions[row]), pixels[row])
-            except ShardError:
+            except ShardError as error:
                 if self._on_error == "raise":
                     raise
-                _LOG.exception("recorded as failed")
+                _LOG.warning("recorded as unreadable: %s", error)
                 pixels[row] = 0
                 failed.append(row)
         return failed

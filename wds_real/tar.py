@@ -20,10 +20,11 @@ __all__ = ["BLOCK", "END", "Member", "TarError", "encode_header", "iter_members"
 BLOCK = 512
 END = bytes(2 * BLOCK)
 
+_RECORD = 20 * BLOCK  # GNU tar and Python's tarfile pad an archive with zeros to a multiple of this
 _MAX_NAME = 100
 _MAX_SIZE = 8**11 - 1
 _MAX_EXTENSION = 1 << 20  # a pax or long-name record beyond 1 MiB is damage, not a name
-_PAX_RECORD = re.compile(rb"(\d+) ([^=]+)=")
+_PAX_RECORD = re.compile(rb"(\d{1,9}) ([^=]+)=")
 
 
 class TarError(ValueError):
@@ -118,12 +119,14 @@ def iter_members(read: Callable[[int, int], bytes], num_bytes: int) -> Iterator[
         TarError: a header is damaged, data runs past the end, an entry is a link or device, or the end marker is
             missing.
     """
-    offset, override = 0, dict[str, str]()
+    offset, override, extended = 0, dict[str, str](), False
     while True:
         if offset + BLOCK > num_bytes:
             raise TarError(f"archive is cut: no end-of-archive marker at byte {offset} of {num_bytes}")
         block = read(offset, offset + BLOCK)
         if not any(block):
+            if extended:
+                raise TarError(f"byte {offset}: an extended header, but no member follows it")
             _check_end(read, offset, num_bytes)
             return
         try:
@@ -132,7 +135,7 @@ def iter_members(read: Callable[[int, int], bytes], num_bytes: int) -> Iterator[
             raise TarError(f"byte {offset}: {error}") from error
         if flag in b"xgLK":
             override |= _extension(read, flag, offset, size, num_bytes)
-            offset += BLOCK + size + padding(size)
+            offset, extended = offset + BLOCK + size + padding(size), extended or flag in b"xL"
             continue
         name = override.get("path", name)
         size = int(override.get("size", size))
@@ -146,13 +149,14 @@ def iter_members(read: Callable[[int, int], bytes], num_bytes: int) -> Iterator[
         if start + size + padding(size) > num_bytes:
             raise TarError(f"archive is cut: {name} [bytes {start}-{start + size}) ends after byte {num_bytes}")
         yield Member(name, size, start, is_file)
-        offset, override = start + size + padding(size), {}
+        offset, override, extended = start + size + padding(size), {}, False
 
 
 def _check_end(read: Callable[[int, int], bytes], offset: int, num_bytes: int) -> None:
     if num_bytes - offset < len(END):
         raise TarError(f"archive is cut: its end-of-archive marker has {num_bytes - offset} of {len(END)} bytes")
-    if num_bytes - offset > len(END) + 20 * BLOCK:
+    padded_to_a_record = num_bytes % _RECORD == 0 and num_bytes - offset < len(END) + _RECORD
+    if num_bytes - offset > len(END) and not padded_to_a_record:
         raise TarError(f"end-of-archive marker at byte {offset}, but the archive goes on to byte {num_bytes}")
     if any(read(offset, num_bytes)):
         raise TarError(f"bytes that are not zero after the end-of-archive marker at byte {offset}")
@@ -183,7 +187,9 @@ def _pax_records(data: bytes, offset: int) -> Iterator[tuple[str, str]]:
             raise TarError(f"byte {offset}: pax header is damaged")
         value = data[match.end() : position + length - 1].decode("utf-8", "surrogateescape")
         keyword = match[2].decode("utf-8", "surrogateescape")
-        if keyword == "size" and not value.isdecimal():
+        if keyword.startswith("GNU.sparse."):
+            raise TarError(f"byte {offset}: a sparse file; only whole regular files are read")
+        if keyword == "size" and not (value.isdecimal() and value.isascii() and len(value) < 20):
             raise TarError(f"byte {offset}: pax header gives size {value!r}")
         yield keyword, value
         position += length

@@ -12,7 +12,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import threading
 from collections import deque
 from concurrent.futures import CancelledError, ThreadPoolExecutor
@@ -28,6 +27,7 @@ from wds_real.manifest import (
     DATASET,
     INDEX_NAME,
     MANIFEST_NAME,
+    SHARD_NAME,
     SPLIT,
     VERSION,
     Manifest,
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 __all__ = ["ShardPlan", "encode_label", "plan_shards", "write_shards"]
 
 _LOG = logging.getLogger(__name__)
-_SHARD_NAME = re.compile(rf"{DATASET}-{SPLIT}-\d{{6}}\.tar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +94,13 @@ def write_shards(
         progress: Called with the number of JPEG bytes done since the last call, from any thread.
 
     Raises:
+        ValueError: samples_per_shard or jobs is less than 1.
         SourceError: the source cannot be read, or an image in it is not a JPEG.
         StoreError: the store refused, or holds a finished set already.
     """
     shards = plan_shards(source.images, samples_per_shard=samples_per_shard)
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"jobs is {jobs}, expected at least 1.")
     _make_room(store, {shard.name for shard in shards}, overwrite=overwrite)
     stop = threading.Event()
     rows, infos = list[_Row](), list[ShardInfo]()
@@ -154,7 +156,7 @@ def _make_room(store: Store, names: set[str], *, overwrite: bool) -> None:
     for name in store.delete_leftovers():
         _LOG.info("removed %s, left by a killed run", name)
     for name in existing:
-        if _SHARD_NAME.fullmatch(name) and name not in names:
+        if SHARD_NAME.fullmatch(name) and name not in names:
             _LOG.warning("removing %s: an unfinished run with more shards left it", name)
             store.delete(name)
 

@@ -25,7 +25,7 @@ def command(a: str, b: str, against: Literal["real", "original"], real_json: str
     """Compare the prediction files A and B on the images that both scored: paired difference, McNemar's test, flips."""
     if not is_main_rank():
         return
-    from wds_real.compare import compare
+    from wds_real.comparison import compare
     from wds_real.predictions import read_predictions
 
     labels = None if real_json is None else load_real_json(real_json)

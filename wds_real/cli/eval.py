@@ -21,7 +21,7 @@ from wds_real.errors import WdsRealError
 if TYPE_CHECKING:
     from wds_real.dataset import Dataset
     from wds_real.decode import EvalTransform
-    from wds_real.evaluate import EvalOptions
+    from wds_real.evaluation import EvalOptions
     from wds_real.models import LoadedModel
 
 _THREE_FLOATS = click.Tuple([float, float, float])
@@ -81,7 +81,7 @@ def command(
     if a sample was missed or counted twice.
     """
     dataset, model, options = _setup(root, spec, split, settings)
-    from wds_real.evaluate import evaluate
+    from wds_real.evaluation import evaluate
 
     with progress_bar("eval", 0, unit="images", hidden=as_json) as progress:
         result = evaluate(model, dataset, options=options, output=output, progress=progress)
@@ -107,7 +107,7 @@ def _setup(
 ) -> tuple[Dataset, LoadedModel, EvalOptions]:
     """Open and load everything; what fails here fails on every rank, so only rank 0 says so."""
     from wds_real.dataset import open_dataset
-    from wds_real.evaluate import EvalOptions
+    from wds_real.evaluation import EvalOptions
     from wds_real.models import load_model
 
     names = ("img_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
@@ -119,5 +119,20 @@ def _setup(
             raise
         sys.exit(error.exit_code)
     changes = {name: settings.pop(name) for name in names}
-    transform: EvalTransform = replace(model.transform, **{k: v for k, v in changes.items() if v is not None})
+    try:
+        transform: EvalTransform = replace(model.transform, **{k: v for k, v in changes.items() if v is not None})
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    _check_device(settings["device"])
     return dataset, replace(model, transform=transform), EvalOptions(**settings)
+
+
+def _check_device(device: str | None) -> None:
+    import torch
+
+    if device is None:
+        return
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise click.BadParameter(f"--device {device}: {str(error).splitlines()[0]}") from error

@@ -11,6 +11,7 @@ import click
 
 from wds_real import __version__
 from wds_real.cli.talk import is_main_rank, rank_prefix
+from wds_real.distributed import launched_world
 from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
 
 _COMMANDS = {
@@ -59,6 +60,11 @@ def cli() -> None:
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     logging.basicConfig(level=logging.WARNING, format="wds-real: %(message)s")
+    try:
+        launched_world()
+    except PlanError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
     try:
         status = cli.main(arguments, prog_name="wds-real", standalone_mode=False)
     except click.ClickException as error:

@@ -33,7 +33,7 @@ def command(
         return
     if real_json is not None and threshold is not None:
         raise click.UsageError("--real-json and --threshold exclude each other: both say which ReaL labels to use.")
-    from wds_real.score import score
+    from wds_real.scoring import score
 
     labels = None if real_json is None else load_real_json(real_json)
     result = score(predictions, labels=labels, threshold=threshold, allow_partial=allow_partial)

@@ -9,7 +9,7 @@ import click
 from wds_real.cli.talk import is_main_rank, json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
-    from wds_real.verify import Level
+    from wds_real.verification import Level
 
 
 @click.command("verify")
@@ -29,7 +29,7 @@ def command(root: str, level: Level, jobs: int, as_json: bool) -> int:
     """Check the data set in ROOT (default: shards). Exit code 4 if anything is wrong."""
     from wds_real.reader import read_manifest
     from wds_real.store import open_store
-    from wds_real.verify import verify
+    from wds_real.verification import verify
 
     if not is_main_rank():
         return 0

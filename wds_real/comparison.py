@@ -12,7 +12,7 @@ import numpy as np
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, classes
 from wds_real.result import Accuracy, Targets
-from wds_real.score import place
+from wds_real.scoring import place
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

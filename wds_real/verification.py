@@ -18,8 +18,9 @@ import xxhash
 
 from wds_real.decode import DecodeError, decode_rgb
 from wds_real.errors import StoreError
+from wds_real.manifest import SHARD_NAME
 from wds_real.reader import read_index, read_manifest
-from wds_real.tar import BLOCK, END, TarError, encode_header, iter_members
+from wds_real.tar import BLOCK, END, encode_header, padding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -65,14 +66,19 @@ def verify(
     index = read_index(store, manifest)
 
     def check(number: int) -> list[str]:
-        problems = list(_check_shard(store, manifest.shards[number], index, number, level))
+        found = list(_check_shard(store, manifest.shards[number], index, number, level))
         if progress is not None:
             progress(manifest.shards[number].num_bytes)
-        return problems
+        return found
 
+    extra = sorted(
+        {name for name in store.list() if SHARD_NAME.fullmatch(name)} - {shard.name for shard in manifest.shards}
+    )
+    problems = [f"{name}: the manifest does not name it, but readers that list the folder find it." for name in extra]
     with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
-        found = pool.map(check, range(len(manifest.shards)))
-        return Report(level, manifest, tuple(problem for problems in found for problem in problems))
+        for found in pool.map(check, range(len(manifest.shards))):
+            problems += found
+    return Report(level, manifest, tuple(problems))
 
 
 def _check_shard(store: Store, shard: ShardInfo, index: SampleIndex, number: int, level: Level) -> Iterator[str]:
@@ -98,30 +104,24 @@ def _check_shard(store: Store, shard: ShardInfo, index: SampleIndex, number: int
 
 
 def _check_structure(data: bytes, index: SampleIndex, rows: list[int]) -> Iterator[str]:
-    """Yield where the tar's members are not exactly the index's samples, jpg then json, with our headers."""
-    try:
-        found = [
-            (member.name, member.offset, member.size)
-            for member in iter_members(lambda start, stop: data[start:stop], len(data))
-        ]
-    except TarError as error:
-        yield f"not a whole tar: {error}. Pack it again."
-        return
-    expected = []
+    """Yield where the bytes around the samples are not exactly what wds_real writes: jpg then json, nothing else."""
+    position = 0
     for row in rows:
-        key = index.keys[row]
-        expected.append((f"{key}.jpg", int(index.offset[row]), int(index.num_bytes[row])))
-        expected.append((f"{key}.json", int(index.json_offset[row]), int(index.json_num_bytes[row])))
-    for want, have in zip(expected, found, strict=False):
-        if want != have:
-            yield f"member is {have[0]} [bytes {have[1]}-{have[1] + have[2]}), the index says {want[0]}. Pack it again."
-            return
-        if data[want[1] - BLOCK : want[1]] != encode_header(want[0], want[2]):
-            yield f"{want[0]}: the tar header is not the one wds_real writes. Pack it again."
-    if len(found) != len(expected):
-        yield f"{len(found):,} members, the index says {len(expected):,}. Pack it again."
-    elif not data.endswith(END):
-        yield "no end-of-archive marker. Pack it again."
+        for extension, offset, size in (
+            ("jpg", int(index.offset[row]), int(index.num_bytes[row])),
+            ("json", int(index.json_offset[row]), int(index.json_num_bytes[row])),
+        ):
+            name, end = f"{index.keys[row]}.{extension}", offset + size
+            if offset != position + BLOCK:
+                yield f"{name} [bytes {offset}-{end}): the index leaves {offset - BLOCK - position} bytes before it."
+            elif data[position:offset] != encode_header(name, size):
+                where = f"{name} [bytes {position}-{offset})"
+                yield f"{where}: the tar header is not the one wds_real writes. Pack it again."
+            position = end + padding(size)
+            if any(data[end:position]):
+                yield f"{name} [bytes {end}-{position}): the padding is not zero. Pack it again."
+    if data[position:] != END:
+        yield f"[bytes {position}-{len(data)}): no end-of-archive marker, or something behind it. Pack it again."
 
 
 def _check_sample(data: bytes, index: SampleIndex, row: int, level: Level) -> Iterator[str]:

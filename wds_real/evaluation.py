@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -22,10 +21,11 @@ from wds_real.loader import Loader
 from wds_real.metrics import RealAccuracy
 from wds_real.models import LoadedModel
 from wds_real.output import write_output
-from wds_real.store import LocalStore
+from wds_real.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from wds_real.dataset import Dataset
     from wds_real.distributed import World
@@ -159,7 +159,7 @@ def evaluate(
     }
     result = result.named(model=key.identity["model"], preprocessing=key.identity["preprocessing"], run=run)
     if output is not None and world.rank == 0:
-        write_output(LocalStore(Path(output)), result, predictions)
+        write_output(open_store(output), result, predictions)
     return result
 
 
