@@ -106,7 +106,7 @@ class Dataset:
         return (self._sample(int(position)) for position in self.positions)
 
     def __contains__(self, key: object) -> bool:
-        return isinstance(key, str) and self._find(key) is not None
+        return isinstance(key, str) and self._find(key.removesuffix(".JPEG")) is not None
 
     def __repr__(self) -> str:
         return f"Dataset({self.root!r}, split={self.split!r}, {len(self):,} samples, digest={self.digest[:12]})"
@@ -211,6 +211,10 @@ def _split_slice(text: str, name: str, length: int) -> slice:
     def bound(value: str | None) -> int | None:
         if value is None:
             return None
-        return round(int(value[:-1]) * length / 100) if value.endswith("%") else int(value)
+        if not value.endswith("%"):
+            return int(value)
+        if not -100 <= int(value[:-1]) <= 100:
+            raise PlanError(f"split is {text!r}, expected percents from -100 to 100.")
+        return round(int(value[:-1]) * length / 100)
 
     return slice(bound(match["start"]), bound(match["stop"]))

@@ -41,6 +41,10 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
+# simplejpeg turns CMYK and YCCK into RGB by another rounding than Pillow.
+_DECODED_DIRECTLY = ("YCbCr", "Gray", "RGB")
+_MAX_PIXELS = 1 << 26  # more is damage: Pillow refuses it before it takes the memory
+
 
 class DecodeError(ValueError):
     """The bytes are not a picture that can be decoded. Callers say which sample."""
@@ -67,8 +71,8 @@ class EvalTransform:
 
     Attributes:
         img_size: Height and width of the output in pixels; one number for a square.
-        crop_pct: Share of the resized image's shorter side that the crop keeps, in (0, 1]. The image is resized to
-            ``floor(img_size / crop_pct)``.
+        crop_pct: Share of the resized image's shorter side that the crop keeps. The image is resized to
+            ``floor(img_size / crop_pct)``; above 1 that is smaller than the crop, and the rest is black.
         crop_mode: ``center`` resizes the shorter side and crops; ``squash`` resizes both sides, ignoring the aspect
             ratio, and crops; ``border`` resizes the longer side and fills the rest with the mean colour.
         interpolation: ``bicubic``, ``bilinear``, ``lanczos``, ``nearest``, ``box`` or ``hamming``; Pillow's.
@@ -87,10 +91,14 @@ class EvalTransform:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        if min(self.size) < 1:
-            raise ValueError(f"img_size is {self.img_size}, expected at least 1 pixel.")
-        if not 0 < self.crop_pct <= 1:
-            raise ValueError(f"crop_pct is {self.crop_pct}, expected 0 < crop_pct <= 1.")
+        lengths: tuple[int, ...] = (len(self.size), len(self.mean), len(self.std))  # of any caller
+        if lengths != (2, 3, 3) or min(self.size) < 1:
+            raise ValueError(
+                f"img_size is {self.img_size}, mean {self.mean}, std {self.std}: expected at least 1 pixel, or (height, "
+                "width), and three numbers each for mean and std."
+            )
+        if not 0 < self.crop_pct < math.inf:
+            raise ValueError(f"crop_pct is {self.crop_pct}, expected a number above 0.")
         if self.crop_mode not in ("center", "squash", "border"):
             raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash or border.")
         if self.interpolation not in _RESAMPLING:
@@ -151,7 +159,7 @@ class EvalTransform:
         right, bottom = min(place.left + out_width, width), min(place.top + out_height, height)
         kept = np.asarray(resized.crop((left, top, right, bottom)))
         if kept.shape != out.shape:
-            out[:] = [round(255 * value) for value in self.mean]
+            out[:] = [round(255 * value) for value in self.mean] if self.crop_mode == "border" else 0
         out[top - place.top : bottom - place.top, left - place.left : right - place.left] = kept
 
 
@@ -169,10 +177,13 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
         DecodeError: the bytes are not a picture, or are cut.
     """
     try:
-        pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
+        if colours in _DECODED_DIRECTLY and height * width <= _MAX_PIXELS:
+            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+            return pixels
     except ValueError:
-        return np.asarray(decode_image(data))
-    return pixels
+        pass  # Pillow decides
+    return np.asarray(decode_image(data))
 
 
 def decode_image(data: bytes) -> Image.Image:

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
 
     import torch
 
-__all__ = ["World", "agree_on_start", "all_reduce", "current_world", "launched_world", "process_group"]
+__all__ = [
+    "World",
+    "agree_on_start",
+    "all_reduce",
+    "current_world",
+    "is_initialized",
+    "launched_world",
+    "process_group",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ def launched_world(environ: Mapping[str, str] | None = None) -> World:
     ):
         if rank in environ and world_size in environ:
             try:
-                local_values = [int(environ[name]) for name in local if name in environ]
+                local_values = [int(environ.get(name, default)) for name, default in zip(local, (0, 1), strict=False)]
                 world = World(int(environ[rank]), int(environ[world_size]), *local_values)
             except ValueError as error:
                 raise PlanError(f"environment variables {rank}, {world_size}: {error}.") from error
@@ -75,9 +83,16 @@ def current_world() -> World:
     import torch.distributed as dist
 
     launched = launched_world()
-    if dist.is_available() and dist.is_initialized():
+    if is_initialized():
         return replace(launched, rank=dist.get_rank(), world_size=dist.get_world_size())
     return launched
+
+
+def is_initialized() -> bool:
+    """Return whether this process is in a process group, ours or the caller's."""
+    import torch.distributed as dist
+
+    return dist.is_available() and dist.is_initialized()
 
 
 @contextlib.contextmanager
@@ -90,10 +105,11 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
     Raises:
         PlanError: several processes were launched, but the address of rank 0 is not set.
     """
+    import torch
     import torch.distributed as dist
 
     world = current_world()
-    if world.world_size == 1 or dist.is_initialized():
+    if world.world_size == 1 or is_initialized():
         yield world
         return
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
@@ -104,6 +120,8 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
             "MASTER_PORT=29500."
         )
     timeout = dt.timedelta(seconds=timeout_s)
+    if device.type != "cpu":
+        torch.accelerator.set_device_index(device)  # reductions happen there
     dist.init_process_group(
         dist.get_default_backend_for_device(device),
         store=_store_of_this_start(world, timeout)
@@ -156,7 +174,10 @@ def agree_on_start(store: _Store, world: World, timeout: dt.timedelta) -> str:
     deadline = time.monotonic() + timeout.total_seconds()
     if world.rank:
         store.set(f"wds_real/token/{world.rank}", mine)
-        store.wait([f"wds_real/name/{mine}"], timeout)
+        try:
+            store.wait([f"wds_real/name/{mine}"], timeout)
+        except RuntimeError as error:
+            raise StoreError(f"rank 0 did not come within {timeout.total_seconds():.0f} s.") from error
         name = store.get(f"wds_real/name/{mine}").decode()
         store.set(f"wds_real/heard/{name}/{world.rank}", "")
         return name
@@ -181,11 +202,13 @@ def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.
     import torch
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized()):
+    if not is_initialized():
         return tensor
     device = torch.device("cpu")
     if dist.get_backend() != "gloo":  # nccl and its kin reduce on the accelerator only
-        device = torch.accelerator.current_accelerator() or device
+        accelerator = torch.accelerator.current_accelerator()
+        if accelerator is not None:
+            device = torch.device(accelerator.type, torch.accelerator.current_device_index())
     total = tensor.to(device, copy=True)
     dist.all_reduce(total, op=dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MIN)
     return total.cpu()

