@@ -1,6 +1,5 @@
 # Sourced by demo, test and check: makes the project's own virtual environment, once per set of requirements.
-#
-#   . scripts/venv.sh EXTRAS      e.g. "test,demo"; leaves its interpreter in $python
+# It leaves its interpreter in $python, and the working folder at the project's top.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,12 +16,12 @@ find_python() {
 
 venv=.venv
 python=$venv/bin/python
-wanted="$1 $(cat pyproject.toml constraints.txt | cksum)"
+wanted="$(cat pyproject.toml constraints.txt | cksum)"
 if [ "$(cat "$venv/wds_real.stamp" 2>/dev/null)" != "$wanted" ]; then
     base=$(find_python)
     echo "setting up $venv (once) ..." >&2
     rm -rf "$venv"
     "$base" -m venv "$venv" || { echo "$base cannot make a virtual environment: on Debian, install python3-venv." >&2; exit 1; }
-    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[$1]"
+    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,demo]"
     echo "$wanted" > "$venv/wds_real.stamp"
 fi

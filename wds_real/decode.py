@@ -91,7 +91,7 @@ class EvalTransform:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        lengths: tuple[int, ...] = (len(self.size), len(self.mean), len(self.std))  # of any caller
+        lengths: tuple[int, ...] = (len(self.size), len(self.mean), len(self.std))
         if lengths != (2, 3, 3) or min(self.size) < 1:
             raise ValueError(
                 f"img_size is {self.img_size}, mean {self.mean}, std {self.std}: expected at least 1 pixel, or (height, "
