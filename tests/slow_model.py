@@ -1,4 +1,4 @@
-"""A known-answer model that takes its time and notes each real batch: for tests that kill it while it works."""
+"""Known-answer models that take their time and note each batch, or that communicate: for tests with real processes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import distributed
+
 from wds_real.synthetic import KnownAnswerModel, known_answer_model
 
 if TYPE_CHECKING:
-    import torch
-
     from wds_real.decode import EvalTransform
 
 
@@ -25,6 +26,23 @@ class SlowModel(KnownAnswerModel):
                 log.write(f"{os.environ.get('RANK', '0')} {os.getpid()}\n")
             time.sleep(float(os.environ.get("SLOW_MODEL_SECONDS", "0.01")))
         return super().forward(image)
+
+
+class CommunicatingModel(KnownAnswerModel):
+    """Adds a number up over all ranks in each forward, as sharded models do: it hangs unless all ranks keep step."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the known scores."""
+        total = torch.ones(1)
+        if distributed.is_initialized():
+            distributed.all_reduce(total)
+            assert int(total) == distributed.get_world_size()
+        return super().forward(image)
+
+
+def communicating_model() -> tuple[torch.nn.Module, EvalTransform]:
+    """Return the model and its transform."""
+    return CommunicatingModel(), known_answer_model()[1]
 
 
 def slow_model() -> tuple[torch.nn.Module, EvalTransform]:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,15 +20,15 @@ from wds_real.writer import write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
 MODEL = "wds_real.synthetic:known_answer_model"
 
 
-def evaluate(launcher: tuple[str, ...], root: Path, output: Path, *, batch_size: int = 7) -> None:
-    command = [*launcher, "-m", "wds_real", "eval", str(root), "-m", MODEL, "-b", str(batch_size), "-o", str(output)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250)
+def evaluate(launcher: tuple[str, ...], root: Path, output: Path, *, batch_size: int = 7, model: str = MODEL) -> None:
+    command = [*launcher, "-m", "wds_real", "eval", str(root), "-m", model, "-b", str(batch_size), "-o", str(output)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=250, env=environment)
     assert done.returncode == 0, done.stderr
 
 
@@ -54,6 +55,14 @@ def test_every_world_size_gives_the_same_bytes(packed: Path, tmp_path: Path) -> 
     for world_size in (2, 3, 7):
         evaluate((*TORCHRUN, "--standalone", "--nproc-per-node", str(world_size)), packed, tmp_path / str(world_size))
         assert outcome(tmp_path / str(world_size)) == expected
+
+
+def test_a_model_that_communicates_in_forward_does_not_hang(packed: Path, tmp_path: Path) -> None:
+    """All ranks take the same number of steps, padding included: 5 batches over 3 ranks, one of them padded."""
+    evaluate((sys.executable,), packed, tmp_path / "1", batch_size=24)
+    launcher = (*TORCHRUN, "--standalone", "--nproc-per-node", "3")
+    evaluate(launcher, packed, tmp_path / "3", batch_size=24, model="slow_model:communicating_model")
+    assert outcome(tmp_path / "3")[1] == outcome(tmp_path / "1")[1]
 
 
 @pytest.fixture(scope="module")

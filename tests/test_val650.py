@@ -66,16 +66,8 @@ def evaluated(root: Path) -> Callable[[int], dict[str, Any]]:
 
     def result_of(processes: int) -> dict[str, Any]:
         if processes not in results:
-            arguments = (
-                "eval",
-                str(root),
-                "-m",
-                "efficientnet_lite0",
-                "-b",
-                "32",
-                "-o",
-                str(root.parent / str(processes)),
-            )
+            output = root.parent / str(processes)
+            arguments = ("eval", str(root), "-m", "efficientnet_lite0", "-b", "32", "-o", str(output))
             results[processes] = wds_real(*arguments, processes=processes)
         return results[processes]
 
@@ -112,7 +104,7 @@ def test_the_five_best_classes_of_each_image_are_those_of_the_reference(
     assert {key: top5 for key, top5 in found.items() if top5 != reference["top5"][key]} == {}
 
 
-@pytest.mark.parametrize("processes", [2, 3])
+@pytest.mark.parametrize("processes", [2, 3, *(pytest.param(n, marks=pytest.mark.slow) for n in (4, 7))])
 def test_results_are_the_same_for_every_number_of_processes(
     evaluated: Callable[[int], dict[str, Any]], root: Path, processes: int
 ) -> None:

@@ -94,8 +94,8 @@ class EvalTransform:
         lengths: tuple[int, ...] = (len(self.size), len(self.mean), len(self.std))
         if lengths != (2, 3, 3) or min(self.size) < 1:
             raise ValueError(
-                f"img_size is {self.img_size}, mean {self.mean}, std {self.std}: expected at least 1 pixel, or (height, "
-                "width), and three numbers each for mean and std."
+                f"img_size is {self.img_size}, mean {self.mean}, std {self.std}: expected at least 1 pixel, or "
+                "(height, width), and three numbers each for mean and std."
             )
         if not 0 < self.crop_pct < math.inf:
             raise ValueError(f"crop_pct is {self.crop_pct}, expected a number above 0.")

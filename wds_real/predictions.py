@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from wds_real.errors import PredictionsError, SourceError
+from wds_real.errors import CoverageError, PredictionsError, SourceError
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, canonical_file_name, classes
 
 if TYPE_CHECKING:
@@ -97,7 +97,8 @@ def read_predictions(source: str | Path | Mapping[str, Any] | NDArray[Any] | Seq
             1,000 scores.
 
     Raises:
-        PredictionsError: the file cannot be read or understood, a class is unknown, or a name comes twice.
+        PredictionsError: the file cannot be read or understood, or a class is unknown.
+        CoverageError: a name comes twice.
     """
     if isinstance(source, (str, Path)):
         path = Path(source)
@@ -128,8 +129,10 @@ def _checked(raw: _Raw, where: str) -> Predictions:
         keys = [_key(str(name)) for name in raw.names]
     twice = [key for key, count in Counter(keys).items() if count > 1]
     if twice:
-        raise PredictionsError(
-            f"{where}: {len(twice):,} images come twice, {twice[0]} for one. Keep one prediction for each."
+        raise CoverageError(
+            f"{where}: {len(twice):,} images come twice: {', '.join(twice[:3])}{' ...' if len(twice) > 3 else ''}. "
+            "Accuracy was not computed. Keep one prediction for each.",
+            doubled=twice,
         )
     if isinstance(raw.values, np.ndarray) and raw.values.dtype.kind in "fiu":
         table = _from_array(raw.values, where)
