@@ -7,8 +7,8 @@ import argparse
 import torch
 
 import wds_real
+from wds_real.device import default_device
 from wds_real.distributed import process_group
-from wds_real.evaluation import default_device
 
 
 def main() -> None:

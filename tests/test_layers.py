@@ -18,7 +18,7 @@ SHARED = ("errors", "labels", "tar", "jpeg", "manifest", "plan", "store")
 WRITE_LINE = ("source", "writer")
 READ_LINE = ("reader", "decode", "dataset", "verification", "distributed", "loader")
 EVALUATION = ("breakdown", "result", "predictions", "scoring", "comparison", "ledger", "output", "metrics", "models",
-              "evaluation")  # fmt: skip
+              "device", "evaluation")  # fmt: skip
 SURFACES = ("synthetic",)
 ORDER = (*SHARED, *WRITE_LINE, *READ_LINE, *EVALUATION, *SURFACES)
 
@@ -29,7 +29,7 @@ OWNERS: dict[str, set[str | None]] = {
     "simplejpeg": {"decode", "synthetic"},  # the one decodes, the other makes pictures up
     "click": {None},
     "rich": {None},
-    "torch": {"distributed", "loader", "metrics", "models", "evaluation", "synthetic", None},
+    "torch": {"device", "distributed", "loader", "metrics", "models", "evaluation", "synthetic", None},
 }
 WITHOUT_TORCH = ("errors", "labels", "tar", "jpeg", "manifest", "plan", "store", "source", "writer", "reader", "decode",
                  "dataset", "verification", "breakdown", "result", "predictions", "scoring", "comparison", "ledger",

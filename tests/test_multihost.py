@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -138,3 +140,41 @@ def test_two_hosts_give_the_same_bytes(packed: Path, tmp_path: Path, two_hosts: 
     assert [agent.returncode for agent in agents] == [0, 0], shown
     assert outcome(tmp_path / "run") == outcome(tmp_path / "alone")
     assert "120 seen once, 0 missing, 0 twice, 4 ranks" in "".join(shown)
+
+
+@pytest.mark.parametrize("late", ["start", "end"])
+def test_a_missing_rank_is_said_within_the_deadline(packed: Path, tmp_path: Path, late: str) -> None:
+    """Without a launcher that notices: a rank that never comes, or dies, costs the others one line, not a hang."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    log = tmp_path / "log"
+    log.touch()
+    command = [sys.executable, "-m", "wds_real", "eval", str(packed), "-m", "slow_model:slow_model", "-b", "20",
+               "--timeout", "20" if late == "end" else "3"]  # fmt: skip
+    environment = {
+        **os.environ, "PYTHONPATH": str(Path(__file__).parent), "SLOW_MODEL_LOG": str(log), "WORLD_SIZE": "2",
+        "SLOW_MODEL_SECONDS": "0.5", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        ranks = [
+            stack.enter_context(
+                subprocess.Popen(
+                    command, env={**environment, "RANK": str(rank)}, stderr=subprocess.PIPE, stdout=subprocess.PIPE,
+                    text=True,
+                )
+            )
+            for rank in range(1 if late == "start" else 2)
+        ]  # fmt: skip
+        if late == "end":
+            deadline = time.monotonic() + 60
+            while len(log.read_text().splitlines()) < 2:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            ranks[1].kill()
+        shown, said = ranks[0].communicate(timeout=60)
+    assert ranks[0].returncode == 1
+    assert "error: " in said
+    assert ("did not all come together within 3 s" if late == "start" else "a rank was lost") in said
+    assert "Traceback" not in said
+    assert "ReaL top-1" not in shown

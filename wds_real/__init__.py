@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from wds_real.comparison import Comparison, compare
     from wds_real.dataset import Dataset, Sample, open_dataset
     from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
+    from wds_real.device import Normalize
     from wds_real.errors import (
         CoverageError,
         ManifestError,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
         StoreError,
         WdsRealError,
     )
-    from wds_real.evaluation import EvalOptions, Normalize, evaluate
+    from wds_real.evaluation import EvalOptions, evaluate
     from wds_real.labels import ClassInfo, Label, Labels
     from wds_real.loader import Batch, Loader, collate
     from wds_real.manifest import Manifest
@@ -100,7 +101,8 @@ _HOME = {
         "StoreError",
         "WdsRealError",
     ),
-    "evaluation": ("EvalOptions", "Normalize", "evaluate"),
+    "device": ("Normalize",),
+    "evaluation": ("EvalOptions", "evaluate"),
     "labels": ("ClassInfo", "Label", "Labels"),
     "loader": ("Batch", "Loader", "collate"),
     "manifest": ("Manifest",),

@@ -104,6 +104,7 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
 
     Raises:
         PlanError: several processes were launched, but the address of rank 0 is not set.
+        StoreError: the ranks did not all come together in time.
     """
     import torch
     import torch.distributed as dist
@@ -119,18 +120,23 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
             "torchrun, or under SLURM: export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) "
             "MASTER_PORT=29500."
         )
-    timeout = dt.timedelta(seconds=timeout_s)
     if device.type != "cpu":
         torch.accelerator.set_device_index(device)  # reductions happen there
-    dist.init_process_group(
-        dist.get_default_backend_for_device(device),
-        store=_store_of_this_start(world, timeout)
-        if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        else None,
-        rank=world.rank,
-        world_size=world.world_size,
-        timeout=timeout,
-    )
+    timeout = dt.timedelta(seconds=timeout_s)
+    elastic = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    try:
+        dist.init_process_group(
+            dist.get_default_backend_for_device(device),
+            store=_store_of_this_start(world, timeout) if elastic else None,
+            rank=world.rank,
+            world_size=world.world_size,
+            timeout=timeout,
+        )
+    except RuntimeError as error:
+        raise StoreError(
+            f"the {world.world_size} ranks did not all come together within {timeout_s:g} s ({_first_line(error)}). "
+            "Check that every rank was started and reaches MASTER_ADDR:MASTER_PORT."
+        ) from error
     try:
         yield world
     finally:
@@ -198,6 +204,9 @@ def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.
     """Return the sum or minimum of `tensor` over all ranks, on the CPU; without a process group, the tensor itself.
 
     Takes integers only: the result is then the same in any order.
+
+    Raises:
+        StoreError: a rank died, or did not come within the process group's timeout.
     """
     import torch
     import torch.distributed as dist
@@ -210,5 +219,15 @@ def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.
         if accelerator is not None:
             device = torch.device(accelerator.type, torch.accelerator.current_device_index())
     total = tensor.to(device, copy=True)
-    dist.all_reduce(total, op=dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MIN)
+    try:
+        dist.all_reduce(total, op=dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MIN)
+    except RuntimeError as error:
+        raise StoreError(
+            f"a rank was lost while results were added up ({_first_line(error)}). Run the same command again: with "
+            "--output, only what is missing is done."
+        ) from error
     return total.cpu()
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import itertools
 import platform
 import time
 from collections.abc import Callable
@@ -16,7 +15,8 @@ import torch
 
 from wds_real import plan
 from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
-from wds_real.distributed import all_reduce, current_world, process_group
+from wds_real.device import Normalize, default_device, device_name, on_device
+from wds_real.distributed import all_reduce, process_group
 from wds_real.errors import ModelError
 from wds_real.ledger import Ledger, Record, RunKey
 from wds_real.loader import Loader
@@ -26,7 +26,7 @@ from wds_real.output import write_output
 from wds_real.store import open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from wds_real.dataset import Dataset
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from wds_real.loader import Batch
     from wds_real.result import Result
 
-__all__ = ["EvalOptions", "Normalize", "default_device", "evaluate", "on_device", "versions"]
+__all__ = ["EvalOptions", "evaluate", "versions"]
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 
@@ -64,25 +64,6 @@ class EvalOptions:
     torchcompile: bool = False
     on_error: Literal["raise", "record"] = "raise"
     timeout_s: float = 1800.0
-
-
-class Normalize:
-    """uint8 pixels to a model's input: ``(x / 255 - mean) / std``, float32, on the pixels' device.
-
-    A custom transform that gives floating-point images has normalised them itself: these pass unchanged.
-    """
-
-    def __init__(self, mean: Sequence[float], std: Sequence[float], *, device: torch.device) -> None:
-        # In 64 bits first, so that 127 / 255 * 255 is 127 in float32.
-        scale = torch.tensor([255.0], dtype=torch.float64)
-        self._mean = (torch.tensor(mean, dtype=torch.float64) * scale).float().view(1, -1, 1, 1).to(device)
-        self._std = (torch.tensor(std, dtype=torch.float64) * scale).float().view(1, -1, 1, 1).to(device)
-
-    def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Return float (B, 3, H, W)."""
-        if image.is_floating_point():
-            return image
-        return image.float().sub_(self._mean).div_(self._std)
 
 
 def evaluate(
@@ -153,7 +134,7 @@ def evaluate(
     sizes = (len(plan.batch(dataset.positions, number, batch_size=options.batch_size)) for number in remaining)
     run = {
         "options": asdict(options),
-        "device": _device_name(device),
+        "device": device_name(device),
         "threads": loader.threads,
         "batches_done_before": total - len(remaining),
         "timings": watch.timings(sum(sizes)),
@@ -163,39 +144,6 @@ def evaluate(
     if output is not None and world.rank == 0:
         write_output(open_store(output), result, predictions)
     return result
-
-
-def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """Yield each batch with its image on `device`; on an accelerator, the next one is copied meanwhile.
-
-    The copy runs on a side stream from pinned memory, so it overlaps the model's work on the batch before.
-    """
-    if device.type == "cpu":
-        for batch in batches:
-            yield batch, batch.image
-        return
-    side = torch.Stream(device)
-    copying: tuple[Batch, torch.Tensor, torch.Event] | None = None
-    following: Batch | None
-    for following in itertools.chain(batches, [None]):
-        ready, copying = copying, None
-        if following is not None:
-            with side:
-                copying = (following, following.image.to(device, non_blocking=True), side.record_event())
-        if ready is not None:
-            current = torch.accelerator.current_stream(device)
-            current.wait_event(ready[2])
-            ready[1].record_stream(current)  # its memory is not given away before the model is done with it
-            yield ready[0], ready[1]
-
-
-def default_device() -> torch.device:
-    """Return this rank's accelerator, or the CPU."""
-    accelerator = torch.accelerator.current_accelerator()
-    if accelerator is None:
-        return torch.device("cpu")
-    # A launcher may show each process its own accelerator only: then that is number 0 for all of them.
-    return torch.device(accelerator.type, current_world().local_rank % torch.accelerator.device_count())
 
 
 def versions() -> dict[str, str]:
@@ -305,7 +253,3 @@ def _describe(transform: EvalTransform | Callable[[Any], Any]) -> dict[str, Any]
         transform = transform.func
     name = getattr(transform, "__qualname__", None) or repr(transform)
     return {"name": type(transform).__qualname__ if " at 0x" in name else name}
-
-
-def _device_name(device: torch.device) -> str:
-    return platform.machine() if device.type == "cpu" else str(device)

@@ -65,6 +65,14 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     help="record: count unreadable samples and bound the accuracy.",
 )
 @click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1800.0,
+    show_default=True,
+    help="Seconds a rank waits for the others, at the start and at the end.",
+)
+@click.option(
     "-o",
     "--output",
     metavar="DIR",

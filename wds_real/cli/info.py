@@ -33,7 +33,8 @@ def command(root: str, keys: tuple[str, ...], env: bool, as_json: bool) -> None:
 def _environment() -> dict[str, Any]:
     import os
 
-    from wds_real.evaluation import default_device, versions
+    from wds_real.device import default_device
+    from wds_real.evaluation import versions
 
     return {"device": str(default_device()), "cores": os.cpu_count(), "versions": versions()}
 
