@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import pickle
+import re
 import zipfile
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wds_real.errors import PredictionsError
+from wds_real.errors import CoverageError, PredictionsError
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, bundled, classes
 from wds_real.predictions import TOP, Format, Predictions, read_predictions
 
@@ -434,11 +435,6 @@ BAD: dict[str, tuple[str, str | bytes, list[str]]] = {
     "objects for scores": ("p.json", json.dumps({KEY: [{}] * 1000}), [KEY]),
     "lists for scores": ("p.json", json.dumps({KEY: [[1]] * 1000}), [KEY]),
     "the development kit's numbers": ("p.json", json.dumps([1000] + [1] * 49_999), [KEY, "1000", "1..1000"]),
-    "doubled name in a CSV": ("p.csv", f"key,top1\n{KEY},1\n{KEY},1\n", [KEY, "twice"]),
-    "doubled name, spelled otherwise": ("p.csv", f"{KEY},1\nval/{KEY}_n01751748.jpg,2\n", [KEY, "twice"]),
-    "doubled name in a JSON mapping": ("p.json", f'{{"{KEY}": 1, "{KEY}": 2}}', [KEY, "twice"]),
-    "doubled name in JSONL": ("p.jsonl", f'{{"key": "{KEY}", "pred": 1}}\n' * 2, [KEY, "twice"]),
-    "doubled name in an NPZ": ("p.npz", npz(key=OF_KEY * 2, classes=[1, 2]), [KEY, "twice"]),
     "doubled column": ("p.csv", f"key,top1,top1\n{KEY},1,2\n", ["top1"]),
     "short row under a header": ("p.csv", f"key,top1,top2\n{KEY},1,2\n{KEYS[1]},1\n", ["3"]),
     "long row under a header": ("p.csv", f"key,top1\n{KEY},1\n{KEYS[1]},1,2\n", ["3"]),
@@ -515,6 +511,25 @@ def test_a_wrong_file_is_a_predictions_error_that_says_where(folder: Path, fault
     assert [word for word in words if word not in message] == []
 
 
+DOUBLED: dict[str, tuple[str, str | bytes]] = {
+    "CSV": ("p.csv", f"key,top1\n{KEY},1\n{KEYS[1]},1\n{KEY},1\n"),
+    "CSV, spelled otherwise": ("p.csv", f"{KEY},1\nval/{KEY}_n01751748.jpg,2\n"),
+    "JSON mapping": ("p.json", f'{{"{KEY}": 1, "{KEY}": 2}}'),
+    "JSON mapping, spelled otherwise": ("p.json", f'{{"{KEY}": 1, "{KEY}.JPEG": 2}}'),
+    "JSONL": ("p.jsonl", f'{{"key": "{KEY}", "pred": 1}}\n' * 2),
+    "NPZ": ("p.npz", npz(key=OF_KEY * 2, classes=[1, 2])),
+}
+
+
+@pytest.mark.parametrize("form", DOUBLED)
+def test_a_doubled_image_is_a_coverage_error(folder: Path, form: str) -> None:
+    """Two predictions for one image, under one spelling of its name or two, are refused by its key."""
+    name, content = DOUBLED[form]
+    with pytest.raises(CoverageError, match=rf"{re.escape(name)}: 1 images? comes? twice: {KEY}") as caught:
+        read(folder, name, content)
+    assert (caught.value.doubled, caught.value.missing) == ((KEY,), ())
+
+
 @needs_pyarrow
 @pytest.mark.parametrize(
     ("columns", "words"),
@@ -525,7 +540,6 @@ def test_a_wrong_file_is_a_predictions_error_that_says_where(folder: Path, fault
         ({"key": [KEY], "pred": [True]}, [KEY, "True"]),
         ({"key": [KEY], "top5": [[1, 2, 3, 4, 5, 6]]}, [KEY, "6 classes"]),
         ({"key": [KEY], "pred": [1], "Pred": [2]}, ["pred"]),
-        ({"key": [KEY, KEY], "pred": [1, 2]}, [KEY, "twice"]),
         ({"key": [KEY], "loss": [1.0]}, ["loss"]),
         ({"pred": [1, 2]}, ["2 predictions without names"]),
         ({"key": [KEY], "pred": [1], **{f"prob{place}": [[0.5]] for place in range(1, 6)}}, ["prob"]),
@@ -564,7 +578,6 @@ def test_missing_files_and_folders_are_predictions_errors(tmp_path: Path, kind: 
         pytest.param({KEY: {1, 2}}, id="a set"),
         pytest.param({KEY: np.array([[1, 2]])}, id="a matrix"),
         pytest.param({KEY: np.array(["x"] * 1000)}, id="words"),
-        pytest.param({KEY: 1, f"{KEY}.JPEG": 1}, id="doubled"),
         pytest.param([1, 2, 3], id="a short list"),
         pytest.param(np.ones((3, 5), int), id="a short array"),
         pytest.param(np.ones(NUM_IMAGES), id="floats"),
@@ -580,7 +593,7 @@ def test_a_wrong_mapping_or_array_is_a_predictions_error(content: Any) -> None:
 def read_or_refuse(folder: Path, name: str, content: bytes) -> None:
     try:
         found = read(folder, name, content)
-    except PredictionsError as error:
+    except (PredictionsError, CoverageError) as error:
         assert str(error).startswith(f"{folder / name}: ")  # noqa: PT017 -- either outcome is right
     else:
         assert is_valid(found)
@@ -593,7 +606,7 @@ KINDS = ["csv", "tsv", "json", "jsonl", "npy", "npz", pytest.param("parquet", ma
 @given(content=st.binary(max_size=200) | st.text(max_size=100).map(lambda drawn: drawn.encode("utf-8", "replace")))
 @settings(max_examples=60)
 def test_any_bytes_are_refused_or_valid(folder: Path, kind: str, content: bytes) -> None:
-    """Whatever is in a file, reading it gives predictions that keep their promises, or a PredictionsError."""
+    """Whatever is in a file, reading it gives predictions that keep their promises, or an error of ours."""
     read_or_refuse(folder, f"any.{kind}", content)
 
 
@@ -629,7 +642,7 @@ VALID = {
 @given(data=st.data())
 @settings(max_examples=120)
 def test_damaged_files_are_refused_or_valid(folder: Path, kind: str, data: st.DataObject) -> None:
-    """A valid file with bytes changed, cut out, put in or cut off gives valid predictions or a PredictionsError."""
+    """A valid file with bytes changed, cut out, put in or cut off gives valid predictions or an error of ours."""
     content = bytearray(CERTAIN.encode("parquet") if kind == "parquet" else VALID[kind])
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(content)))

