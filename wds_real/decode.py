@@ -15,6 +15,8 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
+from wds_real.resample import RESAMPLING, resize_crop
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -31,15 +33,6 @@ __all__ = [
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "box": Image.Resampling.BOX,
-    "hamming": Image.Resampling.HAMMING,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 # simplejpeg turns CMYK and YCCK into RGB by another rounding than Pillow.
 _DECODED_DIRECTLY = ("YCbCr", "Gray", "RGB")
@@ -101,8 +94,8 @@ class EvalTransform:
             raise ValueError(f"crop_pct is {self.crop_pct}, expected a number above 0.")
         if self.crop_mode not in ("center", "squash", "border"):
             raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash or border.")
-        if self.interpolation not in _RESAMPLING:
-            raise ValueError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(_RESAMPLING)}.")
+        if self.interpolation not in RESAMPLING:
+            raise ValueError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(RESAMPLING)}.")
         if not all(map(math.isfinite, self.mean)):
             raise ValueError(f"mean is {self.mean}, expected three finite numbers.")
         if not all(0 < value < math.inf for value in self.std):
@@ -116,7 +109,7 @@ class EvalTransform:
     def __call__(self, image: Image.Image) -> Image.Image:
         """Return the transformed image, as torchvision's ``Compose([Resize, CenterCrop])`` does."""
         out = np.empty((*self.size, 3), dtype=np.uint8)
-        self._resize_crop(image.convert("RGB"), out)
+        self._resize_crop(np.asarray(image.convert("RGB")), out)
         return Image.fromarray(out)
 
     def decode_into(self, data: bytes, out: NDArray[np.uint8]) -> None:
@@ -125,7 +118,7 @@ class EvalTransform:
         Raises:
             DecodeError: the bytes are not a picture.
         """
-        self._resize_crop(Image.fromarray(decode_rgb(data)), out)
+        self._resize_crop(decode_rgb(data), out)
 
     def geometry(self, width: int, height: int) -> Geometry:
         """Return the sizes and places for an image of `width` x `height` pixels, rounded as torchvision and timm do.
@@ -151,16 +144,15 @@ class EvalTransform:
         """Return the settings as JSON-ready values, for the result."""
         return {"name": "EvalTransform", **asdict(self), "img_size": list(self.size)}
 
-    def _resize_crop(self, image: Image.Image, out: NDArray[np.uint8]) -> None:
-        place = self.geometry(*image.size)
-        resized = image.resize(place.resized, _RESAMPLING[self.interpolation])
-        (width, height), (out_height, out_width) = resized.size, out.shape[:2]
+    def _resize_crop(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+        place = self.geometry(pixels.shape[1], pixels.shape[0])
+        (width, height), (out_height, out_width) = place.resized, self.size
         left, top = max(place.left, 0), max(place.top, 0)
         right, bottom = min(place.left + out_width, width), min(place.top + out_height, height)
-        kept = np.asarray(resized.crop((left, top, right, bottom)))
-        if kept.shape != out.shape:
+        covered = out[top - place.top : bottom - place.top, left - place.left : right - place.left]
+        if covered.shape != out.shape:
             out[:] = [round(255 * value) for value in self.mean] if self.crop_mode == "border" else 0
-        out[top - place.top : bottom - place.top, left - place.left : right - place.left] = kept
+        resize_crop(pixels, covered, resized=place.resized, left=left, top=top, interpolation=self.interpolation)
 
 
 def _crop_start(resized: int, cropped: int) -> int:

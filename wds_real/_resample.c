@@ -1,0 +1,403 @@
+/* Resize an RGB picture as Pillow's Image.resize does, to the last bit, but only the part that a crop keeps.
+ *
+ * A resized pixel is a weighted sum of source pixels, first along the rows and then along the columns (or the other way
+ * round: recent versions of Pillow do the columns first where the height shrinks by much more than the width). The
+ * arithmetic is that of Pillow for 8-bit pictures, because equal pixels need equal roundings:
+ *
+ *   - weights are computed and normalised in double precision, then rounded to 22 bits, halves away from zero;
+ *   - sums are 32-bit integers that start from one half, are shifted right by 22 bits and clipped to 0..255;
+ *   - the picture between the two passes is rounded to 8 bits;
+ *   - a side whose size stays as it is keeps its pixels, whatever the filter.
+ *
+ * What is done otherwise: rows and columns that the crop drops are never computed; and the pass along the rows works on
+ * LANES rows side by side, so that both passes are plain loops over neighbouring numbers which a compiler turns into
+ * vector instructions. Where the loader can choose among several builds of a function (x86-64 Linux), the passes are
+ * built for AVX-512, for AVX2 and for every processor. All give the same bytes.
+ */
+#define PY_SSIZE_T_CLEAN
+#ifndef Py_GIL_DISABLED
+#define Py_LIMITED_API 0x030B0000 /* one build serves Python 3.11 and later */
+#endif
+#include <Python.h>
+
+#include <float.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "pixels are moved as little-endian words"
+#endif
+#if FLT_EVAL_METHOD != 0
+#error "weights would be rounded otherwise than in double precision"
+#endif
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
+#if __has_attribute(target_clones) && __GNUC__ >= 12
+#define FOR_EVERY_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
+#elif __has_attribute(target_clones) /* earlier compilers do not know the first name */
+#define FOR_EVERY_PROCESSOR __attribute__((target_clones("avx2", "default")))
+#endif
+#endif
+#ifndef FOR_EVERY_PROCESSOR
+#define FOR_EVERY_PROCESSOR
+#endif
+
+#if defined(__GNUC__)
+#define INLINE static inline __attribute__((always_inline)) /* into each build of its caller */
+#else
+#define INLINE static inline
+#endif
+
+enum {
+    CHANNELS = 3,
+    LANES = 16,           /* rows that the pass along the rows does side by side */
+    CHUNK = 64,           /* bytes of a row that the pass along the columns does side by side */
+    FRACTION_BITS = 22,   /* of a weight: 32 less 8 of the pixel and 2 for sums beyond 0..255 */
+    MAX_SIDE = 1 << 24,   /* sizes up to this are exact in single precision, which Pillow takes them through */
+};
+
+static const double PI = 3.14159265358979323846;
+
+/* ---- Filters: the weight of a source pixel at a distance, in units of the filter's scale. ---- */
+
+INLINE double box(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
+
+INLINE double bilinear(double x) {
+    x = fabs(x);
+    return x < 1.0 ? 1.0 - x : 0.0;
+}
+
+/* Pillow writes the two constants of the Hamming window in single precision. */
+INLINE double hamming(double x) {
+    x = fabs(x);
+    if (x == 0.0) {
+        return 1.0;
+    }
+    return x < 1.0 ? sin(x * PI) / (x * PI) * (0.54f + 0.46f * cos(x * PI)) : 0.0;
+}
+
+/* The cubic convolution kernel of Keys with a = -1/2. */
+INLINE double bicubic(double x) {
+    const double a = -0.5;
+    x = fabs(x);
+    if (x < 1.0) {
+        return ((a + 2.0) * x - (a + 3.0)) * x * x + 1.0;
+    }
+    return x < 2.0 ? (((x - 5.0) * x + 8.0) * x - 4.0) * a : 0.0;
+}
+
+INLINE double sinc(double x) { return x == 0.0 ? 1.0 : sin(x * PI) / (x * PI); }
+
+INLINE double lanczos(double x) { return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0; }
+
+enum { BOX, BILINEAR, HAMMING, BICUBIC, LANCZOS, FILTERS };
+static const double SUPPORT[FILTERS] = {0.5, 1.0, 1.0, 2.0, 3.0};
+
+/* ---- One axis: which source pixels make a kept pixel, with which weights. ---- */
+
+typedef struct {
+    int first, count;
+} Span;
+
+typedef struct {
+    int start, stop;  /* the source pixels that the kept ones need */
+    Span *spans;      /* per kept pixel, the source pixels that make it; counted from start */
+    int32_t *weights; /* per kept pixel, the weights of these; each pixel has room for `most` */
+    int most;
+} Axis;
+
+static void *allocate(uint64_t count, uint64_t size) {
+    return count < PTRDIFF_MAX / size ? malloc((size_t)(count * size)) : NULL;
+}
+
+/* Write the weights of `count` source pixels from `first` on, not yet normalised, for a pixel at `centre`. */
+static void weigh(double *weight, int count, int first, double centre, double per_pixel, int filter) {
+#define EACH(function) \
+    for (int i = 0; i < count; i++) { \
+        weight[i] = function((i + first - centre + 0.5) * per_pixel); \
+    } \
+    break
+    switch (filter) {
+    case BOX: EACH(box);
+    case BILINEAR: EACH(bilinear);
+    case HAMMING: EACH(hamming);
+    case BICUBIC: EACH(bicubic);
+    default: EACH(lanczos);
+    }
+#undef EACH
+}
+
+/* Fill `axis` for the `kept` pixels from `from` on of a side of `before` pixels resized to `after`.
+ * 0 where memory lacks; the caller frees spans and weights. */
+static int plan_axis(Axis *axis, int before, int after, int from, int kept, int filter) {
+    if (before == after) {
+        filter = BOX; /* whose only weight is then 1 */
+    }
+    const double scale = (double)before / after, filter_scale = scale < 1.0 ? 1.0 : scale;
+    const double support = SUPPORT[filter] * filter_scale, per_pixel = 1.0 / filter_scale;
+    axis->most = (int)ceil(support) * 2 + 1;
+    axis->spans = allocate(kept, sizeof(Span));
+    axis->weights = allocate((uint64_t)kept * axis->most, sizeof(int32_t));
+    double *weight = allocate(axis->most, sizeof(double));
+    if (!axis->spans || !axis->weights || !weight) {
+        free(weight);
+        return 0;
+    }
+    for (int i = 0; i < kept; i++) {
+        const double centre = (from + i + 0.5) * scale;
+        int first = (int)(centre - support + 0.5), stop = (int)(centre + support + 0.5);
+        first = first < 0 ? 0 : first;
+        stop = stop > before ? before : stop;
+        const int count = stop - first;
+        weigh(weight, count, first, centre, per_pixel, filter);
+        double sum = 0.0;
+        for (int j = 0; j < count; j++) {
+            sum += weight[j];
+        }
+        int32_t *fixed = axis->weights + (size_t)i * axis->most;
+        for (int j = 0; j < count; j++) {
+            const double exact = (sum == 0.0 ? weight[j] : weight[j] / sum) * (1 << FRACTION_BITS);
+            fixed[j] = (int32_t)(exact < 0 ? exact - 0.5 : exact + 0.5);
+        }
+        if (i == 0) {
+            axis->start = first;
+        }
+        axis->stop = stop;
+        axis->spans[i] = (Span){first - axis->start, count};
+    }
+    free(weight);
+    return 1;
+}
+
+/* ---- The two passes. ---- */
+
+INLINE int32_t clip(int32_t sum) {
+    sum >>= FRACTION_BITS;
+    return sum < 0 ? 0 : sum > 255 ? 255 : sum;
+}
+
+/* Pixels go in and out as words of four bytes, of which the fourth belongs to the next pixel: it is not looked at when
+ * read, and overwritten in its turn when written. The last pixel of a row has no next one, and goes as three bytes. */
+INLINE void gather(uint32_t *pixel, const uint8_t **from, ptrdiff_t at, int last) {
+    for (int i = 0; !last && i < LANES; i++) {
+        memcpy(&pixel[i], from[i] + at, 4);
+    }
+    for (int i = 0; last && i < LANES; i++) {
+        memcpy(&pixel[i], from[i] + at, 3);
+    }
+}
+
+INLINE void scatter(const uint32_t *pixel, uint8_t **to, ptrdiff_t at, int last) {
+    for (int i = 0; !last && i < LANES; i++) {
+        memcpy(to[i] + at, &pixel[i], 4);
+    }
+    for (int i = 0; last && i < LANES; i++) {
+        memcpy(to[i] + at, &pixel[i], 3);
+    }
+}
+
+/* Resample `rows` rows to the kept columns. `source` is at the first column that is needed.
+ *
+ * `block` holds LANES rows of a channel of a column side by side: [column][channel][lane]. Lanes beyond the last row
+ * repeat that row: they compute and write the same bytes again.
+ */
+FOR_EVERY_PROCESSOR static void along_rows(const uint8_t *source, ptrdiff_t source_stride, uint8_t *out,
+                                           ptrdiff_t out_stride, int rows, int columns, const Axis *axis,
+                                           int32_t *block) {
+    const int needed = axis->stop - axis->start;
+    for (int row = 0; row < rows; row += LANES) {
+        const uint8_t *from[LANES];
+        uint8_t *to[LANES];
+        for (int i = 0; i < LANES; i++) {
+            const int same = row + i < rows ? row + i : rows - 1;
+            from[i] = source + same * source_stride;
+            to[i] = out + same * out_stride;
+        }
+        for (int column = 0; column < needed; column++) {
+            uint32_t pixel[LANES] = {0};
+            gather(pixel, from, column * CHANNELS, column == needed - 1);
+            int32_t *restrict cell = block + (size_t)column * CHANNELS * LANES;
+            for (int i = 0; i < LANES; i++) {
+                cell[i] = pixel[i] & 255;
+                cell[LANES + i] = pixel[i] >> 8 & 255;
+                cell[2 * LANES + i] = pixel[i] >> 16 & 255;
+            }
+        }
+        for (int column = 0; column < columns; column++) {
+            const int32_t *weights = axis->weights + (size_t)column * axis->most;
+            const int32_t *cell = block + (size_t)axis->spans[column].first * CHANNELS * LANES;
+            const int count = axis->spans[column].count;
+            int32_t red[LANES], green[LANES], blue[LANES];
+            for (int i = 0; i < LANES; i++) {
+                red[i] = green[i] = blue[i] = 1 << (FRACTION_BITS - 1);
+            }
+            for (int j = 0; j < count; j++, cell += CHANNELS * LANES) {
+                for (int i = 0; i < LANES; i++) {
+                    red[i] += cell[i] * weights[j];
+                    green[i] += cell[LANES + i] * weights[j];
+                    blue[i] += cell[2 * LANES + i] * weights[j];
+                }
+            }
+            uint32_t pixel[LANES];
+            for (int i = 0; i < LANES; i++) {
+                pixel[i] = clip(red[i]) | clip(green[i]) << 8 | clip(blue[i]) << 16;
+            }
+            scatter(pixel, to, column * CHANNELS, column == columns - 1);
+        }
+    }
+}
+
+/* Add up `size` neighbouring bytes of `count` rows, each row with its weight. */
+INLINE void weighted_rows(const uint8_t *source, ptrdiff_t stride, const int32_t *weights, int count, int size,
+                          uint8_t *out) {
+    int32_t sum[CHUNK];
+    for (int i = 0; i < size; i++) {
+        sum[i] = 1 << (FRACTION_BITS - 1);
+    }
+    for (int j = 0; j < count; j++) {
+        for (int i = 0; i < size; i++) {
+            sum[i] += source[j * stride + i] * weights[j];
+        }
+    }
+    for (int i = 0; i < size; i++) {
+        out[i] = (uint8_t)clip(sum[i]);
+    }
+}
+
+/* Resample rows of `width` bytes to the kept rows. `source` is at the first row that is needed. */
+FOR_EVERY_PROCESSOR static void along_columns(const uint8_t *source, ptrdiff_t source_stride, uint8_t *out,
+                                              ptrdiff_t out_stride, int rows, int width, const Axis *axis) {
+    for (int row = 0; row < rows; row++) {
+        const int32_t *weights = axis->weights + (size_t)row * axis->most;
+        const uint8_t *first = source + axis->spans[row].first * source_stride;
+        const int count = axis->spans[row].count;
+        for (int at = 0; at < width; at += CHUNK) {
+            uint8_t *to = out + row * out_stride + at;
+            if (at + CHUNK <= width) { /* a size known to the compiler keeps the sums in registers */
+                weighted_rows(first + at, source_stride, weights, count, CHUNK, to);
+            } else {
+                weighted_rows(first + at, source_stride, weights, count, width - at, to);
+            }
+        }
+    }
+}
+
+/* ---- Both passes, on checked arguments. ---- */
+
+typedef struct {
+    uint8_t *data;
+    ptrdiff_t stride;
+    int width, height;
+} Picture;
+
+/* Write the kept part of the resized picture. 0 where memory lacks. */
+static int resize(Picture source, Picture out, const Axis *across, const Axis *down, int columns_first) {
+    const uint8_t *first = source.data + down->start * source.stride + (ptrdiff_t)across->start * CHANNELS;
+    const int columns = across->stop - across->start, rows = down->stop - down->start, width = out.width * CHANNELS;
+    const ptrdiff_t stride = columns_first ? (ptrdiff_t)columns * CHANNELS : width;
+    uint8_t *between = allocate(columns_first ? out.height : rows, stride);
+    int32_t *block = allocate((uint64_t)columns * CHANNELS * LANES, sizeof(int32_t));
+    const int done = between && block;
+    if (done && columns_first) {
+        along_columns(first, source.stride, between, stride, out.height, columns * CHANNELS, down);
+        along_rows(between, stride, out.data, out.stride, out.height, out.width, across, block);
+    } else if (done) {
+        along_rows(first, source.stride, between, stride, rows, out.width, across, block);
+        along_columns(between, stride, out.data, out.stride, out.height, width, down);
+    }
+    free(between);
+    free(block);
+    return done;
+}
+
+/* ---- The Python face. ---- */
+
+static int as_picture(Picture *picture, const Py_buffer *view, const char *name) {
+    const int bytes = view->format == NULL || strcmp(view->format, "B") == 0;
+    if (!bytes || view->itemsize != 1 || view->ndim != 3 || view->shape[2] != CHANNELS) {
+        PyErr_Format(PyExc_ValueError, "%s is not uint8 (height, width, 3).", name);
+        return 0;
+    }
+    if (view->strides[2] != 1 || view->strides[1] != CHANNELS) {
+        PyErr_Format(PyExc_ValueError, "%s: the pixels of a row are not neighbours in memory.", name);
+        return 0;
+    }
+    for (int i = 0; i < 2; i++) {
+        if (view->shape[i] < 1 || view->shape[i] > MAX_SIDE) {
+            PyErr_Format(PyExc_ValueError, "%s: a side is %zd, expected 1 to %d.", name, view->shape[i], MAX_SIDE);
+            return 0;
+        }
+    }
+    *picture = (Picture){view->buf, view->strides[0], (int)view->shape[1], (int)view->shape[0]};
+    return 1;
+}
+
+static int check_crop(int size, int from, int kept, const char *name) {
+    if (size < 1 || size > MAX_SIDE || from < 0 || from > size - kept) {
+        PyErr_Format(PyExc_ValueError, "%s: %d from %d on is not within %d resized pixels.", name, kept, from, size);
+        return 0;
+    }
+    return 1;
+}
+
+PyDoc_STRVAR(resize_crop_doc,
+"resize_crop(pixels, out, resized_width, resized_height, left, top, filter, columns_first)\n--\n\n"
+"Write to `out` the part at (left, top) of `pixels` resized; the face of it is wds_real.resample.resize_crop.");
+
+static PyObject *resize_crop(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *pixels, *target;
+    int width, height, left, top, filter, columns_first;
+    if (!PyArg_ParseTuple(args, "OOiiiiip", &pixels, &target, &width, &height, &left, &top, &filter, &columns_first)) {
+        return NULL;
+    }
+    Py_buffer from, to;
+    if (PyObject_GetBuffer(pixels, &from, PyBUF_STRIDES | PyBUF_FORMAT) < 0) {
+        return NULL;
+    }
+    if (PyObject_GetBuffer(target, &to, PyBUF_STRIDES | PyBUF_FORMAT | PyBUF_WRITABLE) < 0) {
+        PyBuffer_Release(&from);
+        return NULL;
+    }
+    Picture source, out;
+    PyObject *result = NULL;
+    if (filter < 0 || filter >= FILTERS) {
+        PyErr_Format(PyExc_ValueError, "filter is %d, expected 0 to %d.", filter, FILTERS - 1);
+    } else if (as_picture(&source, &from, "pixels") && as_picture(&out, &to, "out") &&
+               check_crop(width, left, out.width, "width") && check_crop(height, top, out.height, "height")) {
+        Axis across = {0}, down = {0};
+        int done;
+        Py_BEGIN_ALLOW_THREADS
+        done = plan_axis(&across, source.width, width, left, out.width, filter) &&
+               plan_axis(&down, source.height, height, top, out.height, filter) &&
+               resize(source, out, &across, &down, columns_first);
+        free(across.spans);
+        free(across.weights);
+        free(down.spans);
+        free(down.weights);
+        Py_END_ALLOW_THREADS
+        result = done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+    }
+    PyBuffer_Release(&to);
+    PyBuffer_Release(&from);
+    return result;
+}
+
+static PyMethodDef methods[] = {{"resize_crop", resize_crop, METH_VARARGS, resize_crop_doc}, {NULL, NULL, 0, NULL}};
+
+static PyModuleDef_Slot slots[] = {
+#ifdef Py_GIL_DISABLED
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
+    {0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "_resample", "Resizing as Pillow does it, of the part that is kept.", 0, methods, slots,
+    NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit__resample(void) { return PyModuleDef_Init(&definition); }
