@@ -7,8 +7,6 @@ import argparse
 import torch
 
 import wds_real
-from wds_real.device import default_device
-from wds_real.distributed import process_group
 
 
 def main() -> None:
@@ -21,8 +19,8 @@ def main() -> None:
 
     dataset = wds_real.open_dataset(arguments.root)
     loaded = wds_real.load_model(arguments.model)
-    device = default_device()
-    with process_group(device) as world, torch.inference_mode():
+    device = wds_real.default_device()
+    with wds_real.process_group(device) as world, torch.inference_mode():
         model = loaded.module.eval().to(device) if isinstance(loaded.module, torch.nn.Module) else loaded.module
         normalize = wds_real.Normalize(loaded.transform.mean, loaded.transform.std, device=device)
         loader = wds_real.Loader(dataset, batch_size=arguments.batch_size, transform=loaded.transform)

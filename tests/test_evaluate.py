@@ -126,9 +126,11 @@ def test_the_result_says_what_was_done(ds: Dataset) -> None:
     assert found["preprocessing"]["img_size"] == [64, 64]
     assert found["run"]["options"]["batch_size"] == 50
     assert found["run"]["versions"]["torch"].startswith(torch.__version__.split("+")[0])
-    lines = str(result).splitlines()
+    title, *lines = str(result).splitlines()
+    assert "on imagenet2012_real, validation" in title
     assert lines[1].startswith(" original top-1 ")
-    assert lines[-1] == " coverage: 60 expected, 60 seen once, 0 missing, 0 twice, 1 rank"
+    assert " coverage: 60 expected, 60 seen once, 0 missing, 0 twice, 1 rank" in lines
+    assert lines[-1] == f" data set {ds.digest}"
 
 
 def test_a_model_sees_normalised_pixels_in_full_batches(ds: Dataset) -> None:
@@ -178,7 +180,7 @@ def test_float_transforms_are_not_normalised_again(ds: Dataset, known: dict[str,
     result = evaluate(model, ds, transform=as_floats, options=OPTIONS)
     assert counts(result) == known
     assert torch.equal(model.inputs[0][3], as_floats(ds[3]["image"]))
-    assert result.preprocessing["name"] == "as_floats"
+    assert result.preprocessing["name"].startswith(f"{__name__}.as_floats#")
 
 
 class Callable64:

@@ -116,7 +116,7 @@ def test_the_script_knows_how_many_moments_there_are(made_tar: Path, tmp_path: P
 
 def test_killed_again_and_again_it_ends_the_same(made_tar: Path, packed: Path, tmp_path: Path) -> None:
     """Each killed run leaves whole shards for the next one, and only the last one's work is missing."""
-    for moment in (30, 70, 110):
+    for moment in (30, 60, 10):
         assert child(made_tar, tmp_path, moment).returncode == -signal.SIGKILL
         assert not (tmp_path / "manifest.json").exists()
     pack(made_tar, LocalStore(tmp_path))
@@ -155,7 +155,7 @@ def test_the_command_can_be_killed_and_run_again(
         assert said.split() == [b"interrupted"]
         assert not list(tmp_path.glob(".*"))
     again = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert "kept imagenet2012_real-validation-000000.tar" in again.stderr
+    assert "shards already there" in again.stderr
     assert tree(tmp_path) == whole
 
 

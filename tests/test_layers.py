@@ -16,25 +16,26 @@ PACKAGE = Path(wds_real.__file__).parent
 # A module imports only from modules above it. The write line and the read line never import each other.
 SHARED = ("errors", "labels", "tar", "jpeg", "manifest", "plan", "store")
 WRITE_LINE = ("source", "writer")
-READ_LINE = ("reader", "decode", "dataset", "verification", "distributed", "loader")
-EVALUATION = ("breakdown", "result", "predictions", "scoring", "comparison", "ledger", "output", "metrics", "models",
-              "device", "evaluation")  # fmt: skip
+READ_LINE = ("reader", "resample", "decode", "dataset", "verification", "distributed", "loader")
+EVALUATION = ("breakdown", "result", "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
+              "metrics", "models", "device", "evaluation")  # fmt: skip
 SURFACES = ("synthetic",)
 ORDER = (*SHARED, *WRITE_LINE, *READ_LINE, *EVALUATION, *SURFACES)
 
 # Who alone may import what; None stands for the command line.
 OWNERS: dict[str, set[str | None]] = {
     "torch.distributed": {"distributed"},
-    "PIL": {"decode"},
+    "PIL": {"decode", "resample"},
     "simplejpeg": {"decode", "synthetic"},  # the one decodes, the other makes pictures up
     "click": {None},
     "rich": {None},
     "torch": {"device", "distributed", "loader", "metrics", "models", "evaluation", "synthetic", None},
 }
-WITHOUT_TORCH = ("errors", "labels", "tar", "jpeg", "manifest", "plan", "store", "source", "writer", "reader", "decode",
-                 "dataset", "verification", "breakdown", "result", "predictions", "scoring", "comparison", "ledger",
-                 "output", "cli.main", "cli.pack", "cli.verify", "cli.info", "cli.score", "cli.compare",
-                 "cli.merge")  # fmt: skip
+WITHOUT_TORCH = (
+    *SHARED, *WRITE_LINE, "reader", "resample", "decode", "dataset", "verification", "breakdown", "result",
+    "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
+    "cli.main", "cli.pack", "cli.verify", "cli.info", "cli.score", "cli.compare", "cli.merge",
+)  # fmt: skip
 
 
 def modules() -> list[str]:
@@ -61,7 +62,7 @@ def imports(path: Path, *, typing_too: bool = False) -> set[str]:
 
 def own_imports(module: str) -> set[str]:
     names = imports(PACKAGE / f"{module}.py")
-    return {name.split(".")[1] for name in names if name.startswith("wds_real.")} - {"__version__"}
+    return {name.split(".")[1] for name in names if name.startswith("wds_real.")} - {"__version__", "_resample"}
 
 
 def test_every_module_has_its_place() -> None:

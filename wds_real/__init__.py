@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from wds_real.comparison import Comparison, compare
     from wds_real.dataset import Dataset, Sample, open_dataset
     from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
-    from wds_real.device import Normalize
+    from wds_real.device import Normalize, default_device
+    from wds_real.distributed import process_group
     from wds_real.errors import (
         CoverageError,
         ManifestError,
@@ -74,11 +75,13 @@ __all__ = [
     "WdsRealError",
     "collate",
     "compare",
+    "default_device",
     "evaluate",
     "load_model",
     "open_dataset",
     "open_source",
     "open_store",
+    "process_group",
     "read_predictions",
     "score",
     "verify",
@@ -101,7 +104,8 @@ _HOME = {
         "StoreError",
         "WdsRealError",
     ),
-    "device": ("Normalize",),
+    "device": ("Normalize", "default_device"),
+    "distributed": ("process_group",),
     "evaluation": ("EvalOptions", "evaluate"),
     "labels": ("ClassInfo", "Label", "Labels"),
     "loader": ("Batch", "Loader", "collate"),

@@ -11,14 +11,16 @@ import numpy as np
 
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, classes
+from wds_real.predictions import Predictions, read_predictions
 from wds_real.result import Accuracy, Targets
 from wds_real.scoring import place
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from wds_real.labels import Labels
-    from wds_real.predictions import Predictions
 
 __all__ = ["ClassChange", "Comparison", "compare", "mcnemar_exact"]
 
@@ -138,12 +140,16 @@ class Comparison:
 
 
 def compare(
-    a: Predictions, b: Predictions, *, against: Literal["real", "original"] = "real", labels: Labels | None = None
+    a: Predictions | str | Path,
+    b: Predictions | str | Path,
+    *,
+    against: Literal["real", "original"] = "real",
+    labels: Labels | None = None,
 ) -> Comparison:
     """Compare the top-1 classes of two prediction files on the images that both scored.
 
     Args:
-        a: From `wds_real.predictions.read_predictions`.
+        a: A prediction file, or what `wds_real.read_predictions` returned.
         b: The same.
         against: ``real``: right if among the ReaL labels, on the images that have one; ``original``: on all.
         labels: Labels to use in place of the released ones.
@@ -151,6 +157,7 @@ def compare(
     Raises:
         PredictionsError: the files have no labelled image in common, or hold something else than validation images.
     """
+    a, b = (side if isinstance(side, Predictions) else read_predictions(side) for side in (a, b))
     targets = Targets.of_labels(labels)
     accepted = targets.real_label if against == "real" else targets.original_label[:, None]
     top1 = np.full((2, len(targets.keys)), -1, dtype=np.int64)

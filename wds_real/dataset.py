@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Dataset", "Sample", "open_dataset"]
 
-_SPLIT = re.compile(r"(?P<name>[A-Za-z0-9_]+)(?:\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?")
+_PART = re.compile(r"\[(?P<start>(?:-?\d+%?)?):(?P<stop>(?:-?\d+%?)?)(?::(?P<step>-?[1-9]\d*))?\]", re.ASCII)
+_SPLIT = re.compile(rf"(?P<name>[A-Za-z0-9_]+)(?P<parts>(?:{re.sub(r'[?]P<[a-z]+>', '?:', _PART.pattern)})*)", re.ASCII)
 
 
 class Sample(TypedDict):
@@ -192,29 +193,38 @@ def open_dataset(
     manifest = read_manifest(store)
     index = read_index(store, manifest)
     chosen = manifest.split if split is None else split
-    positions = np.arange(len(index), dtype=np.int64)[_split_slice(chosen, manifest.split, len(index))]
+    positions = _split_positions(chosen, manifest.split, len(index))
     if not len(positions):
         raise PlanError(f"split is {chosen!r}: that is none of the {len(index):,} samples of {store.url}.")
     return Dataset(store.url, manifest, index, positions=positions, split=chosen, transform=transform)
 
 
-def _split_slice(text: str, name: str, length: int) -> slice:
-    """Parse TFDS's split notation; percents round to the nearest sample.
+def _split_positions(text: str, name: str, length: int) -> NDArray[np.int64]:
+    """Return the positions that TFDS's split notation names; percents round to the nearest sample.
 
-    >>> _split_slice("validation[:10%]", "validation", 50_000), _split_slice("validation[-5:]", "validation", 10)
-    (slice(None, 5000, None), slice(-5, None, None))
+    Steps and several brackets, each taking a part of the part before, are what `Dataset.split` says of slices.
+
+    >>> _split_positions("validation[20%:60%]", "validation", 10)
+    array([2, 3, 4, 5])
+    >>> _split_positions("validation[:6][::2]", "validation", 10)
+    array([0, 2, 4])
     """
     match = _SPLIT.fullmatch(text.replace(" ", ""))
     if match is None or match["name"] != name:
         raise PlanError(f"split is {text!r}, expected {name!r} or a part of it such as '{name}[:10%]'.")
+    positions = np.arange(length, dtype=np.int64)
+    for part in _PART.finditer(match["parts"]):
+        size = len(positions)
+        bounds = (_bound(part["start"], size, text), _bound(part["stop"], size, text))
+        positions = positions[slice(*bounds, int(part["step"]) if part["step"] else None)]
+    return positions
 
-    def bound(value: str | None) -> int | None:
-        if value is None:
-            return None
-        if not value.endswith("%"):
-            return int(value)
-        if not -100 <= int(value[:-1]) <= 100:
-            raise PlanError(f"split is {text!r}, expected percents from -100 to 100.")
-        return round(int(value[:-1]) * length / 100)
 
-    return slice(bound(match["start"]), bound(match["stop"]))
+def _bound(value: str | None, length: int, text: str) -> int | None:
+    if not value:
+        return None
+    if not value.endswith("%"):
+        return int(value)
+    if not -100 <= int(value[:-1]) <= 100:
+        raise PlanError(f"split is {text!r}, expected percents from -100 to 100.")
+    return round(int(value[:-1]) * length / 100)

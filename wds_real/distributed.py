@@ -116,9 +116,9 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise PlanError(
-            f"{world.world_size} processes were launched, but {' and '.join(missing)} is not set. Launch with "
-            "torchrun, or under SLURM: export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) "
-            "MASTER_PORT=29500."
+            f"{world.world_size} processes were launched, but {' and '.join(missing)} is not set. To run alone, unset "
+            "RANK and WORLD_SIZE. Else launch with torchrun, or under SLURM: export "
+            "MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) MASTER_PORT=29500."
         )
     if device.type != "cpu":
         torch.accelerator.set_device_index(device)  # reductions happen there

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import importlib.metadata
+import logging
 import platform
 import time
 from collections.abc import Callable
@@ -21,8 +21,9 @@ from wds_real.errors import ModelError
 from wds_real.ledger import Ledger, Record, RunKey
 from wds_real.loader import Loader
 from wds_real.metrics import RealAccuracy
-from wds_real.models import LoadedModel
+from wds_real.models import LoadedModel, name_of
 from wds_real.output import write_output
+from wds_real.resample import HAVE_EXTENSION
 from wds_real.store import open_store
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from wds_real.result import Result
 
 __all__ = ["EvalOptions", "evaluate", "versions"]
+
+_LOG = logging.getLogger(__name__)
 
 Model = Callable[[torch.Tensor], torch.Tensor]
 
@@ -99,7 +102,7 @@ def evaluate(
         PredictionsError: `output` holds the records of another run.
     """
     options = options or EvalOptions()
-    loaded = model if isinstance(model, LoadedModel) else LoadedModel(_name(model), model)
+    loaded = model if isinstance(model, LoadedModel) else LoadedModel(name_of(model), model)
     transform = transform or loaded.transform
     if isinstance(transform, EvalTransform):
         mean, std = mean or transform.mean, std or transform.std
@@ -138,6 +141,7 @@ def evaluate(
         "threads": loader.threads,
         "batches_done_before": total - len(remaining),
         "timings": watch.timings(sum(sizes)),
+        "resize": "extension" if HAVE_EXTENSION else "pillow",
         "versions": versions(),
     }
     result = result.named(model=key.identity["model"], preprocessing=key.identity["preprocessing"], run=run)
@@ -180,13 +184,9 @@ def _take_up(ledger: Ledger, metric: RealAccuracy, *, total: int, world: World) 
         if holder[number] == world.rank:
             metric.add(record.index, record.classes, record.probabilities)
     left: list[int] = torch.nonzero(holder == world.world_size).flatten().tolist()
+    if len(left) < total and world.rank == 0:
+        _LOG.info("resuming: %d of %d batches are recorded in %s", total - len(left), total, ledger.folder)
     return left
-
-
-def _name(model: Model) -> str:
-    """Return what a model from Python is called in the result."""
-    named = model if hasattr(model, "__qualname__") else type(model)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _prepared(model: Model, normalize: Normalize, device: torch.device, options: EvalOptions) -> Model:
@@ -247,9 +247,4 @@ class _Watch:
 
 
 def _describe(transform: EvalTransform | Callable[[Any], Any]) -> dict[str, Any]:
-    if isinstance(transform, EvalTransform):
-        return transform.describe()
-    while isinstance(transform, functools.partial):
-        transform = transform.func
-    name = getattr(transform, "__qualname__", None) or repr(transform)
-    return {"name": type(transform).__qualname__ if " at 0x" in name else name}
+    return transform.describe() if isinstance(transform, EvalTransform) else {"name": name_of(transform)}

@@ -18,6 +18,7 @@ frame of a file; a torn frame is passed over and its batch done again. Runs with
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -25,7 +26,7 @@ import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
@@ -36,6 +37,7 @@ from wds_real.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from io import FileIO
     from types import TracebackType
     from typing import Self
 
@@ -112,7 +114,7 @@ class Ledger:
         self.key = key
         self._rank = rank
         self._run = bytes.fromhex(key.digest)[:16]
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         store = open_store(folder)
         if RUN_NAME in store.list():
             _refuse_other_run(self.folder, read_run(self.folder), key)
@@ -137,9 +139,12 @@ class Ledger:
     def append(self, record: Record) -> None:
         """Write one record to this process's file; once this returns, a kill of the process cannot lose it."""
         if self._file is None:
-            self._file = self._create()
-        self._file.write(record.encode(self._run))
-        self._file.flush()
+            with _explained(self.folder / "records"):
+                self._file = self._create()
+        with _explained(Path(str(self._file.name))):
+            frame = memoryview(record.encode(self._run))
+            while frame:  # unbuffered, a write may be a part
+                frame = frame[self._file.write(frame) :]
 
     def __enter__(self) -> Self:
         return self
@@ -148,23 +153,24 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with _explained(Path(str(file.name))), file:
+                os.fsync(file.fileno())
 
-    def _create(self) -> BinaryIO:
+    def _create(self) -> FileIO:
         """Open a file that no other process, of this start or an earlier one, has written to."""
         folder = self.folder / "records"
         folder.mkdir(parents=True, exist_ok=True)
         for start in range(1000):
             try:
-                return (folder / f"{self._rank:05d}-{start:03d}.bin").open("xb")
+                return (folder / f"{self._rank:05d}-{start:03d}.bin").open("xb", buffering=0)
             except FileExistsError:
                 continue
         raise PredictionsError(f"{folder}: rank {self._rank} was started 1,000 times. Choose another --output.")
 
     def _read(self, path: Path) -> Iterator[Record]:
-        data, position = path.read_bytes(), 0
+        with _explained(path):
+            data, position = path.read_bytes(), 0
         while position < len(data):
             frame = _frame_at(data, position)
             if frame is None:
@@ -182,6 +188,14 @@ class Ledger:
             )
 
 
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PredictionsError(f"{path}: records cannot be read or written: {error.strerror or error}.") from error
+
+
 def read_run(folder: str | Path) -> dict[str, Any]:
     """Return what ``run.json`` says.
 
@@ -193,7 +207,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         run = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise PredictionsError(f"{path}: no such file: {folder} is not the --output of `wds-real eval`.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PredictionsError(f"{path}: cannot be read: {error}. Choose another --output.") from error
     if not isinstance(run, dict) or run.get("format") != _FORMAT or not isinstance(run.get("identity"), dict):
         raise PredictionsError(f"{path}: not written by this version of wds_real. Choose another --output.")
@@ -204,18 +218,21 @@ def _refuse_other_run(folder: Path, run: dict[str, Any], key: RunKey) -> None:
     found: dict[str, Any] = run["identity"]
     if RunKey(found).digest == key.digest:
         return
-    differing = [name for name in sorted({*found, *key.identity}) if found.get(name) != key.identity.get(name)]
     changes = "; ".join(
-        f"{name} was {_short(found.get(name))}, is {_short(key.identity.get(name))}" for name in differing
+        f"{name} was {json.dumps(was)}, is {json.dumps(now)}" for name, was, now in _differences(found, key.identity)
     )
     raise PredictionsError(
         f"{folder}: holds the records of another run: {changes}. Choose another --output, or remove the folder."
     )
 
 
-def _short(value: object) -> str:
-    text = json.dumps(value, sort_keys=True)
-    return text if len(text) <= 200 else f"{text[:200]}..."
+def _differences(was: object, now: object, name: str = "") -> Iterator[tuple[str, object, object]]:
+    """Yield the fields that differ, by their path."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for field in sorted({*was, *now}):
+            yield from _differences(was.get(field), now.get(field), f"{name}.{field}" if name else field)
+    elif was != now:
+        yield name, was, now
 
 
 def _frame_at(data: bytes, position: int) -> tuple[bytes, NDArray[Any], int] | None:

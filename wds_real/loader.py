@@ -39,7 +39,7 @@ _BATCHES_AHEAD = 2
 _SAMPLES_PER_TASK = 8  # few enough to share a batch out, many enough to make handing over cheap
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Batch:
     """A batch of fixed size B; where there are fewer samples, padded rows are not `valid`.
 
@@ -65,6 +65,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.key)
+
+    def __repr__(self) -> str:
+        samples = f"{int(self.valid.sum())} of {len(self)} rows valid"
+        return f"Batch(number={self.number}, image={self.image.dtype} {tuple(self.image.shape)}, {samples})"
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch with its image on `device`; labels, index and valid stay where they are."""
@@ -302,8 +306,14 @@ class _PendingBatch:
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Make a `Batch` of samples whose images are equally large: ``DataLoader(ds, collate_fn=wds_real.collate)``."""
+    images = [_channels_last(sample["image"]) for sample in samples]
+    if len({image.shape for image in images}) > 1:
+        raise ValueError(
+            f"images of different sizes cannot make a batch: {_form(images[0])} and others. Open the data set with a "
+            "transform that ends with a crop: open_dataset(root, transform=EvalTransform())."
+        )
     return _batch(
-        torch.stack([_channels_last(sample["image"]) for sample in samples]).permute(0, 3, 1, 2),
+        torch.stack(images).permute(0, 3, 1, 2),
         index=[sample["index"] for sample in samples],
         keys=[sample["key"] for sample in samples],
         original=[sample["original_label"] for sample in samples],

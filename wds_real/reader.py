@@ -19,8 +19,11 @@ def read_manifest(store: Store) -> Manifest:
     """Read and check ``manifest.json``.
 
     Raises:
+        StoreError: there is no such folder.
         ManifestError: it is not there (the set is incomplete, or this is another folder), or damaged.
     """
+    if not store.exists():
+        raise StoreError(f"{store.url}: no such folder. Check the path; `wds-real pack` makes data sets.")
     if MANIFEST_NAME not in store.list():
         raise ManifestError(
             f"{store.url}: no {MANIFEST_NAME}, so this is not a finished data set. Check the path; if packing was "

@@ -14,7 +14,7 @@ import numpy as np
 
 from wds_real.breakdown import Breakdown, break_down
 from wds_real.errors import CoverageError
-from wds_real.labels import Labels, bundled, digest_labels
+from wds_real.labels import NUM_IMAGES, Labels, bundled, digest_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -248,7 +248,8 @@ class Result:
         }
 
     def __str__(self) -> str:
-        lines = [f"{'correct':>35} / {'n':>7}  {'accuracy':>9}   95 % interval"]
+        lines = [title] if (title := self._title()) else []
+        lines += [f"{'correct':>35} / {'n':>7}  {'accuracy':>9}   95 % interval"]
         for name, title in _ACCURACIES.items():
             accuracy: Accuracy | None = getattr(self, name)
             if accuracy is not None:
@@ -259,7 +260,25 @@ class Result:
             f"({self.forgiven:,} forgiven, {self.newly_wrong:,} newly wrong)"
         )
         lines.append(f" coverage: {self.receipt}")
+        if self.coverage.expected < NUM_IMAGES:
+            lines.append(
+                f" partial: {self.coverage.expected:,} of the {NUM_IMAGES:,} validation images; "
+                "not an ImageNet accuracy"
+            )
+        if "digest" in self.dataset:
+            lines.append(f" data set {self.dataset['digest']}")
         return "\n".join(lines)
+
+    def _title(self) -> str:
+        """Return a line that says what was evaluated, on what, and how, as far as that is known."""
+        where = ", ".join(str(self.dataset[name]) for name in ("name", "split") if name in self.dataset)
+        title = f"{self.model['name']} on {where}" if "name" in self.model else where
+        names = ("img_size", "crop_pct", "crop_mode", "interpolation", "dtype")
+        how = {name: self.preprocessing[name] for name in names if name in self.preprocessing}
+        if "img_size" in how:
+            height, width = how["img_size"]
+            how["img_size"] = f"{height}x{width}"
+        return f"{title}: {', '.join(f'{name} {value}' for name, value in how.items())}" if how else title
 
 
 _ACCURACIES = {

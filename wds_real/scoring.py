@@ -42,10 +42,13 @@ def score(
         allow_partial: Score only the images that are there.
 
     Raises:
+        ValueError: both `labels` and `threshold` are given.
         PredictionsError: the predictions cannot be read, or are not of validation images.
         CoverageError: an image has no prediction (unless `allow_partial`).
         SourceError: `threshold` is not one the bundled scores can tell apart.
     """
+    if labels is not None and threshold is not None:
+        raise ValueError("labels and threshold exclude each other: both say which ReaL labels to use.")
     if not isinstance(predictions, Predictions):
         predictions = read_predictions(predictions)
     if threshold is not None:
@@ -73,7 +76,8 @@ def place(predictions: Predictions, targets: Targets) -> NDArray[np.int64]:
     foreign = [key for key in predictions.keys if key not in row_of]
     if foreign:
         raise PredictionsError(
-            f"{len(foreign):,} of the {len(predictions):,} predictions are not of validation images: {foreign[0]}. "
+            f"{predictions.source or 'the predictions'}: {len(foreign):,} of {len(predictions):,} are not of "
+            f"validation images: {foreign[0]}. "
             "Expected names such as ILSVRC2012_val_00000001.JPEG."
         )
     return np.array([row_of[key] for key in predictions.keys], dtype=np.int64)

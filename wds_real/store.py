@@ -42,6 +42,10 @@ class Store(Protocol):
         """Where it is, as a person would type it."""
         ...
 
+    def exists(self) -> bool:
+        """Return whether there is such a place."""
+        ...
+
     def list(self) -> list[str]:
         """Return the names of all finished files, sorted."""
         ...
@@ -113,9 +117,17 @@ class LocalStore:
         """The folder's path as given."""
         return str(self.root)
 
+    def exists(self) -> bool:
+        """Return whether the folder is there."""
+        return self.root.exists()
+
     def list(self) -> list[str]:
         """Return the names of all finished files, sorted; temporary and hidden files are not listed."""
         with self._explained(""):
+            if self.root.is_file():
+                raise StoreError(
+                    f"{self.root}: is a file. Give the folder of shards; `wds-real pack` makes one of a tar."
+                )
             if not self.root.exists():
                 return []
             return sorted(entry.name for entry in os.scandir(self.root) if entry.is_file() and entry.name[0] != ".")

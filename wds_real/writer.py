@@ -102,6 +102,7 @@ def write_shards(
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}, expected at least 1.")
     _make_room(store, {shard.name for shard in shards}, overwrite=overwrite)
+    present = set(store.list())
     stop = threading.Event()
     rows, infos = list[_Row](), list[ShardInfo]()
     with ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1), thread_name_prefix="pack") as pool:
@@ -115,6 +116,8 @@ def write_shards(
             stop.set()
             pool.shutdown(cancel_futures=True)
             raise
+    if kept := sum(1 for shard in shards if shard.name in present):
+        _LOG.info("found %d of %d shards already there, and kept those whose bytes are right", kept, len(shards))
     return _finish(source, store, infos, rows)
 
 
@@ -169,7 +172,7 @@ def _write_shard(
         kept_rows = list[_Row]()
         kept = _compare(_pieces(shard, source, kept_rows, stop, progress=None), store, shard.name)
         if kept is not None:
-            _LOG.info("kept %s: its bytes are right", shard.name)
+            _LOG.debug("kept %s: its bytes are right", shard.name)
             if progress is not None:
                 progress(sum(image.num_bytes for image in shard.images))
             return ShardInfo(shard.name, len(shard.images), *kept), kept_rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ _NAMES = ("original_top1", "original_top5", "original_top1_labelled", "real_top1
 
 
 @click.command("demo")
-@click.option("--num-images", type=click.IntRange(1, 50_000), default=1500, show_default=True)
+@click.option("--num-images", type=click.IntRange(1, 50_000), default=1500, show_default=True, help="To make up.")
 @click.option("--processes", type=click.IntRange(1, 64), default=2, show_default=True, help="For torchrun.")
 @click.option("--keep", metavar="DIR", help="Work in DIR and keep what was made.  [default: a temporary folder]")
 def command(num_images: int, processes: int, keep: str | None) -> int:
@@ -55,7 +56,9 @@ def _step(*arguments: str, launcher: tuple[str, ...] = ()) -> None:
     """Show and run one command as a person would."""
     shown = f"torchrun {' '.join(launcher[2:])} -m wds_real" if launcher else "wds-real"
     click.secho(f"\n$ {shown} {' '.join(arguments)}", bold=True)
-    done = subprocess.run([sys.executable, *launcher, "-m", "wds_real", *arguments], check=False)  # noqa: S603
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}  # torchrun would set it too, and say so at length
+    command = [sys.executable, *launcher, "-m", "wds_real", *arguments]
+    done = subprocess.run(command, check=False, env=environment)  # noqa: S603
     if done.returncode:
         raise click.ClickException(f"`{shown} {arguments[0]}` ended with exit code {done.returncode}.")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -42,19 +44,39 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     "-j", "--threads", type=click.IntRange(min=1), help="Decoding threads a rank.  [default: the cores it has]"
 )
 @click.option("--split", metavar="SPLIT", help="A part in TFDS's notation, such as 'validation[:10%]'.")
-@click.option("--img-size", type=click.IntRange(min=1), help="In place of the model's own.")
-@click.option("--crop-pct", type=click.FloatRange(min=0, max=1, min_open=True), help="In place of the model's own.")
-@click.option("--crop-mode", type=click.Choice(["center", "squash", "border"]), help="In place of the model's own.")
+@click.option(
+    "--img-size",
+    type=click.IntRange(min=1),
+    help="Height and width of the model's input, in pixels.  [default: the model's own]",
+)
+@click.option(
+    "--crop-pct",
+    type=click.FloatRange(min=0, max=1, min_open=True),
+    help="Share of the resized image that the centre crop keeps.  [default: the model's own]",
+)
+@click.option(
+    "--crop-mode", type=click.Choice(["center", "squash", "border"]), help="How to crop.  [default: the model's own]"
+)
 @click.option(
     "--interpolation",
     type=click.Choice(["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"]),
-    help="In place of the model's own.",
+    help="How to resize.  [default: the model's own]",
 )
-@click.option("--mean", type=_THREE_FLOATS, metavar="R G B", help="Of values in 0..1; in place of the model's own.")
-@click.option("--std", type=_THREE_FLOATS, metavar="R G B", help="Of values in 0..1; in place of the model's own.")
+@click.option(
+    "--mean", type=_THREE_FLOATS, metavar="R G B", help="Per channel, of values in 0..1.  [default: the model's own]"
+)
+@click.option(
+    "--std", type=_THREE_FLOATS, metavar="R G B", help="Per channel, of values in 0..1.  [default: the model's own]"
+)
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...  [default: this rank's accelerator, or cpu]")
 @click.option("--amp", is_flag=True, help="Run the model under autocast.")
-@click.option("--amp-dtype", type=click.Choice(["float16", "bfloat16"]), default="float16", show_default=True)
+@click.option(
+    "--amp-dtype",
+    type=click.Choice(["float16", "bfloat16"]),
+    default="float16",
+    show_default=True,
+    help="Precision under --amp.",
+)
 @click.option("--channels-last", is_flag=True, help="Use channels-last memory.")
 @click.option("--torchcompile", is_flag=True, help="Compile the model with torch.compile.")
 @click.option(
@@ -88,17 +110,28 @@ def command(
     On many GPUs: torchrun --nnodes N --nproc-per-node 8 -m wds_real eval ROOT -m MODEL. Exit code 3, and no accuracy,
     if a sample was missed or counted twice.
     """
+    sys.path.insert(0, str(Path.cwd()))  # for package.module:factory, as `python -m` has it
+    logging.getLogger("wds_real.evaluation").setLevel(logging.INFO)
     dataset, model, options = _setup(root, spec, split, settings)
+    from wds_real.distributed import current_world
     from wds_real.evaluation import evaluate
 
-    with progress_bar("eval", 0, unit="images", hidden=as_json) as progress:
-        result = evaluate(model, dataset, options=options, output=output, progress=progress)
+    world = current_world()
+    title = "eval" if world.world_size == 1 else f"eval, rank {world.rank} of {world.world_size}"
+    try:
+        with progress_bar(title, 0, unit="images", hidden=as_json) as progress:
+            result = evaluate(model, dataset, options=options, output=output, progress=progress)
+    except KeyboardInterrupt:
+        kept = (
+            "nothing was kept: use --output" if output is None else f"finished batches are in {output}: run this again"
+        )
+        click.echo(kept, err=True)
+        raise
     if not is_main_rank():
         return
     if as_json:
         print_json(result.as_dict())
         return
-    click.echo(f"{result.model['name']} on {result.dataset['name']}, {result.dataset['split']}, {dataset.root}")
     print_result(result, per_class=per_class)
     timings = result.run["timings"]
     if timings["images_per_s"]:
@@ -106,8 +139,8 @@ def command(
             f" {timings['images_per_s']:,.0f} images/s, {timings['total_s']:,.1f} s, of which "
             f"{timings['waited_for_data_s']:,.1f} s waiting for data"
         )
-    if result.run["batches_done_before"]:
-        click.echo(f" {result.run['batches_done_before']:,} batches were done by earlier runs in {output}")
+    if output is not None:
+        click.echo(f"wrote {output}/result.json and {output}/predictions.csv")
 
 
 def _setup(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wds_real.cli.talk import is_main_rank, json_option, print_json
-from wds_real.labels import classes
+from wds_real.errors import SourceError
+from wds_real.labels import canonical_file_name, classes
 
 if TYPE_CHECKING:
     from wds_real.manifest import Manifest, SampleIndex
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @click.command("info")
 @click.argument("root", default="shards")
 @click.argument("keys", nargs=-1)
-@click.option("--env", is_flag=True, help="Say what this machine would evaluate with instead.")
+@click.option("--env", is_flag=True, help="Instead say which device, cores and versions an evaluation here would use.")
 @json_option
 def command(root: str, keys: tuple[str, ...], env: bool, as_json: bool) -> None:
     """Say what the data set in ROOT (default: shards) holds; with KEYS, what is known of these images."""
@@ -35,8 +36,14 @@ def _environment() -> dict[str, Any]:
 
     from wds_real.device import default_device
     from wds_real.evaluation import versions
+    from wds_real.resample import HAVE_EXTENSION
 
-    return {"device": str(default_device()), "cores": os.cpu_count(), "versions": versions()}
+    return {
+        "device": str(default_device()),
+        "cores": os.cpu_count(),
+        "resize": "our extension" if HAVE_EXTENSION else "Pillow (the same pixels, slower: built without a compiler)",
+        "versions": versions(),
+    }
 
 
 def _data_set(root: str, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -45,11 +52,20 @@ def _data_set(root: str, keys: tuple[str, ...]) -> dict[str, Any]:
     dataset = open_dataset(root)
     if not keys:
         return _summary(root, dataset.manifest, dataset.index)
-    unknown = [key for key in keys if key.removesuffix(".JPEG") not in dataset]
+    names = {key: _official(key) for key in keys}
+    unknown = [key for key, name in names.items() if name not in dataset]
     if unknown:
         raise click.BadParameter(f"{unknown[0]} is not one of the {len(dataset):,} samples of {root}.")
-    rows = {key: dataset.index.keys.index(key.removesuffix(".JPEG")) for key in keys}
+    rows = {key: dataset.index.keys.index(name) for key, name in names.items()}
     return {key: _sample(dataset.manifest, dataset.index, row) for key, row in rows.items()}
+
+
+def _official(name: str) -> str:
+    """Return the key of an image in any spelling; what is not one is left as it is."""
+    try:
+        return canonical_file_name(name if "." in name else f"{name}.JPEG").removesuffix(".JPEG")
+    except SourceError:
+        return name
 
 
 def _summary(root: str, manifest: Manifest, index: SampleIndex) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import click
 
 from wds_real.cli.talk import is_main_rank, json_option, per_class_option, print_json, print_result
+from wds_real.errors import PredictionsError
 
 
 @click.command("merge")
 @click.argument("folder", metavar="DIR")
-@click.option("--root", help="Where the data set lies now.  [default: where it lay for the run]")
+@click.option("--root", metavar="DIR", help="Where the data set lies now.  [default: where it lay for the run]")
 @click.option(
     "--format", "form", type=click.Choice(["csv", "npz", "parquet"]), default="csv", show_default=True,
     help="Of the prediction file.",
@@ -29,11 +30,13 @@ def command(folder: str, root: str | None, form: str, per_class: bool, as_json: 
     from wds_real.store import open_store
 
     run = read_run(folder)
+    if not isinstance(root or run.get("root"), str) or not isinstance(run["identity"].get("split"), str):
+        raise PredictionsError(f"{folder}/run.json does not say where the data set lies, or which split: give --root.")
     dataset = open_dataset(root or run["root"], split=run["identity"]["split"])
     result, predictions = merge(folder, dataset)
     write_output(open_store(folder), result, predictions, form=form)  # type: ignore[arg-type]  # click checked it
     if as_json:
         print_json(result.as_dict())
     else:
-        click.echo(f"{result.model['name']} on {result.dataset['name']}, {result.dataset['split']}, {dataset.root}")
         print_result(result, per_class=per_class)
+        click.echo(f"wrote {folder}/result.json and {folder}/predictions.{form}")

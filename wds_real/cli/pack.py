@@ -17,7 +17,9 @@ from wds_real.writer import write_shards
 @click.command("pack")
 @click.argument("source")
 @click.argument("root", default="shards")
-@click.option("--samples-per-shard", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option(
+    "--samples-per-shard", type=click.IntRange(min=1), default=1000, show_default=True, help="The last may have fewer."
+)
 @click.option(
     "-j", "--jobs", type=click.IntRange(min=1), help="Shards written at a time.  [default: one a core, at most 4]"
 )
@@ -70,5 +72,6 @@ def command(
         )
         return
     partial = ", partial: not the whole validation set" if manifest.partial else ""
-    click.echo(f"packed {manifest.num_samples:,} samples into {len(manifest.shards):,} shards in {root}{partial}")
+    shards = f"{len(manifest.shards):,} {'shard' if len(manifest.shards) == 1 else 'shards'}"
+    click.echo(f"packed {manifest.num_samples:,} samples into {shards} in {root}{partial}")
     click.echo(f"digest {manifest.digest}")

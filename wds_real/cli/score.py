@@ -12,6 +12,8 @@ from wds_real.labels import load_real_json
 @click.argument("predictions")
 @click.option("--real-json", metavar="FILE", help="ReaL labels to use in place of the released ones that come bundled.")
 @click.option("--threshold", type=float, help="Cut the published rater scores here instead (released: 0.8).")
+@click.option("--name-column", metavar="NAME", help="The column of file names or keys, if its name does not tell.")
+@click.option("--class-column", metavar="NAME", help="The column of predicted classes, if its name does not tell.")
 @click.option("--allow-partial", is_flag=True, help="Score only the images that are in the file.")
 @per_class_option
 @json_option
@@ -19,6 +21,8 @@ def command(
     predictions: str,
     real_json: str | None,
     threshold: float | None,
+    name_column: str | None,
+    class_column: str | None,
     allow_partial: bool,
     per_class: bool,
     as_json: bool,
@@ -33,13 +37,17 @@ def command(
         return
     if real_json is not None and threshold is not None:
         raise click.UsageError("--real-json and --threshold exclude each other: both say which ReaL labels to use.")
+    from wds_real.predictions import read_predictions
     from wds_real.scoring import score
 
     labels = None if real_json is None else load_real_json(real_json)
-    result = score(predictions, labels=labels, threshold=threshold, allow_partial=allow_partial)
+    read = read_predictions(predictions, name_column=name_column, class_column=class_column)
+    result = score(read, labels=labels, threshold=threshold, allow_partial=allow_partial)
     if as_json:
         print_json(result.as_dict())
         return
     cut = "" if threshold is None else f", ReaL labels cut at {threshold}"
-    click.echo(f"{predictions} on {result.dataset['name']}, {result.dataset['split']}{cut}")
+    click.echo(f"{predictions}: {len(read):,} predictions, {read.origin}{cut}")
     print_result(result, per_class=per_class)
+    if result.original_top1.value < 0.02 and result.original_top1.total >= 100:
+        click.echo(" nearly none is right: are the classes counted from 1, or the images in another order?", err=True)

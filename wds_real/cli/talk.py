@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from wds_real.distributed import launched_world
-from wds_real.labels import NUM_IMAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,16 +55,10 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def print_result(result: Result, *, per_class: bool) -> None:
-    """Print a result's table and receipt, and what it is of."""
+    """Print a result's table and receipt."""
     click.echo(str(result))
     if per_class:
         click.echo(str(result.breakdown))
-    if result.coverage.expected < NUM_IMAGES:
-        click.echo(
-            f" partial: {result.coverage.expected:,} of the {NUM_IMAGES:,} validation images; not an ImageNet accuracy"
-        )
-    if "digest" in result.dataset:
-        click.echo(f" digest {result.dataset['digest']}")
 
 
 class Advance(Protocol):
