@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
+import subprocess
 import sys
 import zipfile
 from types import SimpleNamespace
@@ -15,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wds_real import EvalTransform, LoadedModel, ModelError, load_model
-from wds_real.models import _crop_pct
-from wds_real.synthetic import KnownAnswerModel, known_answer_model
+from wds_real.models import _crop_pct, name_of
+from wds_real.synthetic import KnownAnswerModel, known_answer_model, top5_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 FACTORIES = """
@@ -221,3 +224,27 @@ def test_efficientnet_lite0() -> None:
     assert model.transform.geometry(500, 375).resized == (341, 256)
     assert {255 * value for value in model.transform.mean} == {127.0}
     assert {255 * value for value in model.transform.std} == {128.0}
+
+
+def test_names_tell_python_callables_apart_and_are_the_same_in_every_process() -> None:
+    """Other arguments, other code and other captured values are other names; addresses are no part of one."""
+
+    def prepare(image: object, size: int = 1, *, flip: bool = False) -> object:
+        return image, size, flip
+
+    def scaled(factor: int) -> Callable[[int], int]:
+        return lambda value: value * factor
+
+    different = [
+        name_of(thing)
+        for thing in (
+            prepare, functools.partial(prepare, size=64), functools.partial(prepare, size=64, flip=True),
+            scaled(2), scaled(3), lambda value: value, lambda value: -value,
+        )
+    ]  # fmt: skip
+    assert len(set(different)) == len(different)
+    assert name_of(scaled(2)) == name_of(scaled(2))
+    assert not any(" at 0x" in name for name in different)
+    code = "from wds_real.models import name_of; from wds_real.synthetic import top5_of; print(name_of(top5_of))"
+    run = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
+    assert run[0].stdout == run[1].stdout == f"{name_of(top5_of)}\n"

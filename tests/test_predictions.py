@@ -649,3 +649,55 @@ def test_damaged_files_are_refused_or_valid(folder: Path, kind: str, data: st.Da
         length = data.draw(st.sampled_from([0, 1, 1, 1, 4, len(content)]))
         content[place : place + length] = data.draw(st.binary(max_size=4))
     read_or_refuse(folder, f"damaged.{kind}", bytes(content))
+
+
+def test_names_are_found_by_what_they_are(folder: Path) -> None:
+    """A column of validation images' names is the names', whatever it is called, also an index without a name."""
+    for header in ("img,top1", "img_path,top1", ",top1", "filepath,top1"):
+        path = folder / "named.csv"
+        path.write_text(text(first, header))
+        found = read_predictions(path)
+        assert found.keys == KEYS
+        assert found.classes[:, 0].tolist() == [row[0] for row in ROWS]
+        assert "names from" in found.origin
+
+
+def test_a_file_with_an_unexplained_column_is_not_taken_to_be_in_order(folder: Path) -> None:
+    """Only a file of nothing but predictions is read by row order; another column could be names we do not know."""
+    path = folder / "shuffled.csv"
+    path.write_text("picture,pred\n" + "".join(f"img{number},{number % 1000}\n" for number in range(NUM_IMAGES)))
+    with pytest.raises(PredictionsError, match="which one has the images' names"):
+        read_predictions(path)
+    path.write_text("pred\n" + "".join(f"{number % 1000}\n" for number in range(NUM_IMAGES)))
+    assert read_predictions(path).origin == "in the order of the sorted file names, classes from 'pred'"
+
+
+def test_columns_can_be_named(folder: Path) -> None:
+    """Where names do not tell, or two columns could be meant, the caller says which."""
+    path = folder / "odd.csv"
+    path.write_text(text(lambda row: (row[1], row[0]), "who,label,guess"))
+    assert read_predictions(path, class_column="guess").classes[0, 0] == ROWS[0][0]
+    path.write_text(text(lambda row: (row[1], row[0]), "who,pred,class"))
+    with pytest.raises(PredictionsError, match="could hold the classes"):
+        read_predictions(path)
+    with pytest.raises(PredictionsError, match="no column 'nope' among who, pred, class"):
+        read_predictions(path, class_column="nope")
+    assert read_predictions(path, name_column="who", class_column="class").classes[0, 0] == ROWS[0][0]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "filename,index,prob\n" + "".join(f'{name},"[65, 4, 3, 2, 1]",0.5\n' for name in NAMES),
+        "filename,index_0,index_1,index_2,index_3,index_4\n" + "".join(f"{name},65,4,3,2,1\n" for name in NAMES),
+        "ImageId,PredictionString\n"
+        + "".join(f"{name[:-5]},{' '.join(f'{wnid(label)} 1 2 3 4' for label in ROWS[0])}\n" for name in NAMES),
+        "file_name;top1;top2;top3;top4;top5\n" + "".join(f"{name};65;4;3;2;1\n" for name in NAMES),
+    ],
+    ids=["list in a cell", "numbered columns", "wnids with boxes", "semicolons"],
+)
+def test_spellings_of_other_tools_are_read(folder: Path, content: str) -> None:
+    """What timm's inference script, Kaggle and spreadsheets write."""
+    path = folder / "other.csv"
+    path.write_text(content)
+    assert read_predictions(path).classes.tolist() == [list(ROWS[0])] * 3

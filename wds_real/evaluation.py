@@ -19,7 +19,7 @@ from wds_real.device import Normalize, default_device, device_name, on_device
 from wds_real.distributed import all_reduce, process_group
 from wds_real.errors import ModelError
 from wds_real.ledger import Ledger, Record, RunKey
-from wds_real.loader import Loader
+from wds_real.loader import Loader, output_shape
 from wds_real.metrics import RealAccuracy
 from wds_real.models import LoadedModel, name_of
 from wds_real.output import write_output
@@ -108,7 +108,10 @@ def evaluate(
         mean, std = mean or transform.mean, std or transform.std
     mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
     device = default_device() if options.device is None else torch.device(options.device)
-    key = _run_key(loaded, dataset, {**_describe(transform), "mean": list(mean), "std": list(std)}, options)
+    preprocessing = _describe(transform)
+    if not output_shape(transform)[1].is_floating_point:  # else the transform has normalised
+        preprocessing |= {"mean": list(mean), "std": list(std)}
+    key = _run_key(loaded, dataset, preprocessing, options)
     with process_group(device, timeout_s=options.timeout_s) as world, torch.inference_mode(), ExitStack() as stack:
         metric = RealAccuracy(dataset)
         total = plan.num_batches(len(dataset), options.batch_size)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from wds_real.dataset import Dataset, Sample
 
-__all__ = ["Batch", "Loader", "collate"]
+__all__ = ["Batch", "Loader", "collate", "output_shape"]
 
 _LOG = logging.getLogger(__name__)
 _REAL_COLUMNS = 10  # the longest released list has 9 labels
@@ -136,7 +136,7 @@ class Loader(IterableDataset[Batch]):
         self.epoch = 0
         self._on_error = on_error
         self._step = self._resume_at = 0
-        self._shape, self._dtype = _output_shape(self.transform)
+        self._shape, self._dtype = output_shape(self.transform)
         total = plan.num_batches(len(dataset), batch_size)
         self._batches = tuple(range(total) if batches is None else batches)
         outside = [number for number in self._batches if not 0 <= number < total]
@@ -350,7 +350,7 @@ def _batch(
     )
 
 
-def _output_shape(transform: EvalTransform | Callable[[Any], Any]) -> tuple[tuple[int, ...], torch.dtype]:
+def output_shape(transform: EvalTransform | Callable[[Any], Any]) -> tuple[tuple[int, ...], torch.dtype]:
     """Return the shape (H, W, C) and dtype a transform gives; a blank image tells, so that no sample is read for it."""
     if isinstance(transform, EvalTransform):
         return (*transform.size, 3), torch.uint8

@@ -50,9 +50,9 @@ class LoadedModel:
     transform: EvalTransform = field(default_factory=EvalTransform)
 
     def identity(self) -> dict[str, Any]:
-        """Return what names the model in a result, JSON-ready: its name, and for a module the digest of its weights."""
+        """Return what names the model in a result, JSON-ready: its name, and the digest of its weights or code."""
         if not isinstance(self.module, torch.nn.Module):
-            return {"name": self.spec}
+            return {"name": self.spec, "code": name_of(self.module)}
         state = self.module.state_dict()
         parameters = sum(parameter.numel() for parameter in self.module.parameters())
         return {"name": self.spec, "num_parameters": parameters, "weights_digest": _weights_digest(state)}
