@@ -51,7 +51,7 @@ _THREE_FLOATS = click.Tuple([float, float, float])
 )
 @click.option(
     "--crop-pct",
-    type=click.FloatRange(min=0, max=1, min_open=True),
+    type=click.FloatRange(min=0, min_open=True),
     help="Share of the resized image that the centre crop keeps.  [default: the model's own]",
 )
 @click.option(
