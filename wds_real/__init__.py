@@ -88,6 +88,7 @@ __all__ = [
     "write_shards",
 ]
 
+# No module has the name of a public function: importing it would set that name to the module.
 _HOME = {
     "breakdown": ("Breakdown",),
     "comparison": ("Comparison", "compare"),
