@@ -128,14 +128,14 @@ def evaluate(
             on_error=options.on_error,
         )
         forward = _prepared(loaded.module, Normalize(mean, std, device=device), device, options)
-        watch = _Watch()
+        watch, mine = _Watch(), loader.num_samples
         for batch, image in on_device(watch.waiting_for(loader), device):
             rows, classes, probabilities = metric.read(forward(image), batch)
             if ledger is not None and batch.number >= 0:
                 ledger.append(Record(batch.number, rows, classes, probabilities))
             metric.add(rows, classes, probabilities)
             if progress is not None:
-                progress(len(rows), loader.num_samples)
+                progress(len(rows), mine)
         result, predictions = metric.compute_with_predictions()
     sizes = (len(plan.batch(dataset.positions, number, batch_size=options.batch_size)) for number in remaining)
     run = {

@@ -106,7 +106,10 @@ def write_shards(
     stop = threading.Event()
     rows, infos = list[_Row](), list[ShardInfo]()
     with ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1), thread_name_prefix="pack") as pool:
-        pending = deque(pool.submit(_write_shard, shard, source, store, stop, progress) for shard in shards)
+        pending = deque(
+            pool.submit(_write_shard, shard, source, store, stop, progress, exists=shard.name in present)
+            for shard in shards
+        )
         try:
             while pending:
                 info, shard_rows = pending.popleft().result()
@@ -165,10 +168,16 @@ def _make_room(store: Store, names: set[str], *, overwrite: bool) -> None:
 
 
 def _write_shard(
-    shard: ShardPlan, source: Source, store: Store, stop: threading.Event, progress: Callable[[int], None] | None
+    shard: ShardPlan,
+    source: Source,
+    store: Store,
+    stop: threading.Event,
+    progress: Callable[[int], None] | None,
+    *,
+    exists: bool,
 ) -> tuple[ShardInfo, list[_Row]]:
     """Bring one shard into the store, unless its very bytes are there already."""
-    if shard.name in store.list():
+    if exists:
         kept_rows = list[_Row]()
         kept = _compare(_pieces(shard, source, kept_rows, stop, progress=None), store, shard.name)
         if kept is not None:
