@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import servers
 
+from wds_real.local import LocalStore
 from wds_real.source import open_source
-from wds_real.store import LocalStore
 from wds_real.synthetic import write_source_tar
 from wds_real.writer import write_shards
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("WDS_REAL_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -55,3 +57,31 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test inherit a rank from the environment it is run in."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
+    """A real S3 server, one for each process of the test run; tests use prefixes of their own."""
+    try:
+        servers.weed_binary()
+    except RuntimeError as error:
+        if sys.platform == "linux":
+            raise  # it is among the packages for tests there: a missing one is a broken environment
+        pytest.skip(str(error))
+    with servers.seaweedfs(tmp_path_factory.mktemp("s3")) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test ask the machine's metadata service, or use the credentials of whoever runs it."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_", "GOOGLE_", "AZURE_"))]:
+        monkeypatch.delenv(name)
+    closed = "127.0.0.1:1"
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    for name in ("AWS_METADATA_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT"):
+        monkeypatch.setenv(name, f"http://{closed}")
+    for name in ("GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT"):
+        monkeypatch.setenv(name, closed)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, os.devnull)

@@ -129,7 +129,7 @@ WRONG_INPUTS: dict[str, tuple[list[str], int, list[str]]] = {
     "real.json nests": (["pack", "val.tar", "new", PARTIAL, "--real-json", "nested.json"], 1, ["nested.json"]),
     "finished set": (["pack", "val.tar", "shards", PARTIAL], 1, ["shards", "--overwrite"]),
     "root is a file": (["pack", "val.tar", "empty.tar", PARTIAL], 1, ["empty.tar"]),
-    "root is a URL": (["pack", "val.tar", "ftp://host/x", PARTIAL], 1, ["local"]),
+    "root is a URL": (["pack", "val.tar", "ftp://host/x", PARTIAL], 1, ["ftp://...", "no such kind of store"]),
     "no samples a shard": (["pack", "val.tar", "new", "--samples-per-shard", "0"], 2, ["--samples-per-shard"]),
     "no jobs": (["pack", "val.tar", "new", "-j", "0"], 2, ["--jobs"]),
     "no source": (["pack"], 2, ["SOURCE"]),
@@ -253,7 +253,7 @@ def test_help_names_every_command(in_process: Callable[..., Ended]) -> None:
     """The commands of the package are those that help lists."""
     import wds_real.cli
 
-    modules = {path.stem for path in Path(wds_real.cli.__path__[0]).glob("*.py")} - {"__init__", "main", "talk"}
+    modules = {path.stem for path in Path(wds_real.cli.__path__[0]).glob("*.py")} - {"__init__", "main", "stores", "talk"}
     assert modules == set(COMMANDS)
     assert all(f"  {name} " in in_process("--help").out for name in COMMANDS)
 

@@ -15,24 +15,28 @@ from wds_real import errors
 from wds_real.errors import (
     CoverageError,
     ManifestError,
+    MissingError,
     ModelError,
     PlanError,
     PredictionsError,
     ShardError,
     SourceError,
     StoreError,
+    UnavailableError,
     WdsRealError,
 )
 
 EXIT_CODES = {
     CoverageError: 3,
     ManifestError: 4,
+    MissingError: 1,
     ModelError: 2,
     PlanError: 2,
     PredictionsError: 1,
     ShardError: 4,
     SourceError: 1,
     StoreError: 1,
+    UnavailableError: 1,
     WdsRealError: 1,
 }
 
@@ -40,6 +44,8 @@ EXAMPLES = [
     SourceError("the tar is cut"),
     ManifestError("manifest.json is damaged"),
     StoreError("the folder refused"),
+    MissingError("no such file"),
+    UnavailableError("gave up after 3 attempts"),
     PlanError("rank is 2"),
     ModelError("no such model"),
     PredictionsError("no such column"),
@@ -55,11 +61,14 @@ def raise_it(error: WdsRealError) -> None:
 
 
 def test_the_docstring_draws_the_tree() -> None:
-    """The classes drawn are the classes there are, all directly below the one base, and __all__ has them."""
+    """The classes drawn are the classes there are, each below the one it is drawn under, and __all__ has them."""
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     classes = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, Exception)]
     assert sorted([*drawn, "WdsRealError"]) == sorted(cls.__name__ for cls in classes) == errors.__all__
-    assert all(cls.__mro__[1] is WdsRealError for cls in classes if cls is not WdsRealError)
+    parents = {cls.__name__: StoreError if cls in (MissingError, UnavailableError) else WdsRealError for cls in classes}
+    assert all(cls.__mro__[1] is parents[cls.__name__] for cls in classes if cls is not WdsRealError)
+    below = re.findall(r"│   [├└]── (\w+)", errors.__doc__ or "")
+    assert below == ["MissingError", "UnavailableError"]
 
 
 def test_only_a_plan_error_is_also_a_builtin_one() -> None:

@@ -20,8 +20,8 @@ from hypothesis import strategies as st
 
 from wds_real.dataset import open_dataset
 from wds_real.errors import ManifestError, SourceError, StoreError
+from wds_real.local import LocalStore
 from wds_real.source import open_source
-from wds_real.store import LocalStore
 from wds_real.synthetic import encode_picture, write_source_tar
 from wds_real.writer import write_shards
 
@@ -39,7 +39,7 @@ CHILD = """
 import contextlib, itertools, os, signal, sys
 from pathlib import Path
 from wds_real.source import open_source
-from wds_real.store import LocalStore
+from wds_real.local import LocalStore
 from wds_real.writer import write_shards
 
 source, root, moment = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
@@ -51,9 +51,9 @@ def event(*_):
 
 class Store(LocalStore):
     @contextlib.contextmanager
-    def create(self, name):
+    def _written(self, name, *, exclusive):
         event()
-        with super().create(name) as file:
+        with super()._written(name, exclusive=exclusive) as file:
             yield file
             event()
         event()
@@ -190,8 +190,8 @@ class RefusingStore(LocalStore):
             raise StoreError(f"{name}: refused.")
 
     @contextlib.contextmanager
-    def create(self, name: str) -> Iterator[ByteWriter]:
-        with super().create(name) as file:
+    def _written(self, name: str, *, exclusive: bool) -> Iterator[ByteWriter]:
+        with super()._written(name, exclusive=exclusive) as file:
             self._operation(name)
             yield file
             self._operation(name)
@@ -222,6 +222,10 @@ class FailingSource:
     def __init__(self, source: Source, key: str, error: Exception) -> None:
         self.path, self.images, self.partial = source.path, source.images, source.partial
         self._source, self._key, self._error = source, key, error
+
+    @contextlib.contextmanager
+    def ahead(self, images: object) -> Iterator[Iterator[bytes]]:
+        yield map(self.read, images)  # type: ignore[call-overload]
 
     def read(self, image: object) -> bytes:
         if image.label.key == self._key:  # type: ignore[attr-defined]

@@ -20,9 +20,9 @@ import pytest
 from wds_real import plan
 from wds_real.errors import SourceError
 from wds_real.labels import bundled, by_file_name, classes
+from wds_real.local import LocalStore
 from wds_real.result import Targets
 from wds_real.source import open_source
-from wds_real.store import LocalStore
 from wds_real.tar import encode_header
 from wds_real.writer import write_shards
 

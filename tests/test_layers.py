@@ -14,9 +14,11 @@ import wds_real
 PACKAGE = Path(wds_real.__file__).parent
 
 # A module imports only from modules above it. The write line and the read line never import each other.
-SHARED = ("errors", "labels", "tar", "jpeg", "manifest", "plan", "store")
+SHARED = ("errors", "labels", "tar", "tar_walk", "jpeg", "manifest", "plan", "local", "aws", "retry", "location",
+          "refusals", "retry_after", "downloads", "remote", "store", "read_ahead")  # fmt: skip
 WRITE_LINE = ("source", "writer")
-READ_LINE = ("reader", "resample", "decode", "dataset", "verification", "distributed", "loader")
+READ_LINE = ("byte_cache", "reader", "resample", "decode", "dataset", "verification", "distributed", "batch",
+             "pixel_cache", "loader")  # fmt: skip
 EVALUATION = ("breakdown", "result", "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
               "metrics", "models", "device", "evaluation")  # fmt: skip
 SURFACES = ("synthetic",)
@@ -26,13 +28,17 @@ ORDER = (*SHARED, *WRITE_LINE, *READ_LINE, *EVALUATION, *SURFACES)
 OWNERS: dict[str, set[str | None]] = {
     "torch.distributed": {"distributed"},
     "PIL": {"decode", "resample"},
+    "obstore": {"store"},
+    "boto3": {"aws"},
+    "botocore": {"aws"},
     "simplejpeg": {"decode", "synthetic"},  # the one decodes, the other makes pictures up
     "click": {None},
     "rich": {None},
-    "torch": {"device", "distributed", "loader", "metrics", "models", "evaluation", "synthetic", None},
+    "torch": {"batch", "device", "distributed", "loader", "metrics", "models", "evaluation", "synthetic", None},
 }
 WITHOUT_TORCH = (
-    *SHARED, *WRITE_LINE, "reader", "resample", "decode", "dataset", "verification", "breakdown", "result",
+    *SHARED, *WRITE_LINE, "byte_cache", "reader", "resample", "decode", "dataset", "verification", "pixel_cache",
+    "breakdown", "result",
     "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
     "cli.main", "cli.pack", "cli.verify", "cli.info", "cli.score", "cli.compare", "cli.merge",
 )  # fmt: skip
@@ -93,10 +99,10 @@ def test_a_library_is_known_to_its_owners_only(library: str) -> None:
     assert users <= OWNERS[library]
 
 
-def test_only_the_launch_and_the_command_line_read_the_environment() -> None:
-    """What a function does is in its arguments."""
+def test_only_the_launch_and_the_clients_read_the_environment() -> None:
+    """What a function does is in its arguments; launchers and AWS have variables of their own."""
     readers = {path.stem for path in PACKAGE.glob("*.py") if "os.environ" in path.read_text("utf-8")}
-    assert readers <= {"distributed"}
+    assert readers <= {"distributed", "aws"}
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from wds_real import Batch, Dataset, EvalTransform, Loader, PlanError, ShardError, collate, open_dataset
+from wds_real.local import LocalStore
 from wds_real.plan import shuffled_order
 from wds_real.source import open_source
-from wds_real.store import LocalStore
 from wds_real.synthetic import encode_picture
 from wds_real.writer import write_shards
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from wds_real.local import LocalStore
 from wds_real.source import open_source
-from wds_real.store import LocalStore
 from wds_real.synthetic import known_answer, labels_of, write_source_tar
 from wds_real.writer import write_shards
 

@@ -17,11 +17,11 @@ from wds_real.dataset import Dataset, open_dataset
 from wds_real.errors import CoverageError, PredictionsError, ShardError, StoreError
 from wds_real.evaluation import EvalOptions, evaluate
 from wds_real.ledger import RUN_NAME
+from wds_real.local import LocalStore
 from wds_real.models import LoadedModel
 from wds_real.output import merge, write_output
 from wds_real.predictions import Predictions, read_predictions
 from wds_real.source import open_source
-from wds_real.store import LocalStore
 from wds_real.synthetic import KnownAnswerModel, known_answer, known_answer_model, labels_of
 from wds_real.writer import write_shards
 
@@ -362,10 +362,10 @@ class Refusing(LocalStore):
         super().__init__(root)
         self.name = name
 
-    def put(self, name: str, data: bytes) -> None:
+    def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
         if name == self.name:
             raise StoreError(f"{name}: disk full, say.")
-        super().put(name, data)
+        super().put(name, data, exclusive=exclusive)
 
 
 @pytest.mark.parametrize(

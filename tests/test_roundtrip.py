@@ -20,8 +20,8 @@ from wds_real.decode import EvalTransform
 from wds_real.evaluation import evaluate
 from wds_real.labels import bundled
 from wds_real.loader import Loader
+from wds_real.local import LocalStore
 from wds_real.source import open_source
-from wds_real.store import LocalStore
 from wds_real.synthetic import encode_picture, known_answer, known_answer_model, labels_of, top5_of, write_source_tar
 from wds_real.verification import verify
 from wds_real.writer import write_shards

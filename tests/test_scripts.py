@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wds_real.store import LocalStore
+from wds_real.local import LocalStore
 from wds_real.synthetic import known_answer, labels_of
 from wds_real.verification import verify
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from wds_real.cli.main import main
 from wds_real.errors import ManifestError
+from wds_real.local import LocalStore
 from wds_real.source import open_source
-from wds_real.store import LocalStore
 from wds_real.synthetic import encode_picture
 from wds_real.verification import Level, verify
 from wds_real.writer import write_shards

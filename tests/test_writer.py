@@ -17,8 +17,8 @@ from PIL import Image
 
 from wds_real.errors import SourceError, StoreError
 from wds_real.labels import bundled, classes
+from wds_real.local import LocalStore
 from wds_real.source import open_source
-from wds_real.store import LocalStore
 from wds_real.synthetic import labels_of, write_source_tar
 from wds_real.verification import verify
 from wds_real.writer import plan_shards, write_shards

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wds_real.batch import Batch, collate
     from wds_real.breakdown import Breakdown
     from wds_real.comparison import Comparison, compare
     from wds_real.dataset import Dataset, Sample, open_dataset
@@ -15,17 +16,19 @@ if TYPE_CHECKING:
     from wds_real.errors import (
         CoverageError,
         ManifestError,
+        MissingError,
         ModelError,
         PlanError,
         PredictionsError,
         ShardError,
         SourceError,
         StoreError,
+        UnavailableError,
         WdsRealError,
     )
     from wds_real.evaluation import EvalOptions, evaluate
     from wds_real.labels import ClassInfo, Label, Labels
-    from wds_real.loader import Batch, Loader, collate
+    from wds_real.loader import Loader
     from wds_real.manifest import Manifest
     from wds_real.metrics import RealAccuracy
     from wds_real.models import LoadedModel, load_model
@@ -58,6 +61,7 @@ __all__ = [
     "Loader",
     "Manifest",
     "ManifestError",
+    "MissingError",
     "ModelError",
     "Normalize",
     "PlanError",
@@ -72,6 +76,7 @@ __all__ = [
     "SourceError",
     "Store",
     "StoreError",
+    "UnavailableError",
     "WdsRealError",
     "collate",
     "compare",
@@ -97,19 +102,22 @@ _HOME = {
     "errors": (
         "CoverageError",
         "ManifestError",
+        "MissingError",
         "ModelError",
         "PlanError",
         "PredictionsError",
         "ShardError",
         "SourceError",
         "StoreError",
+        "UnavailableError",
         "WdsRealError",
     ),
     "device": ("Normalize", "default_device"),
     "distributed": ("process_group",),
     "evaluation": ("EvalOptions", "evaluate"),
     "labels": ("ClassInfo", "Label", "Labels"),
-    "loader": ("Batch", "Loader", "collate"),
+    "batch": ("Batch", "collate"),
+    "loader": ("Loader",),
     "manifest": ("Manifest",),
     "metrics": ("RealAccuracy",),
     "models": ("LoadedModel", "load_model"),

@@ -15,12 +15,13 @@ from wds_real.store import open_store
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import pandas as pd
     from numpy.typing import NDArray
     from PIL import Image
 
+    from wds_real.byte_cache import ByteCache
     from wds_real.manifest import Manifest, SampleIndex
 
 __all__ = ["Dataset", "Sample", "open_dataset"]
@@ -53,7 +54,7 @@ class Dataset:
     """A packed data set, or a part of it; works as a map-style ``torch.utils.data`` dataset.
 
     Attributes:
-        root: The folder.
+        root: The folder or URL, without secrets.
         manifest: What the whole set is.
         index: Where all its samples lie and their labels.
         positions: int64 (N,), ascending or as sliced: the samples of this view, as rows of `index`.
@@ -64,7 +65,7 @@ class Dataset:
 
     def __init__(
         self,
-        root: str,
+        reader: SampleReader,
         manifest: Manifest,
         index: SampleIndex,
         *,
@@ -72,13 +73,13 @@ class Dataset:
         split: str,
         transform: Callable[[Image.Image], Any] | None = None,
     ) -> None:
-        self.root = root
+        self.root = reader.url
         self.manifest = manifest
         self.index = index
         self.positions = positions
         self.split = split
         self.transform = transform
-        self.reader = SampleReader(open_store(root), manifest, index)
+        self.reader = reader
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -141,7 +142,9 @@ class Dataset:
         )
 
     def _view(self, positions: NDArray[np.int64], split: str) -> Dataset:
-        return Dataset(self.root, self.manifest, self.index, positions=positions, split=split, transform=self.transform)
+        return Dataset(
+            self.reader, self.manifest, self.index, positions=positions, split=split, transform=self.transform
+        )
 
     def _find(self, key: str) -> int | None:
         """Return the row of `key` if it is in this view."""
@@ -177,26 +180,34 @@ def open_dataset(
     *,
     split: str | None = None,
     transform: Callable[[Image.Image], Any] | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    cache: ByteCache | None = None,
 ) -> Dataset:
     """Open a packed data set.
 
     Args:
-        root: The folder that `wds-real pack` wrote.
+        root: The folder or URL that `wds-real pack` wrote to, or `wds-real index` described.
         split: All of it (None), or a part in TFDS's notation: ``"validation[:10%]"``, ``"validation[500:600]"``.
         transform: Applied to the Pillow image of each sample read by ``ds[i]``.
+        storage_options: For URLs: region, endpoint, credentials and the like, as `wds_real.open_store` takes them.
+        cache: Keeps on this machine what was read over a network.
 
     Raises:
+        StoreError: the folder or object store refused.
         ManifestError: this is not a finished data set, or its manifest or index is damaged.
         PlanError: `split` is not in that notation, names another split, or holds no sample.
     """
-    store = open_store(root)
+    store = open_store(root, storage_options=storage_options)
     manifest = read_manifest(store)
     index = read_index(store, manifest)
     chosen = manifest.split if split is None else split
     positions = _split_positions(chosen, manifest.split, len(index))
     if not len(positions):
         raise PlanError(f"split is {chosen!r}: that is none of the {len(index):,} samples of {store.url}.")
-    return Dataset(store.url, manifest, index, positions=positions, split=chosen, transform=transform)
+    if cache is not None and store.remote:
+        store = cache.in_front_of(store, manifest)
+    reader = SampleReader(store, manifest, index)
+    return Dataset(reader, manifest, index, positions=positions, split=chosen, transform=transform)
 
 
 def _split_positions(text: str, name: str, length: int) -> NDArray[np.int64]:

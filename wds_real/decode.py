@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import PIL
 import simplejpeg
 from PIL import Image
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "DECODERS",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "DecodeError",
@@ -33,6 +35,8 @@ __all__ = [
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+DECODERS = {"pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}  # two may differ in the last bit
 
 # simplejpeg turns CMYK and YCCK into RGB by another rounding than Pillow.
 _DECODED_DIRECTLY = ("YCbCr", "Gray", "RGB")
@@ -112,7 +116,7 @@ class EvalTransform:
         self._resize_crop(np.asarray(image.convert("RGB")), out)
         return Image.fromarray(out)
 
-    def decode_into(self, data: bytes, out: NDArray[np.uint8]) -> None:
+    def decode_into(self, data: bytes | memoryview, out: NDArray[np.uint8]) -> None:
         """Decode JPEG bytes and write the transformed pixels to `out`, uint8 (H, W, 3), RGB.
 
         Raises:
@@ -160,7 +164,7 @@ def _crop_start(resized: int, cropped: int) -> int:
     return round((resized - cropped) / 2) if resized >= cropped else -((cropped - resized) // 2)
 
 
-def decode_rgb(data: bytes) -> NDArray[np.uint8]:
+def decode_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:
     """Decode a JPEG to uint8 (H, W, 3), RGB; the same bytes as ``PIL.Image.open(...).convert("RGB")``.
 
     libjpeg-turbo does the common case directly; Pillow does what it refuses, CMYK for one.
@@ -178,7 +182,7 @@ def decode_rgb(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(decode_image(data))
 
 
-def decode_image(data: bytes) -> Image.Image:
+def decode_image(data: bytes | memoryview) -> Image.Image:
     """Decode a picture to a Pillow image in mode RGB.
 
     Raises:

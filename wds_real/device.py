@@ -13,7 +13,7 @@ from wds_real.distributed import current_world
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from wds_real.loader import Batch
+    from wds_real.batch import Batch
 
 __all__ = ["Normalize", "default_device", "device_name", "on_device"]
 

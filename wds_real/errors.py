@@ -4,7 +4,9 @@
     ├── SourceError       the validation tar, or a label file, is not what it should be
     ├── ShardError        a shard's bytes disagree with the index, or are not a sample
     ├── ManifestError     manifest.json or index.json is missing, damaged or from another version
-    ├── StoreError        the place that holds the bytes refused, or gave up
+    ├── StoreError        the folder or object store refused
+    │   ├── MissingError      there is no such file or object
+    │   └── UnavailableError  the object store denied access or gave up: this says nothing of what it holds
     ├── PlanError         impossible rank, world_size or batch_size (also a ValueError)
     ├── ModelError        the model cannot be loaded, or does not return class scores
     ├── PredictionsError  a prediction file or a run's records are not what they should be, or of another run
@@ -24,12 +26,14 @@ if TYPE_CHECKING:
 __all__ = [
     "CoverageError",
     "ManifestError",
+    "MissingError",
     "ModelError",
     "PlanError",
     "PredictionsError",
     "ShardError",
     "SourceError",
     "StoreError",
+    "UnavailableError",
     "WdsRealError",
 ]
 
@@ -83,7 +87,15 @@ class ManifestError(WdsRealError):
 
 
 class StoreError(WdsRealError):
-    """The folder or object store refused, or gave up."""
+    """The folder or object store refused, or what it holds is not what was expected."""
+
+
+class MissingError(StoreError):
+    """There is no such file or object."""
+
+
+class UnavailableError(StoreError):
+    """The object store denied access, or gave up after retries. What it holds may be whole."""
 
 
 class PlanError(WdsRealError, ValueError):

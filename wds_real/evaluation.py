@@ -9,30 +9,31 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
 from wds_real import plan
+from wds_real.batch import output_shape
 from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 from wds_real.device import Normalize, default_device, device_name, on_device
 from wds_real.distributed import all_reduce, process_group
 from wds_real.errors import ModelError
 from wds_real.ledger import Ledger, Record, RunKey
-from wds_real.loader import Loader, output_shape
+from wds_real.loader import Loader
+from wds_real.local import LocalStore
 from wds_real.metrics import RealAccuracy
 from wds_real.models import LoadedModel, name_of
 from wds_real.output import write_output
 from wds_real.resample import HAVE_EXTENSION
-from wds_real.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
+    from wds_real.batch import Batch
     from wds_real.dataset import Dataset
     from wds_real.distributed import World
-    from wds_real.loader import Batch
     from wds_real.result import Result
 
 __all__ = ["EvalOptions", "evaluate", "versions"]
@@ -55,6 +56,7 @@ class EvalOptions:
         channels_last: Give the model channels-last memory.
         torchcompile: Compile the model with ``torch.compile``.
         on_error: ``raise``, or ``record``: count unreadable samples and bound the accuracy.
+        pixel_cache: Folder for transformed pixels, which the next evaluation reads instead of decoding; see `Loader`.
         timeout_s: How long a rank waits for another one at the end, in seconds.
     """
 
@@ -66,6 +68,7 @@ class EvalOptions:
     channels_last: bool = False
     torchcompile: bool = False
     on_error: Literal["raise", "record"] = "raise"
+    pixel_cache: str | None = None
     timeout_s: float = 1800.0
 
 
@@ -126,6 +129,7 @@ def evaluate(
             threads=options.threads,
             batches=remaining,
             on_error=options.on_error,
+            pixel_cache=options.pixel_cache,
         )
         forward = _prepared(loaded.module, Normalize(mean, std, device=device), device, options)
         watch, mine = _Watch(), loader.num_samples
@@ -143,13 +147,13 @@ def evaluate(
         "device": device_name(device),
         "threads": loader.threads,
         "batches_done_before": total - len(remaining),
-        "timings": watch.timings(sum(sizes)),
+        "timings": watch.timings(sum(sizes), loader),
         "resize": "extension" if HAVE_EXTENSION else "pillow",
         "versions": versions(),
     }
     result = result.named(model=key.identity["model"], preprocessing=key.identity["preprocessing"], run=run)
     if output is not None and world.rank == 0:
-        write_output(open_store(output), result, predictions)
+        write_output(LocalStore(Path(output)), result, predictions)
     return result
 
 
@@ -239,12 +243,20 @@ class _Watch:
             yield batch
             asked = time.perf_counter()
 
-    def timings(self, num_samples: int) -> dict[str, float]:
-        """Return seconds in all, seconds spent waiting for data on this rank, and the rate of all ranks together."""
+    def timings(self, num_samples: int, loader: Loader) -> dict[str, float | str]:
+        """Return where this rank's time went, and the rate of all ranks together.
+
+        The loop waits for data or computes; where it waits for more than a tenth of the time, data is the bottleneck:
+        reading or decoding, whichever took the loader's threads longer.
+        """
         total = time.perf_counter() - self._started
+        slower = "reading" if loader.read_s > loader.decode_s else "decoding"
         return {
             "total_s": round(total, 3),
             "waited_for_data_s": round(self._waited, 3),
+            "reading_thread_s": round(loader.read_s, 3),
+            "decoding_thread_s": round(loader.decode_s, 3),
+            "bottleneck": "model" if self._waited <= total / 10 else slower,
             "images_per_s": round(num_samples / total, 1),
         }
 

@@ -32,8 +32,9 @@ import numpy as np
 import xxhash
 
 from wds_real.errors import PredictionsError
+from wds_real.local import LocalStore
+from wds_real.location import is_url, shown
 from wds_real.predictions import TOP
-from wds_real.store import open_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -110,12 +111,14 @@ class Ledger:
     """
 
     def __init__(self, folder: str | Path, key: RunKey, *, about: dict[str, Any] | None = None, rank: int = 0) -> None:
+        if is_url(str(folder)):
+            raise PredictionsError(f"{shown(str(folder))}: records need a folder. Choose a local --output.")
         self.folder = Path(folder)
         self.key = key
         self._rank = rank
         self._run = bytes.fromhex(key.digest)[:16]
         self._file: FileIO | None = None
-        store = open_store(folder)
+        store = LocalStore(self.folder)
         if RUN_NAME in store.list():
             _refuse_other_run(self.folder, read_run(self.folder), key)
         elif rank == 0:

@@ -11,72 +11,36 @@ import logging
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
 from wds_real import plan
-from wds_real.decode import DecodeError, EvalTransform, blank_image, decode_image
+from wds_real.batch import Batch, LabelTable, channels_last, form, output_shape
+from wds_real.decode import DECODERS, DecodeError, EvalTransform, decode_image
 from wds_real.distributed import current_world
 from wds_real.errors import PlanError, ShardError
+from wds_real.pixel_cache import PixelCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
+    import numpy as np
     from numpy.typing import NDArray
 
-    from wds_real.dataset import Dataset, Sample
+    from wds_real.dataset import Dataset
+    from wds_real.reader import Samples
 
-__all__ = ["Batch", "Loader", "collate", "output_shape"]
+__all__ = ["Loader"]
 
 _LOG = logging.getLogger(__name__)
-_REAL_COLUMNS = 10  # the longest released list has 9 labels
 _BATCHES_AHEAD = 2
 _SAMPLES_PER_TASK = 8  # few enough to share a batch out, many enough to make handing over cheap
-
-
-@dataclass(frozen=True, slots=True, repr=False)
-class Batch:
-    """A batch of fixed size B; where there are fewer samples, padded rows are not `valid`.
-
-    Attributes:
-        image: uint8 (B, 3, H, W), RGB, 0..255, channels-last memory, not normalised; or what a custom transform gives.
-            Padded rows are zero.
-        original_label: int64 (B,), class index 0..999 of the ILSVRC2012 ground truth; -1 in padded rows.
-        real_label: int64 (B, 10), ReaL class indices padded with -1; all -1 where ReaL accepts no label.
-        index: int64 (B,), position in the whole data set; -1 in padded rows.
-        key: B strings; "" in padded rows.
-        valid: bool (B,), False in padded rows, and in rows whose sample could not be read (``on_error="record"``),
-            which keep their index.
-        number: Number of the batch in the plan; -1 if all of it is padding, or if it is not from a `Loader`.
-    """
-
-    image: torch.Tensor
-    original_label: torch.Tensor
-    real_label: torch.Tensor
-    index: torch.Tensor
-    key: tuple[str, ...]
-    valid: torch.Tensor
-    number: int = -1
-
-    def __len__(self) -> int:
-        return len(self.key)
-
-    def __repr__(self) -> str:
-        samples = f"{int(self.valid.sum())} of {len(self)} rows valid"
-        return f"Batch(number={self.number}, image={self.image.dtype} {tuple(self.image.shape)}, {samples})"
-
-    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
-        """Return the batch with its image on `device`; labels, index and valid stay where they are."""
-        return replace(self, image=self.image.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Batch:
-        """Return the batch with its image in pinned memory; `torch.utils.data.DataLoader` calls this."""
-        return replace(self, image=self.image.pin_memory())
 
 
 class Loader(IterableDataset[Batch]):
@@ -99,9 +63,18 @@ class Loader(IterableDataset[Batch]):
             the last batch may be short and ranks may differ by one batch.
         batches: Numbers of the batches of the plan to go through; None means all. What is left of an interrupted run.
         on_error: ``raise``, or ``record``: a sample that cannot be read keeps its index in the batch but is not valid.
+        decode: False gives `Batch.jpeg` instead of `Batch.image`, for those who have their own decoder; the bytes are
+            checked all the same.
+        pixel_cache: Folder for a file of transformed pixels, as large as `PixelCache` says. The first pass fills it and
+            later ones, of any process on this machine, read it instead of decoding. Needs an `EvalTransform`.
+
+    Attributes:
+        read_s: Seconds that the threads of the last pass waited for bytes, added up over the threads.
+        decode_s: Seconds that they decoded.
 
     Raises:
         PlanError: rank, world_size or batch_size are impossible.
+        ValueError: `pixel_cache` without decoding, or with another transform.
     """
 
     def __init__(  # noqa: PLR0913 -- what users of DataLoader expect to set here
@@ -118,6 +91,8 @@ class Loader(IterableDataset[Batch]):
         pad: bool = True,
         batches: Sequence[int] | None = None,
         on_error: Literal["raise", "record"] = "raise",
+        decode: bool = True,
+        pixel_cache: str | os.PathLike[str] | None = None,
     ) -> None:
         world = current_world()
         if on_error not in ("raise", "record"):
@@ -136,7 +111,11 @@ class Loader(IterableDataset[Batch]):
         self.epoch = 0
         self._on_error = on_error
         self._step = self._resume_at = 0
-        self._shape, self._dtype = output_shape(self.transform)
+        self.read_s = self.decode_s = 0.0
+        self._shape, self._dtype = output_shape(self.transform) if decode else ((0,), torch.uint8)
+        self._decode = decode
+        self._labels = LabelTable(dataset.index)
+        self._pixel_cache = None if pixel_cache is None else self._open_cache(pixel_cache)
         total = plan.num_batches(len(dataset), batch_size)
         self._batches = tuple(range(total) if batches is None else batches)
         outside = [number for number in self._batches if not 0 <= number < total]
@@ -168,15 +147,20 @@ class Loader(IterableDataset[Batch]):
     def _iterate(self, steps: range, order: NDArray[np.int64]) -> Iterator[Batch]:
         started: deque[_PendingBatch] = deque()
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="decode")
-        try:
+        numbers = {step: self._share[step] for step in steps if step < len(self._share)}
+        positions = {step: plan.batch(order, number, batch_size=self.batch_size) for step, number in numbers.items()}
+        self.read_s = self.decode_s = 0.0
+        with ExitStack() as stack:  # at the end: drop what is not begun, wake who waits for bytes, wait for the threads
+            stack.callback(pool.shutdown, wait=True)
+            samples = stack.enter_context(self.dataset.reader.ahead(self._to_read(positions.values())))
+            stack.callback(pool.shutdown, wait=False, cancel_futures=True)
             for step in steps:
-                started.append(self._start(pool, order, step))
+                batch = self._allocate(step, numbers.get(step, -1), positions.get(step, order[:0]))
+                started.append(self._start(pool, samples, batch))
                 if len(started) > _BATCHES_AHEAD:
                     yield self._finish(started.popleft())
             while started:
                 yield self._finish(started.popleft())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
     @property
     def num_samples(self) -> int:
@@ -231,147 +215,131 @@ class Loader(IterableDataset[Batch]):
             return self.dataset.positions
         return self.dataset.positions[plan.shuffled_order(self.dataset.keys, seed=self.seed, epoch=self.epoch)]
 
-    def _start(self, pool: ThreadPoolExecutor, order: NDArray[np.int64], step: int) -> _PendingBatch:
-        """Allocate the batch of `step` and hand its samples to the threads."""
-        number = self._share[step] if step < len(self._share) else -1
-        positions = order[:0] if number < 0 else plan.batch(order, number, batch_size=self.batch_size)
+    def _allocate(self, step: int, number: int, positions: NDArray[np.int64]) -> _PendingBatch:
         rows = self.batch_size if self.pad else len(positions)
         with torch.inference_mode(mode=False):  # the threads that write are not in the caller's inference mode
-            pixels = torch.empty((rows, *self._shape), dtype=self._dtype, pin_memory=_may_pin())
+            pixels = torch.empty((rows, *self._shape), dtype=self._dtype, pin_memory=self._decode and _may_pin())
         pixels[len(positions) :] = 0
-        chunks = (
-            range(len(positions))[start : start + _SAMPLES_PER_TASK] for start in range(0, rows, _SAMPLES_PER_TASK)
-        )
-        tasks = [pool.submit(self._fill, positions, pixels, chunk) for chunk in chunks if chunk]
-        return _PendingBatch(step, number, positions, pixels, tasks)
+        return _PendingBatch(step, number, positions, pixels, pixels.numpy(), [b""] * (0 if self._decode else rows))
 
-    def _fill(self, positions: NDArray[np.int64], pixels: torch.Tensor, rows: range) -> list[int]:
-        """Read, check, decode and transform some rows of a batch; return the rows that could not be read."""
-        failed = []
+    def _start(self, pool: ThreadPoolExecutor, samples: Samples, batch: _PendingBatch) -> _PendingBatch:
+        """Hand the batch's samples to the threads."""
+        rows = range(len(batch.positions))
+        fill = self._fill if self._decode else self._fill_undecoded
+        for start in range(0, len(rows), _SAMPLES_PER_TASK):
+            batch.tasks.append(pool.submit(fill, samples, batch, rows[start : start + _SAMPLES_PER_TASK]))
+        return batch
+
+    def _fill(self, samples: Samples, batch: _PendingBatch, rows: range) -> _Filled:
+        """Read, check, decode and transform some rows of a batch."""
+        failed, read_s, cache, began = [], 0.0, self._pixel_cache, perf_counter()
+        for row in rows:
+            position, out = int(batch.positions[row]), batch.array[row]
+            if cache is not None and cache.read(position, out):
+                continue
+            try:
+                asked = perf_counter()
+                data = samples.read(position)
+                read_s += perf_counter() - asked
+                self._transform_into(position, data, out)
+            except ShardError as error:
+                self._record(error)
+                out[:] = 0
+                failed.append(row)
+            else:
+                if cache is not None:
+                    cache.write(position, out)
+        return _Filled(failed, read_s, perf_counter() - began - read_s)
+
+    def _fill_undecoded(self, samples: Samples, batch: _PendingBatch, rows: range) -> _Filled:
+        """Read and check some rows of a batch."""
+        failed, began = [], perf_counter()
         for row in rows:
             try:
-                self._fill_row(int(positions[row]), pixels[row])
+                batch.jpeg[row] = bytes(samples.read(int(batch.positions[row])))
             except ShardError as error:
-                if self._on_error == "raise":
-                    raise
-                _LOG.warning("recorded as unreadable: %s", error)
-                pixels[row] = 0
+                self._record(error)
                 failed.append(row)
-        return failed
+        return _Filled(failed, perf_counter() - began, 0.0)
 
-    def _fill_row(self, position: int, out: torch.Tensor) -> None:
-        reader = self.dataset.reader
-        data = reader.read(position)
+    def _record(self, error: ShardError) -> None:
+        if self._on_error == "raise":
+            raise error
+        _LOG.warning("recorded as unreadable: %s", error)
+
+    def _transform_into(self, position: int, data: bytes | memoryview, out: NDArray[Any]) -> None:
         try:
             if isinstance(self.transform, EvalTransform):
-                self.transform.decode_into(data, out.numpy())
+                self.transform.decode_into(data, out)
                 return
             image = decode_image(data)
         except DecodeError as error:
-            raise reader.error(position, str(error)) from error
-        values = _channels_last(self.transform(image))
-        if values.shape != out.shape or values.dtype != out.dtype:
+            raise self.dataset.reader.error(position, str(error)) from error
+        values, expected = channels_last(self.transform(image)), torch.from_numpy(out)
+        if values.shape != expected.shape or values.dtype != expected.dtype:
             raise ValueError(
-                f"{self.dataset.index.keys[position]}: the transform gave {_form(values)}, but {_form(out)} for "
+                f"{self.dataset.index.keys[position]}: the transform gave {form(values)}, but {form(expected)} for "
                 "another image. All images of a batch need one shape and dtype: end the transform with a crop."
             )
-        out.copy_(values)
+        expected.copy_(values)
 
-    def _finish(self, pending: _PendingBatch) -> Batch:
+    def _finish(self, batch: _PendingBatch) -> Batch:
         """Wait for the threads, then add the labels."""
-        failed = [row for task in pending.tasks for row in task.result()]
-        self._step = pending.step + 1
-        index = self.dataset.index
-        return _batch(
-            pending.pixels.permute(0, 3, 1, 2),
-            index=pending.positions.tolist(),
-            keys=[index.keys[position] for position in pending.positions],
-            original=index.original_label[pending.positions].tolist(),
-            real=[index.real_label[position] for position in pending.positions],
-            failed=failed,
-            number=pending.number,
+        filled = [task.result() for task in batch.tasks]
+        failed = [row for part in filled for row in part.failed]
+        self.read_s += sum(part.read_s for part in filled)
+        self.decode_s += sum(part.decode_s for part in filled)
+        self._step = batch.step + 1
+        image = batch.pixels.permute(0, 3, 1, 2) if self._decode else batch.pixels
+        return self._labels.batch(image, batch.positions, failed=failed, number=batch.number, jpeg=tuple(batch.jpeg))
+
+    def _to_read(self, batches: Iterable[NDArray[np.int64]]) -> list[int]:
+        """Return the positions whose bytes will be needed, in their order."""
+        cache = self._pixel_cache
+        positions = [position for batch in batches for position in batch.tolist()]
+        if cache is None or not self.dataset.reader.remote:
+            return positions
+        return [position for position in positions if not cache.has(position)]
+
+    def _open_cache(self, folder: str | os.PathLike[str]) -> PixelCache:
+        if not isinstance(self.transform, EvalTransform) or not self._decode:
+            raise ValueError("pixel_cache needs decoded images and an EvalTransform: no other says what it does.")
+        identity = {
+            "dataset": self.dataset.digest,
+            "transform": self.transform.describe(),
+            "decoders": DECODERS,
+        }
+        return PixelCache(
+            folder,
+            identity=identity,
+            num_samples=len(self.dataset.index),
+            shape=self._shape,
+            num_rows=len(self.dataset),
         )
+
+
+class _Filled(NamedTuple):
+    """What became of some rows: those that could not be read, and the seconds that reading and decoding took."""
+
+    failed: list[int]
+    read_s: float
+    decode_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class _PendingBatch:
-    """A batch the threads are filling: pixels (rows, H, W, C), of which the first ``len(positions)`` are samples."""
+    """A batch the threads are filling: `pixels` (rows, H, W, C) or `jpeg`; the first ``len(positions)`` are samples.
+
+    `array` is the memory of `pixels`.
+    """
 
     step: int
     number: int
     positions: NDArray[np.int64]
     pixels: torch.Tensor
-    tasks: list[Future[list[int]]]
-
-
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Make a `Batch` of samples whose images are equally large: ``DataLoader(ds, collate_fn=wds_real.collate)``."""
-    images = [_channels_last(sample["image"]) for sample in samples]
-    if len({image.shape for image in images}) > 1:
-        raise ValueError(
-            f"images of different sizes cannot make a batch: {_form(images[0])} and others. Open the data set with a "
-            "transform that ends with a crop: open_dataset(root, transform=EvalTransform())."
-        )
-    return _batch(
-        torch.stack(images).permute(0, 3, 1, 2),
-        index=[sample["index"] for sample in samples],
-        keys=[sample["key"] for sample in samples],
-        original=[sample["original_label"] for sample in samples],
-        real=[tuple(sample["real_label"]) for sample in samples],
-    )
-
-
-def _batch(
-    image: torch.Tensor,
-    *,
-    index: list[int],
-    keys: list[str],
-    original: list[int],
-    real: list[tuple[int, ...]],
-    failed: Sequence[int] = (),
-    number: int = -1,
-) -> Batch:
-    """Add labels to pixels (B, C, H, W); rows behind the last sample are padding."""
-    padded = len(image) - len(keys)
-    columns = max([_REAL_COLUMNS, *map(len, real)])
-    valid = torch.arange(len(image)) < len(keys)
-    valid[list(failed)] = False
-    return Batch(
-        image=image,
-        original_label=torch.tensor(original + [-1] * padded, dtype=torch.int64),
-        real_label=torch.tensor(
-            [[*labels, *[-1] * (columns - len(labels))] for labels in real] + [[-1] * columns] * padded,
-            dtype=torch.int64,
-        ).reshape(len(image), columns),
-        index=torch.tensor(index + [-1] * padded, dtype=torch.int64),
-        key=(*keys, *[""] * padded),
-        valid=valid,
-        number=number,
-    )
-
-
-def output_shape(transform: EvalTransform | Callable[[Any], Any]) -> tuple[tuple[int, ...], torch.dtype]:
-    """Return the shape (H, W, C) and dtype a transform gives; a blank image tells, so that no sample is read for it."""
-    if isinstance(transform, EvalTransform):
-        return (*transform.size, 3), torch.uint8
-    values = _channels_last(transform(blank_image()))
-    return tuple(values.shape), values.dtype
-
-
-def _channels_last(image: Any) -> torch.Tensor:  # noqa: ANN401 -- whatever a user's transform returns
-    """Return a Pillow image, an array (H, W, C) or a tensor (C, H, W) as a tensor (H, W, C)."""
-    values = image if isinstance(image, torch.Tensor) else torch.from_numpy(np.array(image))
-    if values.ndim != 3:
-        raise ValueError(
-            f"the transform gave {values.dtype} of shape {tuple(values.shape)}, expected an RGB image, an array "
-            "(H, W, 3) or a tensor (C, H, W)."
-        )
-    return values.permute(1, 2, 0) if isinstance(image, torch.Tensor) else values
-
-
-def _form(values: torch.Tensor) -> str:
-    height, width, channels = values.shape
-    return f"{values.dtype} {channels}x{height}x{width}"
+    array: NDArray[Any]
+    jpeg: list[bytes]
+    tasks: list[Future[_Filled]] = field(default_factory=list)
 
 
 def _may_pin() -> bool:

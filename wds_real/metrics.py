@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from wds_real.batch import Batch
 from wds_real.distributed import all_reduce, current_world, is_initialized
 from wds_real.errors import CoverageError, ModelError
 from wds_real.labels import NUM_CLASSES
-from wds_real.loader import Batch
 from wds_real.predictions import TOP, Predictions
 from wds_real.result import Result, Targets, tally
 

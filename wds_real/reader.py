@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import functools
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import xxhash
 
-from wds_real.errors import ManifestError, ShardError, StoreError
+from wds_real.errors import ManifestError, MissingError, ShardError, StoreError, UnavailableError
 from wds_real.manifest import INDEX_NAME, MANIFEST_NAME, Manifest, SampleIndex
+from wds_real.read_ahead import ReadAhead, Wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+    from types import TracebackType
+
     from wds_real.store import Store
 
-__all__ = ["SampleReader", "read_index", "read_manifest"]
+__all__ = ["SampleReader", "Samples", "read_index", "read_manifest"]
+
+_T = TypeVar("_T")
 
 
 def read_manifest(store: Store) -> Manifest:
@@ -24,12 +33,13 @@ def read_manifest(store: Store) -> Manifest:
     """
     if not store.exists():
         raise StoreError(f"{store.url}: no such folder. Check the path; `wds-real pack` makes data sets.")
-    if MANIFEST_NAME not in store.list():
+    try:
+        return _parsed(store, MANIFEST_NAME, Manifest.from_json)
+    except MissingError as error:
         raise ManifestError(
             f"{store.url}: no {MANIFEST_NAME}, so this is not a finished data set. Check the path; if packing was "
             "interrupted, run the same `wds-real pack` again: it goes on where it stopped."
-        )
-    return Manifest.from_json(store.get(MANIFEST_NAME), where=f"{store.url}/{MANIFEST_NAME}")
+        ) from error
 
 
 def read_index(store: Store, manifest: Manifest) -> SampleIndex:
@@ -39,10 +49,30 @@ def read_index(store: Store, manifest: Manifest) -> SampleIndex:
         ManifestError: it is missing or damaged.
     """
     try:
-        data = store.get(INDEX_NAME)
+        return _parsed(store, INDEX_NAME, functools.partial(SampleIndex.from_json, manifest=manifest))
+    except UnavailableError:
+        raise
     except StoreError as error:
         raise ManifestError(f"{error} The set is incomplete: copy {INDEX_NAME} again, or pack again.") from error
-    return SampleIndex.from_json(data, manifest=manifest, where=f"{store.url}/{INDEX_NAME}")
+
+
+def _parsed(store: Store, name: str, parse: Callable[..., _T]) -> _T:
+    """Read and parse a file; what came over a network and is damaged is read once more."""
+    where = f"{store.url}/{name}"
+    try:
+        return parse(store.get(name), where=where)
+    except ManifestError:
+        if not store.remote:
+            raise
+    return parse(store.get(name), where=where)
+
+
+class Samples(Protocol):
+    """What gives the checked JPEG bytes of samples."""
+
+    def read(self, position: int, /) -> bytes | memoryview:
+        """Return the JPEG bytes of the sample at `position`, after checking them against the index."""
+        ...
 
 
 class SampleReader:
@@ -51,22 +81,23 @@ class SampleReader:
     def __init__(self, store: Store, manifest: Manifest, index: SampleIndex) -> None:
         self._store = store
         self._shards = tuple(shard.name for shard in manifest.shards)
+        self._sizes = {shard.name: shard.num_bytes for shard in manifest.shards}
         self._index = index
 
-    def read(self, position: int) -> bytes:
+    def read(self, position: int, fetched: bytes | memoryview | None = None) -> bytes | memoryview:
         """Return the JPEG bytes of the sample at `position`, after checking them against the index.
 
+        Args:
+            position: Of the sample in the index.
+            fetched: Its bytes as they came, if they were read ahead.
+
         Raises:
-            ShardError: the bytes cannot be read, or their checksum is wrong twice in a row.
+            ShardError: the bytes are not there, or their checksum is wrong twice in a row.
+            UnavailableError: the object store denies access, or gave up.
         """
-        start, stop = self._range(position)
-        shard = self._shards[self._index.shard[position]]
         expected = int(self._index.checksum[position])
-        for _ in range(2):  # a second read tells a passing fault from damage
-            try:
-                data = self._store.get_range(shard, start, stop)
-            except StoreError as error:
-                raise self.error(position, f"cannot be read: {error}") from error
+        for fresh in (False, True):  # a second read tells a passing fault from damage
+            data = self._fetch(position, fresh=fresh) if fresh or fetched is None else fetched
             found = xxhash.xxh3_64_intdigest(data)
             if found == expected:
                 return data
@@ -75,6 +106,28 @@ class SampleReader:
             f"checksum is {found:016x}, {INDEX_NAME} says {expected:016x} (read twice). The shard changed or was "
             "damaged after packing.",
         )
+
+    @property
+    def url(self) -> str:
+        """Where the samples are, without secrets."""
+        return self._store.url
+
+    @property
+    def remote(self) -> bool:
+        """Whether reading takes a network."""
+        return self._store.remote
+
+    def ahead(self, positions: Sequence[int]) -> AbstractContextManager[Samples]:
+        """Return what reads these samples, about in this order: from a network, before they are asked for.
+
+        What is on a disk is read when it is asked for: the operating system reads ahead there.
+        """
+        return _SamplesAhead(self, positions) if self._store.remote else contextlib.nullcontext(self)
+
+    def read_ahead(self, positions: Sequence[int]) -> ReadAhead:
+        """Return the bytes of samples as they come, fetched in this order before they are taken; not yet checked."""
+        wanted = [Wanted(self._shards[self._index.shard[position]], *self._range(position)) for position in positions]
+        return ReadAhead(self._get_range, wanted)
 
     def error(self, position: int, problem: str) -> ShardError:
         """Return the error that says what is wrong with a sample, where it is and what to do."""
@@ -85,6 +138,49 @@ class SampleReader:
             byte_range=self._range(position),
         )
 
+    def _fetch(self, position: int, *, fresh: bool) -> bytes | memoryview:
+        try:
+            return self._get_range(self._shards[self._index.shard[position]], *self._range(position), fresh=fresh)
+        except UnavailableError:  # says nothing of the shard
+            raise
+        except StoreError as error:
+            raise self.error(position, f"cannot be read: {error}") from error
+
+    def _get_range(self, shard: str, start: int, stop: int, *, fresh: bool = False) -> bytes | memoryview:
+        if not self._store.remote:  # samples before the place where a file was cut are still good
+            return self._store.get_range(shard, start, stop)
+        return self._store.get_range(shard, start, stop, size=self._sizes[shard], fresh=fresh)
+
     def _range(self, position: int) -> tuple[int, int]:
         start = int(self._index.offset[position])
         return start, start + int(self._index.num_bytes[position])
+
+
+class _SamplesAhead:
+    """Reads samples that were fetched ahead, in the order given; what was not is read alone."""
+
+    def __init__(self, reader: SampleReader, positions: Sequence[int]) -> None:
+        self._reader = reader
+        self._places = {position: place for place, position in enumerate(positions)}
+        self._ahead = reader.read_ahead(positions)
+
+    def read(self, position: int, /) -> bytes | memoryview:
+        """As `SampleReader.read`."""
+        place = self._places.get(position)
+        fetched = None
+        if place is not None:
+            try:
+                fetched = self._ahead.take(place)
+            except UnavailableError:
+                raise
+            except StoreError:  # of the request it shared with its neighbours: alone, it may be read, or says why not
+                fetched = None
+        return self._reader.read(position, fetched)
+
+    def __enter__(self) -> Samples:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ahead.close()

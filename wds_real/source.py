@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from wds_real.errors import SourceError
+from wds_real.errors import MissingError, SourceError
 from wds_real.labels import NUM_IMAGES, bundled
+from wds_real.location import is_url, shown, split_url
+from wds_real.read_ahead import ReadAhead, Wanted
+from wds_real.store import open_store
 from wds_real.tar import BLOCK, TarError, iter_members
+from wds_real.tar_walk import walk_members
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
     from wds_real.labels import Label, Labels
+    from wds_real.tar import Member
 
 __all__ = ["Source", "SourceImage", "open_source"]
 
@@ -30,13 +36,13 @@ class SourceImage:
 
     Attributes:
         label: Its official name and its labels.
-        path: The tar, or the JPEG file itself.
+        path: The tar, or the JPEG file itself; a tar at a URL as it may be shown.
         offset: First byte of the JPEG data in `path`.
         num_bytes: Length of the JPEG data.
     """
 
     label: Label
-    path: Path
+    path: Path | str
     offset: int
     num_bytes: int
 
@@ -50,7 +56,7 @@ class Source:
         partial: True if fewer than the 50,000 images are there.
     """
 
-    def __init__(self, path: Path, images: list[SourceImage], reader: _Reader) -> None:
+    def __init__(self, path: Path | str, images: list[SourceImage], reader: _Reader) -> None:
         self.path = path
         self.images = images
         self.partial = len(images) < NUM_IMAGES
@@ -62,7 +68,22 @@ class Source:
         Raises:
             SourceError: the file cannot be read, or changed its length since it was indexed.
         """
-        data = self._reader.read(image)
+        return self._checked(image, self._reader.read(image))
+
+    @contextlib.contextmanager
+    def ahead(self, images: Sequence[SourceImage]) -> Iterator[Iterator[bytes]]:
+        """Give the JPEG data of these images, one after the other; what comes over a network is fetched ahead.
+
+        Raises:
+            SourceError: as `read`.
+        """
+        if not isinstance(self._reader, _StoreTarReader):
+            yield map(self.read, images)
+            return
+        with self._reader.ahead(images) as fetched:
+            yield map(self._checked, images, (bytes(fetched.take(place)) for place in range(len(images))))
+
+    def _checked(self, image: SourceImage, data: bytes) -> bytes:
         if len(data) != image.num_bytes:
             raise SourceError(
                 f"{image.path}: {image.label.file_name} [bytes {image.offset}-{image.offset + image.num_bytes}) gave "
@@ -79,22 +100,35 @@ class Source:
         self._reader.close()
 
 
-def open_source(path: str | os.PathLike[str], *, labels: Labels | None = None, allow_partial: bool = False) -> Source:
+def open_source(
+    path: str | os.PathLike[str],
+    *,
+    labels: Labels | None = None,
+    allow_partial: bool = False,
+    storage_options: Mapping[str, str] | None = None,
+) -> Source:
     """Find the validation images in the official tar (any member order) or in a folder (flat or one level of folders).
 
     Only headers and names are read. Accepted names are the official ones and those that append the original label's
     wnid. Hidden files are passed over; any other file that is not a validation image is an error.
 
     Args:
-        path: ``ILSVRC2012_img_val.tar``, or a folder of JPEGs.
+        path: ``ILSVRC2012_img_val.tar``, which may be at a URL and is not copied then, or a folder of JPEGs.
         labels: Labels to join by file name; None means the bundled ones.
         allow_partial: Accept fewer than the 50,000 images (never a doubled or a foreign one).
+        storage_options: For a URL, as `wds_real.open_store` takes them.
 
     Raises:
+        StoreError: the object store refused.
         SourceError: the source is missing, not a whole tar, or does not hold exactly the 50,000 images.
     """
-    path = Path(path)
     labels = labels or bundled()
+    text = os.fspath(path)
+    if is_url(text):
+        distant = _StoreTarReader(text, storage_options)
+        images = [_image(labels, Path(name), distant.shown, offset, size) for name, offset, size in distant.members()]
+        return _source(distant.shown, images, distant, allow_partial=allow_partial)
+    path = Path(path)
     if path.is_dir():
         images = [_image(labels, found, found, 0, _length(found)) for found in _walk(path)]
         reader: _Reader = _FileReader()
@@ -107,6 +141,10 @@ def open_source(path: str | os.PathLike[str], *, labels: Labels | None = None, a
             raise
     else:
         raise SourceError(f"{path}: no such file or folder. Expected ILSVRC2012_img_val.tar, or a folder of its JPEGs.")
+    return _source(path, images, reader, allow_partial=allow_partial)
+
+
+def _source(path: Path | str, images: list[SourceImage], reader: _Reader, *, allow_partial: bool) -> Source:
     images.sort(key=lambda image: image.label.key)
     try:
         _check_names(path, images, allow_partial=allow_partial)
@@ -116,7 +154,7 @@ def open_source(path: str | os.PathLike[str], *, labels: Labels | None = None, a
     return Source(path, images, reader)
 
 
-def _image(labels: Labels, name: Path, path: Path, offset: int, num_bytes: int) -> SourceImage:
+def _image(labels: Labels, name: Path, path: Path | str, offset: int, num_bytes: int) -> SourceImage:
     try:
         label = labels.by_file_name(str(name))
     except SourceError as error:
@@ -131,7 +169,7 @@ def _length(path: Path) -> int:
         raise SourceError(f"{path}: cannot be read: {error.strerror}.") from error
 
 
-def _check_names(path: Path, images: list[SourceImage], *, allow_partial: bool) -> None:
+def _check_names(path: Path | str, images: list[SourceImage], *, allow_partial: bool) -> None:
     doubled = [a.label.file_name for a, b in itertools.pairwise(images) if a.label == b.label]
     if doubled:
         raise SourceError(f"{path}: {len(doubled):,} images are there twice: {_some(doubled)}. Remove the copies.")
@@ -182,7 +220,7 @@ class _FileReader:
 
     def read(self, image: SourceImage) -> bytes:
         try:
-            return image.path.read_bytes()
+            return Path(image.path).read_bytes()
         except OSError as error:
             raise SourceError(f"{image.path}: cannot be read: {error.strerror}.") from error
 
@@ -205,9 +243,7 @@ class _TarReader:
         """Yield (name, offset, size) of the regular files that are not hidden."""
         head = self._pread(0, min(BLOCK, self._num_bytes))
         try:
-            for member in iter_members(self._pread, self._num_bytes):
-                if member.is_file and not Path(member.name).name.startswith("."):
-                    yield member.name, member.offset, member.size
+            yield from _visible_files(iter_members(self._pread, self._num_bytes))
         except TarError as error:
             raise SourceError(f"{self._path}: not a whole tar: {error}. {_advice(head, self._num_bytes)}") from error
 
@@ -222,6 +258,47 @@ class _TarReader:
             return os.pread(self._descriptor, stop - start, start)
         except OSError as error:
             raise SourceError(f"{self._path}: cannot read bytes {start}-{stop}: {error.strerror}.") from error
+
+
+class _StoreTarReader:
+    """Reads members of a tar at a URL, each by its range."""
+
+    def __init__(self, url: str, storage_options: Mapping[str, str] | None) -> None:
+        place, self._name = split_url(url)
+        self._store = open_store(place, storage_options=storage_options)
+        self.shown = shown(url)
+        try:
+            self._num_bytes = self._store.head(self._name)
+        except MissingError as error:
+            raise SourceError(f"{self.shown}: no such file. Expected ILSVRC2012_img_val.tar.") from error
+
+    def members(self) -> Iterator[tuple[str, int, int]]:
+        """Yield (name, offset, size) of the regular files that are not hidden."""
+        head = self._read_range(0, min(BLOCK, self._num_bytes))
+        try:
+            yield from _visible_files(walk_members(self._read_range, self._num_bytes))
+        except TarError as error:
+            raise SourceError(f"{self.shown}: not a whole tar: {error}. {_advice(head, self._num_bytes)}") from error
+
+    def read(self, image: SourceImage) -> bytes:
+        return self._read_range(image.offset, image.offset + image.num_bytes)
+
+    def ahead(self, images: Sequence[SourceImage]) -> ReadAhead:
+        """Fetch images in this order before they are taken."""
+        wanted = [Wanted(self._name, image.offset, image.offset + image.num_bytes) for image in images]
+        return ReadAhead(lambda _, start, stop: self._read_range(start, stop), wanted)
+
+    def close(self) -> None:
+        """Hold nothing open."""
+
+    def _read_range(self, start: int, stop: int) -> bytes:
+        return bytes(self._store.get_range(self._name, start, stop, size=self._num_bytes))
+
+
+def _visible_files(members: Iterable[Member]) -> Iterator[tuple[str, int, int]]:
+    for member in members:
+        if member.is_file and not Path(member.name).name.startswith("."):
+            yield member.name, member.offset, member.size
 
 
 def _advice(head: bytes, num_bytes: int) -> str:

@@ -1,49 +1,72 @@
-"""Where bytes live: one small verb each over a folder.
+"""Where bytes live: one small verb each over a folder, an object store or a web server.
 
-A store knows names, lengths and bytes; what they mean is the business of others. Nothing half-written ever has its
-final name: `put` and `create` write under a temporary name in the same folder, flush it to the disk and rename.
+A store knows names, lengths and bytes; what they mean is the business of others. Names are flat: all lie directly under
+the store's URL. This is the only module that knows obstore, and it knows it as a set of single requests: checks,
+retries and errors are `wds_real.remote`'s.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import functools
 import os
-import re
-import uuid
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
-from wds_real.errors import StoreError
+from wds_real.aws import Profile, abort_uploads, have_boto3
+from wds_real.errors import StoreError, UnavailableError
+from wds_real.local import LocalStore
+from wds_real.location import Location, is_url, join_url, shown
+from wds_real.refusals import NO_CREDENTIALS
+from wds_real.remote import Answer, RemoteStore, Version
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Iterator
+    import contextlib
+    from collections.abc import Iterator, Mapping
 
-__all__ = ["ByteWriter", "LocalStore", "Store", "open_store"]
+    from obstore import GetOptions, ObjectMeta
+    from obstore.store import MemoryStore, ObjectStore, S3Config, S3Store
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
-_URL_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+__all__ = ["ByteWriter", "Store", "open_store"]
+
+_PART_BYTES = 16 << 20  # of a multipart upload; S3 allows 10,000 parts
+_PARTS_AT_A_TIME = 4
+_STREAM_TIMEOUT = "24h"  # a whole object may take long; that its bytes keep coming is what counts
 
 
 class ByteWriter(Protocol):
     """What a store gives to write a file with."""
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes) -> object:
         """Append bytes."""
         ...
 
 
 class Store(Protocol):
-    """A flat place that holds named bytes."""
+    """A flat place that holds named bytes.
+
+    All verbs raise `MissingError` where there is no such file, `UnavailableError` where an object store denies access
+    or gives up, and `StoreError` where the bytes are not what was asked for.
+    """
 
     @property
     def url(self) -> str:
-        """Where it is, as a person would type it."""
+        """Where it is, as a person would type it, without secrets."""
+        ...
+
+    @property
+    def listable(self) -> bool:
+        """Whether `list` works: a web server cannot say what it holds."""
+        ...
+
+    @property
+    def remote(self) -> bool:
+        """Whether reading takes a network: then ask for much at a time, and ahead of time."""
         ...
 
     def exists(self) -> bool:
-        """Return whether there is such a place."""
+        """Return whether there is such a place; what has no folders always exists."""
         ...
 
     def list(self) -> list[str]:
@@ -58,12 +81,17 @@ class Store(Protocol):
         """Return a whole file."""
         ...
 
-    def get_range(self, name: str, start: int, stop: int) -> bytes:
-        """Return exactly the bytes of the half-open range."""
+    def get_range(
+        self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False
+    ) -> bytes | memoryview:
+        """Return exactly the bytes of the half-open range, of a file of `size` bytes if that is given.
+
+        What keeps copies must not answer with one if `fresh`.
+        """
         ...
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write a whole file, atomically and durably."""
+    def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
+        """Write a whole file, atomically and durably; `exclusive` refuses to replace one."""
         ...
 
     def create(self, name: str) -> contextlib.AbstractContextManager[ByteWriter]:
@@ -79,152 +107,165 @@ class Store(Protocol):
         ...
 
 
-def open_store(url: str | os.PathLike[str]) -> Store:
-    """Return the store at a folder's path. The folder need not exist: it is made by the first write.
+def open_store(url: str | os.PathLike[str], *, storage_options: Mapping[str, str] | None = None) -> Store:
+    """Return the store at a folder's path or a URL. Nothing is asked of it yet, and the place need not exist.
+
+    Args:
+        url: A path, or ``s3://bucket/prefix``, ``gs://``, ``az://``, ``https://``, ``http://`` (on this machine, or
+            with the option ``allow_http=true``) or ``memory://name``.
+        storage_options: What a store needs to know: ``region``, ``endpoint``, ``skip_signature`` (public buckets),
+            ``profile``, credentials, timeouts; the names are obstore's, and fsspec's where those differ.
 
     Raises:
-        StoreError: a URL scheme that is not supported.
+        StoreError: a URL scheme or an option that is not supported.
     """
     text = os.fspath(url)
-    if match := _URL_SCHEME.match(text):
-        raise StoreError(f"{match[0]}...: this version reads and writes local folders only. Give a local path.")
+    if is_url(text):
+        options = dict(storage_options or {})
+        return RemoteStore(Location.parse(text, options), options, _ObjectClient)
+    if storage_options:
+        raise StoreError(f"{text}: storage options are for URLs such as s3://bucket/prefix; a folder takes none.")
     return LocalStore(Path(text))
 
 
-class _ExplainedFile:
-    """Writes to a file and says which one when that fails; what else goes wrong in the caller's block is not ours."""
+class _ObjectClient:
+    """obstore, one request a method, its own retries off: `wds_real.remote` has the only ones."""
 
-    def __init__(self, file: BinaryIO, explained: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-        self._file = file
-        self._explained = explained
+    def __init__(self, location: Location) -> None:
+        import obstore
+        import obstore.exceptions
 
-    def write(self, data: bytes) -> None:
-        with self._explained():
-            self._file.write(data)
-
-
-class LocalStore:
-    """A folder.
-
-    Every method raises StoreError, with the path and the system's reason, where the file system refuses.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    @property
-    def url(self) -> str:
-        """The folder's path as given."""
-        return str(self.root)
-
-    def exists(self) -> bool:
-        """Return whether the folder is there."""
-        return self.root.exists()
+        self._obstore = obstore
+        self.errors: tuple[type[Exception], ...] = (obstore.exceptions.BaseError, OSError, ValueError)
+        self._location = location
+        self._profile = _profile(location)
+        patience = location.patience
+        self._options: dict[str, Any] = {
+            **location.client,
+            "connect_timeout": f"{patience.connect_timeout_s * 1000:.0f}ms",
+            "read_timeout": f"{patience.read_timeout_s * 1000:.0f}ms",
+            "timeout": f"{patience.request_timeout_s * 1000:.0f}ms",
+        }
+        self._root = None if location.kind == "http" else self._open(location.url, self._options)
+        self._files: dict[str, ObjectStore] = {}
 
     def list(self) -> list[str]:
-        """Return the names of all finished files, sorted; temporary and hidden files are not listed."""
-        with self._explained(""):
-            if self.root.is_file():
-                raise StoreError(
-                    f"{self.root}: is a file. Give the folder of shards; `wds-real pack` makes one of a tar."
-                )
-            if not self.root.exists():
-                return []
-            return sorted(entry.name for entry in os.scandir(self.root) if entry.is_file() and entry.name[0] != ".")
+        found = self._obstore.list_with_delimiter(self._place("")[0])
+        return sorted(entry["path"] for entry in found["objects"])
 
-    def head(self, name: str) -> int:
-        """Return the length of a file in bytes."""
-        with self._explained(name):
-            return (self.root / name).stat().st_size
+    def head(self, name: str) -> Version:
+        if self._location.kind != "http":
+            return _version(self._obstore.head(*self._place(name)))
+        # A signed URL is for GET alone, so ask for a byte: the answer says how many there are.
+        answer = self._obstore.get(*self._place(name), options={"range": (0, 1)})
+        return _version(answer.meta)
 
-    def get(self, name: str) -> bytes:
-        """Return a whole file."""
-        with self._explained(name):
-            return (self.root / name).read_bytes()
+    def get(self, name: str, start: int, stop: int, if_match: str | None) -> Answer:
+        options: GetOptions = {"range": (start, stop)}
+        if if_match is not None and self._location.kind != "memory":  # whose ETags are not quoted as it wants them
+            options["if_match"] = if_match
+        answer = self._obstore.get(*self._place(name), options=options)
+        data = memoryview(answer.bytes())
+        return Answer(data, *answer.range, version=_version(answer.meta))
 
-    def get_range(self, name: str, start: int, stop: int) -> bytes:
-        """Return exactly the bytes of the half-open range.
+    def stream(self, name: str) -> tuple[Version, Iterator[memoryview]]:
+        store, path = self._place(name, timeout=_STREAM_TIMEOUT)
+        answer = self._obstore.get(store, path)
+        return _version(answer.meta), map(memoryview, answer.stream(min_chunk_size=1 << 20))
 
-        Raises:
-            StoreError: the file ends before `stop`, or cannot be read.
-        """
-        with self._explained(name), (self.root / name).open("rb", buffering=0) as file:
-            data = os.pread(file.fileno(), stop - start, start)
-            while data and len(data) < stop - start:  # one call reads 2 GiB at most, and some file systems less
-                more = os.pread(file.fileno(), stop - start - len(data), start + len(data))
-                if not more:
-                    break
-                data += more
-            if len(data) == stop - start:
-                return data
-            num_bytes = os.fstat(file.fileno()).st_size
-        raise StoreError(f"{self.root / name}: bytes {start}-{stop} asked for, the file ends at {num_bytes}.")
+    def put(self, name: str, data: bytes, *, exclusive: bool) -> None:
+        store, path = self._place(name)
+        mode: Any = "create" if exclusive else "overwrite"
+        self._obstore.put(store, path, data, mode=mode, use_multipart=False)
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write a whole file, atomically and durably."""
-        with self.create(name) as file:
-            file.write(data)
-
-    @contextlib.contextmanager
-    def create(self, name: str) -> Iterator[ByteWriter]:
-        """Open a file for writing; it appears under its name, whole and durable, when the block ends without error."""
-        temporary = self.root / f".{name}.{uuid.uuid4().hex}.tmp"
-        with self._explained(name):
-            self.root.mkdir(parents=True, exist_ok=True)
-            file = temporary.open("xb", buffering=1 << 20)
-        try:
-            with contextlib.suppress(OSError):  # file systems without locks keep their leftovers
-                fcntl.flock(file, fcntl.LOCK_EX)  # says that the writer is alive; a kill lets go of it
-            yield _ExplainedFile(file, lambda: self._explained(name))
-            with self._explained(name):
-                file.flush()
-                os.fsync(file.fileno())
-                temporary.replace(self.root / name)
-                _fsync_folder(self.root)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        finally:
-            with contextlib.suppress(OSError):  # what could not be flushed was said above
-                file.close()
+    def upload(self, name: str, file: BinaryIO) -> None:
+        file.seek(0)
+        store, path = self._place(name)
+        self._obstore.put(store, path, file, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_A_TIME)
 
     def delete(self, name: str) -> None:
-        """Remove a file, durably."""
-        with self._explained(name):
-            (self.root / name).unlink()
-            _fsync_folder(self.root)
+        store, path = self._place(name)
+        self._obstore.delete(store, path)
 
-    def delete_leftovers(self) -> builtins.list[str]:
-        """Remove the temporary files of writers that are gone, and return their names."""
-        with self._explained(""):
-            stale = [path for path in sorted(self.root.glob(".*.tmp")) if _TEMPORARY.fullmatch(path.name)]
-            stale = [path for path in stale if not _is_locked(path)]
-            for path in stale:
-                path.unlink(missing_ok=True)
-        return [path.name for path in stale]
+    def abort_uploads(self) -> builtins.list[str]:
+        if self._location.kind != "s3" or not have_boto3():
+            return []
+        return list(abort_uploads(self._location))
 
-    @contextlib.contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
+    def signed_url(self, name: str) -> str | None:
+        store, path = self._place(name)
+        if self._location.kind == "http":
+            return join_url(self._location.url, name)
         try:
-            yield
-        except OSError as error:
-            raise StoreError(f"{self.root / name}: {error.strerror or error}.") from error
+            url: str = self._obstore.sign(cast("S3Store", store), "GET", path, timedelta(minutes=1))
+        except (self._obstore.exceptions.BaseError, ValueError, TypeError):  # no signature where there are no secrets
+            return None
+        return url
+
+    def _place(self, name: str, *, timeout: str | None = None) -> tuple[ObjectStore, str]:
+        """Return the library's store and the path in it; each file of a web server is a store of its own there."""
+        if self._root is not None and timeout is None:
+            return self._root, name
+        options = self._options if timeout is None else {**self._options, "timeout": timeout}
+        if self._location.kind != "http":
+            return self._open(self._location.url, options), name
+        key = f"{name}?{timeout}"
+        if key not in self._files:
+            self._files[key] = self._open(join_url(self._location.url, name), options)
+        return self._files[key], ""
+
+    def _open(self, url: str, options: dict[str, Any]) -> ObjectStore:
+        from obstore.store import HTTPStore, from_url
+
+        location = self._location
+        shared: dict[str, Any] = {"client_options": options, "retry_config": {"max_retries": 0}}
+        if location.kind == "memory":
+            return _memory_store(location.url)
+        try:
+            if location.kind == "http":
+                return HTTPStore(url, **shared)
+            config: dict[str, Any] = dict(location.config)
+            if location.kind == "s3":
+                config.setdefault("checksum_algorithm", "sha256")  # what arrives is what was sent, or is refused
+                if self._profile is not None:
+                    shared["credential_provider"] = self._profile.credentials()
+                    if self._profile.region is not None:
+                        config.setdefault("region", self._profile.region)
+            store: ObjectStore = from_url(url, config=cast("S3Config", config), **shared)
+        except (self._obstore.exceptions.BaseError, ValueError, TypeError) as error:
+            unknown = next((name for name in location.config if f"'{name}'" in str(error)), None)
+            problem = f"{unknown}: no such storage option" if unknown else "the URL or a storage option is not valid"
+            raise StoreError(f"{shown(url)}: {problem}. Check them.") from None
+        return store
 
 
-def _fsync_folder(path: Path) -> None:
-    """Make a rename durable: the folder's entry has to reach the disk too."""
-    descriptor = os.open(path, os.O_RDONLY)
+def _profile(location: Location) -> Profile | None:
+    """Return where credentials come from if options do not give them, or None for the library's own way."""
+    config = location.config
+    if location.kind != "s3" or "access_key_id" in config or config.get("skip_signature", "").lower() == "true":
+        return None
+    where = shown(location.url)
+    if not have_boto3():
+        if location.profile is not None:
+            raise StoreError(f"{where}: profile {location.profile} needs boto3. Run pip install boto3.")
+        return None
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        profile = Profile(location.profile)
+    except LookupError:
+        raise UnavailableError(f"{where}: there is no profile {location.profile}. Check ~/.aws/config.") from None
+    if profile.credentials() is None:
+        raise UnavailableError(f"{where}: {NO_CREDENTIALS}")
+    return profile
 
 
-def _is_locked(path: Path) -> bool:
-    """Return whether a living writer, of this process or another, may hold the file: if in doubt, it does."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    return False
+def _version(meta: ObjectMeta) -> Version:
+    return Version(meta["size"], meta["e_tag"])
+
+
+@functools.cache
+def _memory_store(url: str) -> MemoryStore:
+    """Return the store of that name, the same one for the whole process: it lives nowhere else."""
+    from obstore.store import MemoryStore
+
+    del url
+    return MemoryStore()

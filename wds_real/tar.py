@@ -109,18 +109,21 @@ def parse_header(block: bytes) -> tuple[str, int, bytes]:
     return (f"{prefix}/{name}" if prefix else name), _number(block[124:136], "size"), block[156:157]
 
 
-def iter_members(read: Callable[[int, int], bytes], num_bytes: int) -> Iterator[Member]:
+def iter_members(
+    read: Callable[[int, int], bytes], num_bytes: int, *, start: int = 0, stop: int | None = None
+) -> Iterator[Member]:
     """Yield the files and directories of an archive of `num_bytes` bytes, reading headers only.
 
     `read(start, stop)` returns exactly the bytes of that half-open range. The archive must end with two zero blocks,
     and hold nothing but zeros after them up to the next 10 KiB record (GNU tar pads to it), so a cut never goes unseen.
+    A part of an archive is what the headers from `start` to before `stop` name; `start` is the place of a header.
 
     Raises:
         TarError: a header is damaged, data runs past the end, an entry is a link or device, or the end marker is
             missing.
     """
-    offset, override, extended = 0, dict[str, str](), False
-    while True:
+    offset, override, extended = start, dict[str, str](), False
+    while extended or stop is None or offset < stop:
         if offset + BLOCK > num_bytes:
             raise TarError(f"archive is cut: no end-of-archive marker at byte {offset} of {num_bytes}")
         block = read(offset, offset + BLOCK)
@@ -139,17 +142,18 @@ def iter_members(read: Callable[[int, int], bytes], num_bytes: int) -> Iterator[
             continue
         name = override.get("path", name)
         size = int(override.get("size", size))
-        start = offset + BLOCK
+        data_start = offset + BLOCK
         if flag not in (b"0", b"\0", b"5"):
             raise TarError(f"byte {offset}: {name} has type {flag!r}; only regular files and directories are read")
         if flag == b"5" or (flag == b"\0" and name.endswith("/")):
             size, is_file = 0, False
         else:
             is_file = True
-        if start + size + padding(size) > num_bytes:
-            raise TarError(f"archive is cut: {name} [bytes {start}-{start + size}) ends after byte {num_bytes}")
-        yield Member(name, size, start, is_file)
-        offset, override, extended = start + size + padding(size), {}, False
+        if data_start + size + padding(size) > num_bytes:
+            where = f"{name} [bytes {data_start}-{data_start + size})"
+            raise TarError(f"archive is cut: {where} ends after byte {num_bytes}")
+        yield Member(name, size, data_start, is_file)
+        offset, override, extended = data_start + size + padding(size), {}, False
 
 
 def _check_end(read: Callable[[int, int], bytes], offset: int, num_bytes: int) -> None:

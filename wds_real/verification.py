@@ -17,7 +17,7 @@ import numpy as np
 import xxhash
 
 from wds_real.decode import DecodeError, decode_rgb
-from wds_real.errors import StoreError
+from wds_real.errors import StoreError, UnavailableError
 from wds_real.manifest import SHARD_NAME
 from wds_real.reader import read_index, read_manifest
 from wds_real.tar import BLOCK, END, encode_header, padding
@@ -71,9 +71,8 @@ def verify(
             progress(manifest.shards[number].num_bytes)
         return found
 
-    extra = sorted(
-        {name for name in store.list() if SHARD_NAME.fullmatch(name)} - {shard.name for shard in manifest.shards}
-    )
+    listed = store.list() if store.listable else []
+    extra = sorted({name for name in listed if SHARD_NAME.fullmatch(name)} - {shard.name for shard in manifest.shards})
     problems = [f"{name}: the manifest does not name it, but readers that list the folder find it." for name in extra]
     with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
         for found in pool.map(check, range(len(manifest.shards))):
@@ -91,6 +90,8 @@ def _check_shard(store: Store, shard: ShardInfo, index: SampleIndex, number: int
         if level == "quick":
             return
         data = store.get(shard.name)
+    except UnavailableError:  # says nothing of the shard
+        raise
     except StoreError as error:
         yield f"{shard.name}: {error} Copy it again, or pack again."
         return

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["ShardPlan", "encode_label", "plan_shards", "write_shards"]
 
 _LOG = logging.getLogger(__name__)
+_COMPARED = 8 << 20  # bytes of a stored shard that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ def _make_room(store: Store, names: set[str], *, overwrite: bool) -> None:
     if MANIFEST_NAME in existing:
         if not overwrite:
             raise StoreError(
-                f"{store.url}: holds a finished set already. Choose another folder, or pass --overwrite to replace it."
+                f"{store.url}: holds a finished set already. Choose another place, or pass --overwrite to replace it."
             )
         store.delete(MANIFEST_NAME)
     for name in store.delete_leftovers():
@@ -200,9 +201,15 @@ def _write_shard(
 def _compare(pieces: Iterable[bytes], store: Store, name: str) -> tuple[int, str] | None:
     """Return length and SHA-256 of the stored shard if it consists of exactly `pieces`, else None."""
     num_bytes, position, digest = store.head(name), 0, hashlib.sha256()
+    stored, stored_from = memoryview(b""), 0
     for piece in pieces:
         stop = position + len(piece)
-        if stop > num_bytes or store.get_range(name, position, stop) != piece:
+        if stop > num_bytes:
+            return None
+        if stop > stored_from + len(stored):
+            stored_from = position
+            stored = memoryview(store.get_range(name, position, max(stop, min(position + _COMPARED, num_bytes))))
+        if stored[position - stored_from : stop - stored_from] != piece:
             return None
         digest.update(piece)
         position = stop
@@ -213,11 +220,24 @@ def _pieces(
     shard: ShardPlan, source: Source, rows: list[_Row], stop: threading.Event, progress: Callable[[int], None] | None
 ) -> Iterator[bytes]:
     """Yield a shard's bytes in order, and append each sample's line of the index to `rows` on the way."""
+    with source.ahead(shard.images) as pictures:
+        yield from _framed(shard, pictures, rows, stop, progress)
+    yield END
+
+
+def _framed(
+    shard: ShardPlan,
+    pictures: Iterator[bytes],
+    rows: list[_Row],
+    stop: threading.Event,
+    progress: Callable[[int], None] | None,
+) -> Iterator[bytes]:
+    """Yield headers, pictures and labels as they follow each other in a shard."""
     position = 0
-    for image in shard.images:
+    for image, data in zip(shard.images, pictures, strict=True):
         if stop.is_set():
             raise CancelledError
-        data, label = source.read(image), encode_label(image.label)
+        label = encode_label(image.label)
         try:
             width, height = jpeg_size(data)
         except JpegError as error:
@@ -238,7 +258,6 @@ def _pieces(
         )
         if progress is not None:
             progress(len(data))
-    yield END
 
 
 def _finish(source: Source, store: Store, shards: list[ShardInfo], rows: list[_Row]) -> Manifest:
@@ -260,7 +279,7 @@ def _finish(source: Source, store: Store, shards: list[ShardInfo], rows: list[_R
         shards=tuple(shards),
     )
     store.put(INDEX_NAME, encoded)
-    store.put(MANIFEST_NAME, manifest.to_json())
+    store.put(MANIFEST_NAME, manifest.to_json(), exclusive=True)  # of two runs at once, one gets to write it
     return manifest
 
 

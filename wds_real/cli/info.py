@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wds_real.cli.stores import open_data_set, storage_option
 from wds_real.cli.talk import is_main_rank, json_option, print_json
 from wds_real.errors import SourceError
 from wds_real.labels import canonical_file_name, classes
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 @click.argument("root", default="shards")
 @click.argument("keys", nargs=-1)
 @click.option("--env", is_flag=True, help="Instead say which device, cores and versions an evaluation here would use.")
+@storage_option
 @json_option
-def command(root: str, keys: tuple[str, ...], env: bool, as_json: bool) -> None:
+def command(root: str, keys: tuple[str, ...], env: bool, storage_options: dict[str, str], as_json: bool) -> None:
     """Say what the data set in ROOT (default: shards) holds; with KEYS, what is known of these images."""
     if not is_main_rank():
         return
-    facts = _environment() if env else _data_set(root, keys)
+    facts = _environment() if env else _data_set(root, keys, storage_options)
     if as_json:
         print_json(facts)
     else:
@@ -46,16 +48,14 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _data_set(root: str, keys: tuple[str, ...]) -> dict[str, Any]:
-    from wds_real.dataset import open_dataset
-
-    dataset = open_dataset(root)
+def _data_set(root: str, keys: tuple[str, ...], storage_options: dict[str, str]) -> dict[str, Any]:
+    dataset = open_data_set(root, storage_options)
     if not keys:
-        return _summary(root, dataset.manifest, dataset.index)
+        return _summary(dataset.root, dataset.manifest, dataset.index)
     names = {key: _official(key) for key in keys}
     unknown = [key for key, name in names.items() if name not in dataset]
     if unknown:
-        raise click.BadParameter(f"{unknown[0]} is not one of the {len(dataset):,} samples of {root}.")
+        raise click.BadParameter(f"{unknown[0]} is not one of the {len(dataset):,} samples of {dataset.root}.")
     rows = {key: dataset.index.keys.index(name) for key, name in names.items()}
     return {key: _sample(dataset.manifest, dataset.index, row) for key, row in rows.items()}
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+from wds_real.cli.stores import open_data_set, storage_option
 from wds_real.cli.talk import is_main_rank, json_option, per_class_option, print_json, print_result
 from wds_real.errors import PredictionsError
 
@@ -16,25 +19,27 @@ from wds_real.errors import PredictionsError
     help="Of the prediction file.",
 )  # fmt: skip
 @per_class_option
+@storage_option
 @json_option
-def command(folder: str, root: str | None, form: str, per_class: bool, as_json: bool) -> None:
+def command(
+    folder: str, root: str | None, form: str, storage_options: dict[str, str], per_class: bool, as_json: bool
+) -> None:
     """Merge the records in DIR, the --output of an eval, into result.json and predictions.
 
     Exit code 3, and nothing written, if the run was not finished: the message says what is missing.
     """
     if not is_main_rank():
         return
-    from wds_real.dataset import open_dataset
     from wds_real.ledger import read_run
+    from wds_real.local import LocalStore
     from wds_real.output import merge, write_output
-    from wds_real.store import open_store
 
     run = read_run(folder)
     if not isinstance(root or run.get("root"), str) or not isinstance(run["identity"].get("split"), str):
         raise PredictionsError(f"{folder}/run.json does not say where the data set lies, or which split: give --root.")
-    dataset = open_dataset(root or run["root"], split=run["identity"]["split"])
+    dataset = open_data_set(root or run["root"], storage_options, split=run["identity"]["split"])
     result, predictions = merge(folder, dataset)
-    write_output(open_store(folder), result, predictions, form=form)  # type: ignore[arg-type]  # click checked it
+    write_output(LocalStore(Path(folder)), result, predictions, form=form)  # type: ignore[arg-type]  # click checked it
     if as_json:
         print_json(result.as_dict())
     else:

@@ -7,10 +7,11 @@ import time
 
 import click
 
+from wds_real.cli.stores import open_at, storage_option
 from wds_real.cli.talk import is_main_rank, json_option, print_json, progress_bar
 from wds_real.labels import bundled, load_real_json
+from wds_real.location import is_url, shown
 from wds_real.source import open_source
-from wds_real.store import open_store
 from wds_real.writer import write_shards
 
 
@@ -26,6 +27,7 @@ from wds_real.writer import write_shards
 @click.option("--real-json", metavar="FILE", help="ReaL labels to use in place of the released ones that come bundled.")
 @click.option("--allow-partial", is_flag=True, help="Accept fewer than the 50,000 images; the manifest says so.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished set in ROOT.")
+@storage_option
 @json_option
 def command(
     source: str,
@@ -35,11 +37,13 @@ def command(
     real_json: str | None,
     allow_partial: bool,
     overwrite: bool,
+    storage_options: dict[str, str],
     as_json: bool,
 ) -> None:
     """Pack SOURCE into shards, index.json and manifest.json in ROOT (default: shards).
 
-    SOURCE is ILSVRC2012_img_val.tar, or a folder of its JPEGs, flat or by class. Run the same command again after an
+    SOURCE is ILSVRC2012_img_val.tar, also at a URL, or a folder of its JPEGs, flat or by class. ROOT is a folder or a
+    URL such as s3://bucket/prefix. Run the same command again after an
     interruption: it keeps what is whole and ends with the same bytes.
     """
     if not is_main_rank():
@@ -47,12 +51,13 @@ def command(
     logging.getLogger("wds_real.writer").setLevel(logging.INFO)
     started = time.monotonic()
     labels = bundled() if real_json is None else load_real_json(real_json)
-    with open_source(source, labels=labels, allow_partial=allow_partial) as images:
+    in_store = storage_options if is_url(source) else None
+    with open_source(source, labels=labels, allow_partial=allow_partial, storage_options=in_store) as images:
         total = sum(image.num_bytes for image in images.images)
         with progress_bar("pack", total, unit="bytes", hidden=as_json) as progress:
             manifest = write_shards(
                 images,
-                open_store(root),
+                open_at(root, storage_options),
                 samples_per_shard=samples_per_shard,
                 jobs=jobs,
                 overwrite=overwrite,
@@ -61,7 +66,7 @@ def command(
     if as_json:
         print_json(
             {
-                "root": root,
+                "root": shown(root),
                 "digest": manifest.digest,
                 "num_samples": manifest.num_samples,
                 "partial": manifest.partial,
@@ -73,5 +78,5 @@ def command(
         return
     partial = ", partial: not the whole validation set" if manifest.partial else ""
     shards = f"{len(manifest.shards):,} {'shard' if len(manifest.shards) == 1 else 'shards'}"
-    click.echo(f"packed {manifest.num_samples:,} samples into {shards} in {root}{partial}")
+    click.echo(f"packed {manifest.num_samples:,} samples into {shards} in {shown(root)}{partial}")
     click.echo(f"digest {manifest.digest}")

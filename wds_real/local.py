@@ -1,0 +1,246 @@
+"""A folder as a store: whole files or none under their names, exact ranges.
+
+Nothing half-written ever has its final name: `put` and `create` write under a temporary name in the same folder, flush
+it to the disk and rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import threading
+import uuid
+from typing import TYPE_CHECKING, BinaryIO
+
+from wds_real.errors import MissingError, StoreError
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from wds_real.store import ByteWriter
+
+__all__ = ["LocalStore"]
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+_MAX_OPEN = 128  # files kept open; what comes after is opened for each read
+
+
+class _ExplainedFile:
+    """Writes to a file and says which one when that fails; what else goes wrong in the caller's block is not ours."""
+
+    def __init__(self, file: BinaryIO, explained: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._file = file
+        self._explained = explained
+
+    def write(self, data: bytes) -> None:
+        with self._explained():
+            self._file.write(data)
+
+
+class LocalStore:
+    """A folder.
+
+    Every method raises StoreError, with the path and the system's reason, where the file system refuses.
+    """
+
+    listable = True
+    remote = False
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._open_files = _OpenFiles()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return LocalStore, (self.root,)
+
+    @property
+    def url(self) -> str:
+        """The folder's path as given."""
+        return str(self.root)
+
+    def exists(self) -> bool:
+        """Return whether the folder is there."""
+        return self.root.exists()
+
+    def list(self) -> list[str]:
+        """Return the names of all finished files, sorted; temporary and hidden files are not listed."""
+        with self._explained(""):
+            if self.root.is_file():
+                raise StoreError(
+                    f"{self.root}: is a file. Give the folder of shards; `wds-real pack` makes one of a tar."
+                )
+            if not self.root.exists():
+                return []
+            return sorted(entry.name for entry in os.scandir(self.root) if entry.is_file() and entry.name[0] != ".")
+
+    def head(self, name: str) -> int:
+        """Return the length of a file in bytes."""
+        with self._explained(name):
+            return (self.root / name).stat().st_size
+
+    def get(self, name: str) -> bytes:
+        """Return a whole file."""
+        with self._explained(name):
+            return (self.root / name).read_bytes()
+
+    def get_range(self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False) -> bytes:
+        """Return exactly the bytes of the half-open range, of a file of `size` bytes if that is given.
+
+        The file is kept open: if another one gets its name meanwhile, the one first read is read on.
+
+        Raises:
+            MissingError: there is no such file.
+            StoreError: the file ends before `stop`, has another length than `size`, or cannot be read.
+        """
+        del fresh  # there are no copies
+        with self._explained(name), self._open_files.borrowed(f"{self.root}/{name}") as descriptor:
+            data = os.pread(descriptor, stop - start, start)
+            while data and len(data) < stop - start:  # one call reads 2 GiB at most, and some file systems less
+                more = os.pread(descriptor, stop - start - len(data), start + len(data))
+                if not more:
+                    break
+                data += more
+            if len(data) == stop - start and size is None:
+                return data
+            num_bytes = os.fstat(descriptor).st_size
+        if len(data) != stop - start:
+            raise StoreError(f"{self.root / name}: bytes {start}-{stop} asked for, the file ends at {num_bytes}.")
+        if num_bytes != size:
+            raise StoreError(f"{self.root / name}: the file has {num_bytes:,} bytes, expected {size:,}.")
+        return data
+
+    def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
+        """Write a whole file, atomically and durably.
+
+        Raises:
+            StoreError: the file system refuses, or `exclusive` and there is a file of that name.
+        """
+        with self._written(name, exclusive=exclusive) as file:
+            file.write(data)
+
+    def create(self, name: str) -> contextlib.AbstractContextManager[ByteWriter]:
+        """Open a file for writing; it appears under its name, whole and durable, when the block ends without error."""
+        return self._written(name, exclusive=False)
+
+    @contextlib.contextmanager
+    def _written(self, name: str, *, exclusive: bool) -> Iterator[ByteWriter]:
+        temporary = self.root / f".{name}.{uuid.uuid4().hex}.tmp"
+        with self._explained(name):
+            self.root.mkdir(parents=True, exist_ok=True)
+            file = temporary.open("xb", buffering=1 << 20)
+        try:
+            with contextlib.suppress(OSError):  # file systems without locks keep their leftovers
+                fcntl.flock(file, fcntl.LOCK_EX)  # says that the writer is alive; a kill lets go of it
+            yield _ExplainedFile(file, lambda: self._explained(name))
+            with self._explained(name):
+                file.flush()
+                os.fsync(file.fileno())
+                _name(temporary, self.root / name, exclusive=exclusive)
+                self._open_files.forget(f"{self.root}/{name}")
+                _fsync_folder(self.root)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        finally:
+            with contextlib.suppress(OSError):  # what could not be flushed was said above
+                file.close()
+
+    def delete(self, name: str) -> None:
+        """Remove a file, durably."""
+        with self._explained(name):
+            (self.root / name).unlink()
+            self._open_files.forget(f"{self.root}/{name}")
+            _fsync_folder(self.root)
+
+    def delete_leftovers(self) -> builtins.list[str]:
+        """Remove the temporary files of writers that are gone, and return their names."""
+        with self._explained(""):
+            stale = [path for path in sorted(self.root.glob(".*.tmp")) if _TEMPORARY.fullmatch(path.name)]
+            stale = [path for path in stale if not _is_locked(path)]
+            for path in stale:
+                path.unlink(missing_ok=True)
+        return [path.name for path in stale]
+
+    @contextlib.contextmanager
+    def _explained(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise MissingError(f"{self.root / name}: {error.strerror}.") from error
+        except OSError as error:
+            raise StoreError(f"{self.root / name}: {error.strerror or error}.") from error
+
+
+class _OpenFiles:
+    """Keeps files open for reading, since opening one costs as much as reading a sample.
+
+    Reads are positional, so that threads, and processes that were forked, share them.
+    """
+
+    def __init__(self) -> None:
+        self._descriptors: dict[str, int] = {}
+        self._replaced: list[int] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def borrowed(self, path: str) -> Iterator[int]:
+        descriptor = self._descriptors.get(path)
+        if descriptor is not None:
+            yield descriptor
+            return
+        with self._lock:
+            descriptor = self._descriptors.get(path)
+            if descriptor is None and len(self._descriptors) < _MAX_OPEN:
+                descriptor = self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        if descriptor is not None:
+            yield descriptor
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def forget(self, path: str) -> None:
+        """Open the file anew next time; its descriptor is closed at the end, since a thread may be using it."""
+        with self._lock:
+            if path in self._descriptors:
+                self._replaced.append(self._descriptors.pop(path))
+
+    def __del__(self) -> None:
+        for descriptor in (*self._descriptors.values(), *self._replaced):
+            os.close(descriptor)
+
+
+def _name(temporary: Path, final: Path, *, exclusive: bool) -> None:
+    if not exclusive:
+        temporary.replace(final)
+        return
+    try:
+        os.link(temporary, final)
+    except FileExistsError as error:
+        raise StoreError(f"{final}: is there already; another run made it meanwhile.") from error
+    temporary.unlink()
+
+
+def _fsync_folder(path: Path) -> None:
+    """Make a rename durable: the folder's entry has to reach the disk too."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_locked(path: Path) -> bool:
+    """Return whether a living writer, of this process or another, may hold the file: if in doubt, it does."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    return False
