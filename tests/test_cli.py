@@ -253,7 +253,8 @@ def test_help_names_every_command(in_process: Callable[..., Ended]) -> None:
     """The commands of the package are those that help lists."""
     import wds_real.cli
 
-    modules = {path.stem for path in Path(wds_real.cli.__path__[0]).glob("*.py")} - {"__init__", "main", "stores", "talk"}
+    folder = Path(wds_real.cli.__path__[0])
+    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "main", "stores", "talk"}
     assert modules == set(COMMANDS)
     assert all(f"  {name} " in in_process("--help").out for name in COMMANDS)
 

@@ -14,14 +14,15 @@ import wds_real
 PACKAGE = Path(wds_real.__file__).parent
 
 # A module imports only from modules above it. The write line and the read line never import each other.
-SHARED = ("errors", "labels", "tar", "tar_walk", "jpeg", "manifest", "plan", "local", "aws", "retry", "location",
-          "refusals", "retry_after", "downloads", "remote", "store", "read_ahead")  # fmt: skip
-WRITE_LINE = ("source", "writer")
+SHARED = ("errors", "labels", "tar", "tar_walk", "jpeg", "json_fields", "manifest", "sample_index", "plan", "local",
+          "aws", "retry", "location", "refusals", "retry_after", "downloads", "remote", "store",
+          "read_ahead")  # fmt: skip
+WRITE_LINE = ("source", "writer", "foreign")
 READ_LINE = ("byte_cache", "reader", "resample", "decode", "dataset", "verification", "distributed", "batch",
              "pixel_cache", "loader")  # fmt: skip
 EVALUATION = ("breakdown", "result", "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
               "metrics", "models", "device", "evaluation")  # fmt: skip
-SURFACES = ("synthetic",)
+SURFACES = ("interop", "synthetic")
 ORDER = (*SHARED, *WRITE_LINE, *READ_LINE, *EVALUATION, *SURFACES)
 
 # Who alone may import what; None stands for the command line.
@@ -34,13 +35,26 @@ OWNERS: dict[str, set[str | None]] = {
     "simplejpeg": {"decode", "synthetic"},  # the one decodes, the other makes pictures up
     "click": {None},
     "rich": {None},
-    "torch": {"batch", "device", "distributed", "loader", "metrics", "models", "evaluation", "synthetic", None},
+    "webdataset": {"interop"},
+    "braceexpand": {"foreign"},
+    "torch": {
+        "batch",
+        "device",
+        "distributed",
+        "evaluation",
+        "interop",
+        "loader",
+        "metrics",
+        "models",
+        "synthetic",
+        None,
+    },
 }
 WITHOUT_TORCH = (
     *SHARED, *WRITE_LINE, "byte_cache", "reader", "resample", "decode", "dataset", "verification", "pixel_cache",
     "breakdown", "result",
     "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
-    "cli.main", "cli.pack", "cli.verify", "cli.info", "cli.score", "cli.compare", "cli.merge",
+    "cli.main", "cli.index", "cli.pack", "cli.verify", "cli.info", "cli.score", "cli.compare", "cli.merge",
 )  # fmt: skip
 
 

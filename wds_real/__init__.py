@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         WdsRealError,
     )
     from wds_real.evaluation import EvalOptions, evaluate
+    from wds_real.foreign import index_shards
     from wds_real.labels import ClassInfo, Label, Labels
     from wds_real.loader import Loader
     from wds_real.manifest import Manifest
@@ -82,6 +83,7 @@ __all__ = [
     "compare",
     "default_device",
     "evaluate",
+    "index_shards",
     "load_model",
     "open_dataset",
     "open_source",
@@ -115,6 +117,7 @@ _HOME = {
     "device": ("Normalize", "default_device"),
     "distributed": ("process_group",),
     "evaluation": ("EvalOptions", "evaluate"),
+    "foreign": ("index_shards",),
     "labels": ("ClassInfo", "Label", "Labels"),
     "batch": ("Batch", "collate"),
     "loader": ("Loader",),

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wds_real.dataset import Sample
-    from wds_real.manifest import SampleIndex
+    from wds_real.sample_index import SampleIndex
 
 __all__ = ["Batch", "LabelTable", "channels_last", "collate", "form", "output_shape"]
 

@@ -55,7 +55,8 @@ class ByteCache:
 
     def in_front_of(self, store: Store, manifest: Manifest) -> CachedStore:
         """Return a store that answers from here what it can, for the shards of a data set."""
-        return CachedStore(store, self, {shard.name: (shard.sha256, shard.num_bytes) for shard in manifest.shards})
+        shards = {shard.name: (shard.sha256, shard.num_bytes) for shard in manifest.shards if shard.sha256}
+        return CachedStore(store, self, shards)
 
 
 class CachedStore:

@@ -10,8 +10,7 @@ import numpy as np
 
 from wds_real.decode import DecodeError, decode_image
 from wds_real.errors import PlanError
-from wds_real.reader import SampleReader, read_index, read_manifest
-from wds_real.store import open_store
+from wds_real.reader import SampleReader, open_root, open_shards, read_index, read_manifest
 
 if TYPE_CHECKING:
     import os
@@ -22,7 +21,8 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from wds_real.byte_cache import ByteCache
-    from wds_real.manifest import Manifest, SampleIndex
+    from wds_real.manifest import Manifest
+    from wds_real.sample_index import SampleIndex
 
 __all__ = ["Dataset", "Sample", "open_dataset"]
 
@@ -197,9 +197,10 @@ def open_dataset(
         ManifestError: this is not a finished data set, or its manifest or index is damaged.
         PlanError: `split` is not in that notation, names another split, or holds no sample.
     """
-    store = open_store(root, storage_options=storage_options)
+    store = open_root(root, storage_options)
     manifest = read_manifest(store)
     index = read_index(store, manifest)
+    store = open_shards(store, manifest, storage_options)
     chosen = manifest.split if split is None else split
     positions = _split_positions(chosen, manifest.split, len(index))
     if not len(positions):

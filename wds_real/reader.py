@@ -4,24 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import xxhash
 
 from wds_real.errors import ManifestError, MissingError, ShardError, StoreError, UnavailableError
-from wds_real.manifest import INDEX_NAME, MANIFEST_NAME, Manifest, SampleIndex
+from wds_real.location import is_url
+from wds_real.manifest import INDEX_NAME, MANIFEST_NAME, Manifest
 from wds_real.read_ahead import ReadAhead, Wanted
+from wds_real.sample_index import SampleIndex
+from wds_real.store import Store, open_store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from wds_real.store import Store
 
-__all__ = ["SampleReader", "Samples", "read_index", "read_manifest"]
+__all__ = ["SampleReader", "Samples", "open_root", "open_shards", "read_index", "read_manifest"]
 
 _T = TypeVar("_T")
+
+
+def open_root(root: str | os.PathLike[str], storage_options: Mapping[str, str] | None) -> Store:
+    """Return the store of a manifest; options that are for the shards alone are not for a folder."""
+    return open_store(root, storage_options=storage_options if is_url(os.fspath(root)) else None)
+
+
+def open_shards(store: Store, manifest: Manifest, storage_options: Mapping[str, str] | None) -> Store:
+    """Return the store of a manifest's shards, which need not be beside it.
+
+    Raises:
+        StoreError: there are options, but both are folders.
+    """
+    if manifest.shards_at is not None:
+        return open_store(manifest.shards_at, storage_options=storage_options)
+    if storage_options and not is_url(store.url):
+        return open_store(store.url, storage_options=storage_options)
+    return store
 
 
 def read_manifest(store: Store) -> Manifest:
@@ -82,6 +103,7 @@ class SampleReader:
         self._store = store
         self._shards = tuple(shard.name for shard in manifest.shards)
         self._sizes = {shard.name: shard.num_bytes for shard in manifest.shards}
+        self._foreign = manifest.foreign
         self._index = index
 
     def read(self, position: int, fetched: bytes | memoryview | None = None) -> bytes | memoryview:
@@ -99,7 +121,7 @@ class SampleReader:
         for fresh in (False, True):  # a second read tells a passing fault from damage
             data = self._fetch(position, fresh=fresh) if fresh or fetched is None else fetched
             found = xxhash.xxh3_64_intdigest(data)
-            if found == expected:
+            if found == expected or (not expected and self._foreign):
                 return data
         raise self.error(
             position,

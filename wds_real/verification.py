@@ -19,13 +19,14 @@ import xxhash
 from wds_real.decode import DecodeError, decode_rgb
 from wds_real.errors import StoreError, UnavailableError
 from wds_real.manifest import SHARD_NAME
-from wds_real.reader import read_index, read_manifest
-from wds_real.tar import BLOCK, END, encode_header, padding
+from wds_real.reader import open_shards, read_index, read_manifest
+from wds_real.tar import BLOCK, END, TarError, encode_header, iter_members, padding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from wds_real.manifest import Manifest, SampleIndex, ShardInfo
+    from wds_real.manifest import Manifest
+    from wds_real.sample_index import SampleIndex
     from wds_real.store import Store
 
 __all__ = ["Level", "Report", "verify"]
@@ -49,7 +50,12 @@ class Report:
 
 
 def verify(
-    store: Store, *, level: Level = "full", jobs: int = 2, progress: Callable[[int], None] | None = None
+    store: Store,
+    *,
+    level: Level = "full",
+    jobs: int = 2,
+    progress: Callable[[int], None] | None = None,
+    storage_options: Mapping[str, str] | None = None,
 ) -> Report:
     """Check the data set in `store`.
 
@@ -58,20 +64,23 @@ def verify(
         level: How deep to look.
         jobs: Shards checked at a time.
         progress: Called with the bytes of each shard when it is done, from any thread.
+        storage_options: For shards at a URL while the manifest is in a folder.
 
     Raises:
+        UnavailableError: the object store denies access, or gave up.
         ManifestError: the manifest or the index is missing or damaged, so nothing else can be checked.
     """
     manifest = read_manifest(store)
     index = read_index(store, manifest)
+    shards = open_shards(store, manifest, storage_options)
 
     def check(number: int) -> list[str]:
-        found = list(_check_shard(store, manifest.shards[number], index, number, level))
+        found = list(_check_shard(shards, manifest, index, number, level))
         if progress is not None:
             progress(manifest.shards[number].num_bytes)
         return found
 
-    listed = store.list() if store.listable else []
+    listed = shards.list() if shards.listable and not manifest.foreign else []
     extra = sorted({name for name in listed if SHARD_NAME.fullmatch(name)} - {shard.name for shard in manifest.shards})
     problems = [f"{name}: the manifest does not name it, but readers that list the folder find it." for name in extra]
     with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
@@ -80,8 +89,9 @@ def verify(
     return Report(level, manifest, tuple(problems))
 
 
-def _check_shard(store: Store, shard: ShardInfo, index: SampleIndex, number: int, level: Level) -> Iterator[str]:
+def _check_shard(store: Store, manifest: Manifest, index: SampleIndex, number: int, level: Level) -> Iterator[str]:
     """Yield what is wrong with one shard, each as one line that names it."""
+    shard = manifest.shards[number]
     try:
         num_bytes = store.head(shard.name)
         if num_bytes != shard.num_bytes:
@@ -96,12 +106,15 @@ def _check_shard(store: Store, shard: ShardInfo, index: SampleIndex, number: int
         yield f"{shard.name}: {error} Copy it again, or pack again."
         return
     found = hashlib.sha256(data).hexdigest()
-    if found != shard.sha256:
+    if found != shard.sha256 and (shard.sha256 or not manifest.foreign):
         yield f"{shard.name}: SHA-256 is {found[:16]}..., the manifest says {shard.sha256[:16]}.... Pack it again."
     rows = np.flatnonzero(index.shard == number).tolist()
-    yield from (f"{shard.name}: {problem}" for problem in _check_structure(data, index, rows))
+    structure = _check_foreign_structure if manifest.foreign else _check_structure
+    yield from (f"{shard.name}: {problem}" for problem in structure(data, index, rows))
     for row in rows:
-        yield from (f"{shard.name}: {problem}" for problem in _check_sample(data, index, row, level))
+        yield from (f"{shard.name}: {problem}" for problem in _check_picture(data, index, row, level))
+        if not manifest.foreign:
+            yield from (f"{shard.name}: {problem}" for problem in _check_label(data, index, row))
 
 
 def _check_structure(data: bytes, index: SampleIndex, rows: list[int]) -> Iterator[str]:
@@ -125,13 +138,27 @@ def _check_structure(data: bytes, index: SampleIndex, rows: list[int]) -> Iterat
         yield f"[bytes {position}-{len(data)}): no end-of-archive marker, or something behind it. Pack it again."
 
 
-def _check_sample(data: bytes, index: SampleIndex, row: int, level: Level) -> Iterator[str]:
+def _check_foreign_structure(data: bytes, index: SampleIndex, rows: list[int]) -> Iterator[str]:
+    """Yield where a tar is not whole, or lacks a member where the index has a sample."""
+    try:
+        members = {(member.offset, member.size) for member in iter_members(lambda a, b: data[a:b], len(data))}
+    except TarError as error:
+        yield f"not a whole tar: {error}."
+        return
+    for row in rows:
+        start, size = int(index.offset[row]), int(index.num_bytes[row])
+        if (start, size) not in members:
+            yield f"{index.keys[row]} [bytes {start}-{start + size}): there is no such member. Index it again."
+
+
+def _check_picture(data: bytes, index: SampleIndex, row: int, level: Level) -> Iterator[str]:
     start = int(index.offset[row])
     jpeg = data[start : start + int(index.num_bytes[row])]
     where = f"{index.keys[row]}.jpg [bytes {start}-{start + len(jpeg)})"
     checksum = xxhash.xxh3_64_intdigest(jpeg)
-    if checksum != int(index.checksum[row]):
-        yield f"{where}: checksum is {checksum:016x}, the index says {int(index.checksum[row]):016x}. Pack it again."
+    expected = int(index.checksum[row])
+    if checksum != expected and expected:
+        yield f"{where}: checksum is {checksum:016x}, the index says {expected:016x}. Pack it again."
     elif level == "decode":
         size = (int(index.width[row]), int(index.height[row]))
         try:
@@ -139,8 +166,11 @@ def _check_sample(data: bytes, index: SampleIndex, row: int, level: Level) -> It
         except DecodeError as error:
             yield f"{where}: {error}."
         else:
-            if (width, height) != size:
+            if size not in ((width, height), (0, 0)):
                 yield f"{where}: decodes to {width}x{height} pixels, the index says {size[0]}x{size[1]}."
+
+
+def _check_label(data: bytes, index: SampleIndex, row: int) -> Iterator[str]:
     start = int(index.json_offset[row])
     encoded = data[start : start + int(index.json_num_bytes[row])]
     expected = {"original_label": int(index.original_label[row]), "real_label": list(index.real_label[row])}

@@ -16,9 +16,8 @@ import threading
 from collections import deque
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
 import xxhash
 
 from wds_real.errors import SourceError, StoreError
@@ -31,10 +30,10 @@ from wds_real.manifest import (
     SPLIT,
     VERSION,
     Manifest,
-    SampleIndex,
     ShardInfo,
     shard_name,
 )
+from wds_real.sample_index import SampleIndex, SampleRow
 from wds_real.tar import BLOCK, END, encode_header, padding
 
 if TYPE_CHECKING:
@@ -57,20 +56,6 @@ class ShardPlan:
     number: int
     name: str
     images: tuple[SourceImage, ...]
-
-
-class _Row(NamedTuple):
-    """One sample's line of the index."""
-
-    label: Label
-    shard: int
-    offset: int
-    num_bytes: int
-    json_offset: int
-    json_num_bytes: int
-    checksum: int
-    width: int
-    height: int
 
 
 def write_shards(
@@ -105,7 +90,7 @@ def write_shards(
     _make_room(store, {shard.name for shard in shards}, overwrite=overwrite)
     present = set(store.list())
     stop = threading.Event()
-    rows, infos = list[_Row](), list[ShardInfo]()
+    rows, infos = list[SampleRow](), list[ShardInfo]()
     with ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1), thread_name_prefix="pack") as pool:
         pending = deque(
             pool.submit(_write_shard, shard, source, store, stop, progress, exists=shard.name in present)
@@ -176,10 +161,10 @@ def _write_shard(
     progress: Callable[[int], None] | None,
     *,
     exists: bool,
-) -> tuple[ShardInfo, list[_Row]]:
+) -> tuple[ShardInfo, list[SampleRow]]:
     """Bring one shard into the store, unless its very bytes are there already."""
     if exists:
-        kept_rows = list[_Row]()
+        kept_rows = list[SampleRow]()
         kept = _compare(_pieces(shard, source, kept_rows, stop, progress=None), store, shard.name)
         if kept is not None:
             _LOG.debug("kept %s: its bytes are right", shard.name)
@@ -187,7 +172,7 @@ def _write_shard(
                 progress(sum(image.num_bytes for image in shard.images))
             return ShardInfo(shard.name, len(shard.images), *kept), kept_rows
         _LOG.warning("writing %s again: its bytes are not what they should be", shard.name)
-    rows, digest, num_bytes = list[_Row](), hashlib.sha256(), 0
+    rows, digest, num_bytes = list[SampleRow](), hashlib.sha256(), 0
     with store.create(shard.name) as file:
         for piece in _pieces(shard, source, rows, stop, progress):
             file.write(piece)
@@ -217,7 +202,11 @@ def _compare(pieces: Iterable[bytes], store: Store, name: str) -> tuple[int, str
 
 
 def _pieces(
-    shard: ShardPlan, source: Source, rows: list[_Row], stop: threading.Event, progress: Callable[[int], None] | None
+    shard: ShardPlan,
+    source: Source,
+    rows: list[SampleRow],
+    stop: threading.Event,
+    progress: Callable[[int], None] | None,
 ) -> Iterator[bytes]:
     """Yield a shard's bytes in order, and append each sample's line of the index to `rows` on the way."""
     with source.ahead(shard.images) as pictures:
@@ -228,7 +217,7 @@ def _pieces(
 def _framed(
     shard: ShardPlan,
     pictures: Iterator[bytes],
-    rows: list[_Row],
+    rows: list[SampleRow],
     stop: threading.Event,
     progress: Callable[[int], None] | None,
 ) -> Iterator[bytes]:
@@ -254,15 +243,15 @@ def _framed(
         yield encode_header(f"{image.label.key}.json", len(label)) + label + bytes(padding(len(label)))
         checksum = xxhash.xxh3_64_intdigest(data)
         rows.append(
-            _Row(image.label, shard.number, offset, len(data), json_offset, len(label), checksum, width, height)
+            SampleRow(image.label, shard.number, offset, len(data), json_offset, len(label), checksum, width, height)
         )
         if progress is not None:
             progress(len(data))
 
 
-def _finish(source: Source, store: Store, shards: list[ShardInfo], rows: list[_Row]) -> Manifest:
+def _finish(source: Source, store: Store, shards: list[ShardInfo], rows: list[SampleRow]) -> Manifest:
     """Write the index, then the manifest: from here on the set is whole."""
-    index = _index(rows)
+    index = SampleIndex.from_rows(rows)
     encoded = index.to_json()
     lines = (f"{row.label.file_name} {row.num_bytes} {row.checksum:016x}\n" for row in rows)
     manifest = Manifest(
@@ -281,22 +270,3 @@ def _finish(source: Source, store: Store, shards: list[ShardInfo], rows: list[_R
     store.put(INDEX_NAME, encoded)
     store.put(MANIFEST_NAME, manifest.to_json(), exclusive=True)  # of two runs at once, one gets to write it
     return manifest
-
-
-def _index(rows: list[_Row]) -> SampleIndex:
-    def column(name: str) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        return np.array([getattr(row, name) for row in rows], dtype=np.int64)
-
-    return SampleIndex(
-        keys=tuple(row.label.key for row in rows),
-        shard=column("shard"),
-        offset=column("offset"),
-        num_bytes=column("num_bytes"),
-        json_offset=column("json_offset"),
-        json_num_bytes=column("json_num_bytes"),
-        checksum=np.array([row.checksum for row in rows], dtype=np.uint64),
-        width=column("width"),
-        height=column("height"),
-        original_label=np.array([row.label.original_label for row in rows], dtype=np.int64),
-        real_label=tuple(row.label.real_label for row in rows),
-    )

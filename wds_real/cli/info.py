@@ -13,7 +13,8 @@ from wds_real.errors import SourceError
 from wds_real.labels import canonical_file_name, classes
 
 if TYPE_CHECKING:
-    from wds_real.manifest import Manifest, SampleIndex
+    from wds_real.manifest import Manifest
+    from wds_real.sample_index import SampleIndex
 
 
 @click.command("info")

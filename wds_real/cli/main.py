@@ -18,6 +18,7 @@ _COMMANDS = {
     "compare": "Compare two prediction files, image by image.",
     "demo": "Make a small made-up set, pack, verify and evaluate it, and check every count.",
     "eval": "Evaluate a model; under torchrun, with all ranks.",
+    "index": "Index WebDataset shards that others wrote, where they are.",
     "info": "Say what a data set holds, or look up single images.",
     "merge": "Make result and predictions from the records of a run.",
     "pack": "Pack the validation images and their labels into shards.",

@@ -79,4 +79,4 @@ def open_data_set(
     """Open the data set of a command's argument."""
     from wds_real.dataset import open_dataset
 
-    return open_dataset(root, split=split, storage_options=options if is_url(root) else None, cache=cache)
+    return open_dataset(root, split=split, storage_options=options, cache=cache)

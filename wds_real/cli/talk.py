@@ -143,7 +143,9 @@ class _PlainLines:
         left = f", {(self._total - self._done) / rate:,.0f} s left" if 0 < self._done < self._total else ""
         share = 100 * self._done / self._total if self._total else 100.0
         if self._unit == "bytes":
-            amounts = f"{self._done / 1e6:,.1f} of {self._total / 1e6:,.1f} MB, {rate / 1e6:,.1f} MB/s"
+            whole = f" of {self._total / 1e6:,.1f}" if self._total else ""
+            amounts = f"{self._done / 1e6:,.1f}{whole} MB, {rate / 1e6:,.1f} MB/s"
         else:
-            amounts = f"{self._done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s"
+            whole = f" of {self._total:,}" if self._total else ""
+            amounts = f"{self._done:,}{whole} {self._unit}, {rate:,.0f}/s"
         click.echo(f"{self._title}: {share:.0f} %, {amounts}, {elapsed:,.1f} s{left}", err=True)

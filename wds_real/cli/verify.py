@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wds_real.cli.stores import open_at, storage_option
+from wds_real.cli.stores import storage_option
 from wds_real.cli.talk import is_main_rank, json_option, print_json, progress_bar
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
 @json_option
 def command(root: str, level: Level, jobs: int, storage_options: dict[str, str], as_json: bool) -> int:
     """Check the data set in ROOT (default: shards). Exit code 4 if anything is wrong."""
-    from wds_real.reader import read_manifest
+    from wds_real.reader import open_root, read_manifest
     from wds_real.verification import verify
 
     if not is_main_rank():
         return 0
-    store = open_at(root, storage_options)
+    store = open_root(root, storage_options)
     total = sum(shard.num_bytes for shard in read_manifest(store).shards)
     with progress_bar("verify", total, unit="bytes", hidden=as_json or level == "quick") as progress:
-        report = verify(store, level=level, jobs=jobs, progress=progress)
+        report = verify(store, level=level, jobs=jobs, progress=progress, storage_options=storage_options)
     if as_json:
         print_json(
             {"root": store.url, "level": level, "digest": report.manifest.digest, "problems": list(report.problems)}

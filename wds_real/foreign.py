@@ -1,0 +1,314 @@
+"""Index the WebDataset shards that others wrote, where they are: one small read a sample, nothing is copied.
+
+A sample is what webdataset takes for one: neighbouring members whose names agree up to the first dot. It needs an image
+and a label. Where a file name is that of a validation image, the labels are the bundled ones, and a class that is given
+must agree; else there has to be a class in a ``cls`` or ``json`` member.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import braceexpand
+import xxhash
+
+from wds_real.errors import MissingError, SourceError, StoreError
+from wds_real.jpeg import JpegError, jpeg_size
+from wds_real.labels import NUM_CLASSES, NUM_IMAGES, Label, bundled, canonical_file_name, classes
+from wds_real.location import is_url, shown, split_url
+from wds_real.manifest import DATASET, INDEX_NAME, MANIFEST_NAME, SPLIT, VERSION, Manifest, ShardInfo
+from wds_real.sample_index import SampleIndex, SampleRow
+from wds_real.store import open_store
+from wds_real.tar import TarError, iter_members
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from wds_real.store import Store
+    from wds_real.tar import Member
+
+__all__ = ["index_shards"]
+
+_IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "gif", "tif", "tiff")
+_FILE_NAME_FIELDS = ("file_name", "filename", "fname", "path", "name")
+_CLASS_FIELDS = ("original_label", "label", "cls", "class", "target")
+_WINDOW_BYTES = 8 << 10  # holds a label, the headers around it, and the start of the next picture
+_LARGEST_LABEL = 1 << 20
+_SHARDS_AT_A_TIME = 16
+
+
+def index_shards(
+    spec: str,
+    root: str | None = None,
+    *,
+    storage_options: Mapping[str, str] | None = None,
+    checksums: bool = False,
+    overwrite: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Manifest:
+    """Write ``index.json`` and ``manifest.json`` for shards that others wrote.
+
+    Args:
+        spec: The shards in brace notation, ``s3://lab/val-{00..63}.tar``, all in one place; or that place alone, for
+            all its tar files.
+        root: Where to write, if not beside the shards; the manifest then says where those are.
+        storage_options: For URLs, as `wds_real.open_store` takes them.
+        checksums: Read every byte, for checksums that each later read is compared with. Without them a read is compared
+            with the sizes of shards and with the version of an object, but not with its content.
+        overwrite: Replace an index that is there.
+        progress: Called with the bytes of each shard that is done, from any thread.
+
+    Raises:
+        SourceError: a shard is not a whole tar, a sample has no image or no label, labels disagree, or a key is there
+            twice.
+        StoreError: a store refused, or there is an index already.
+    """
+    place, names = _expand(spec, storage_options)
+    shards = _open(place, storage_options)
+    target = shards if root is None else _open(root, storage_options)
+    if not overwrite:
+        _refuse_finished(target)
+
+    def scan(number: int) -> tuple[ShardInfo, list[SampleRow]]:
+        scanned = _scan(shards, names[number], number, checksums=checksums)
+        if progress is not None:
+            progress(scanned[0].num_bytes)
+        return scanned
+
+    with ThreadPoolExecutor(_SHARDS_AT_A_TIME, thread_name_prefix="index") as pool:
+        scanned = list(pool.map(scan, range(len(names))))
+    rows = sorted((row for _, rows in scanned for row in rows), key=lambda row: row.label.key)
+    _check_keys(shards, rows)
+    index = SampleIndex.from_rows(rows)
+    encoded = index.to_json()
+    official = all(_official(row.label.file_name) for row in rows)
+    manifest = Manifest(
+        dataset=DATASET if official else "webdataset",
+        version=VERSION if official else "0.0.0",
+        split=SPLIT,
+        num_samples=len(rows),
+        partial=not official or len(rows) < NUM_IMAGES,
+        source_num_bytes=sum(row.num_bytes for row in rows),
+        source_digest="",
+        labels_digest=index.labels_digest,
+        index_num_bytes=len(encoded),
+        index_sha256=hashlib.sha256(encoded).hexdigest(),
+        shards=tuple(info for info, _ in scanned),
+        foreign=True,
+        shards_at=None if root is None else shards.url,
+    )
+    if overwrite and _has_manifest(target):
+        target.delete(MANIFEST_NAME)
+    target.put(INDEX_NAME, encoded)
+    target.put(MANIFEST_NAME, manifest.to_json(), exclusive=True)
+    return manifest
+
+
+def _expand(spec: str, storage_options: Mapping[str, str] | None) -> tuple[str, list[str]]:
+    """Return the place of the shards and their names."""
+    if "{" not in spec and not spec.partition("?")[0].endswith(".tar"):
+        names = [name for name in _open(spec, storage_options).list() if name.endswith(".tar")]
+        if not names:
+            raise SourceError(f"{shown(spec)}: holds no tar file. Name the shards: .../name-{{000000..000049}}.tar.")
+        return spec, names
+    try:
+        urls = list(braceexpand.braceexpand(spec))
+    except ValueError as error:
+        raise SourceError(f"{shown(spec)}: the braces do not match. Write .../name-{{000000..000049}}.tar.") from error
+    parts = [split_url(url) for url in urls]
+    names = [name for _, name in parts]
+    if len({place for place, _ in parts}) > 1 or len(set(names)) < len(names):
+        raise SourceError(f"{shown(spec)}: names shards in several places, or one of them twice. Index each place.")
+    return parts[0][0], names
+
+
+def _open(url: str, storage_options: Mapping[str, str] | None) -> Store:
+    return open_store(url, storage_options=storage_options if is_url(url) else None)
+
+
+def _has_manifest(store: Store) -> bool:
+    try:
+        store.head(MANIFEST_NAME)
+    except MissingError:
+        return False
+    return True
+
+
+def _refuse_finished(store: Store) -> None:
+    if _has_manifest(store):
+        raise StoreError(f"{store.url}: holds a finished set already. Pass --overwrite to replace its index.")
+
+
+def _scan(store: Store, name: str, number: int, *, checksums: bool) -> tuple[ShardInfo, list[SampleRow]]:
+    """Return what a shard is, and its samples in the order of the shard."""
+    where = f"{store.url}/{name}"
+    try:
+        num_bytes = store.head(name)
+        data = store.get(name) if checksums else b""
+        window = _Window(store, name, num_bytes)
+
+        def read(start: int, stop: int) -> bytes:
+            return data[start:stop] if checksums else window.read(start, stop)
+
+        rows = [
+            _row(sample, read, number, where, checksums=checksums) for sample in _samples(iter_members(read, num_bytes))
+        ]
+    except TarError as error:
+        raise SourceError(f"{where}: not a whole tar: {error}. Copy it again.") from error
+    except MissingError as error:
+        raise SourceError(f"{where}: no such shard. Check the numbers in the braces.") from error
+    digest = hashlib.sha256(data).hexdigest() if checksums else ""
+    return ShardInfo(name, len(rows), num_bytes, digest), rows
+
+
+class _Window:
+    """Reads a little more than is asked for, and answers from that while it can."""
+
+    def __init__(self, store: Store, name: str, num_bytes: int) -> None:
+        self._store, self._name, self._num_bytes = store, name, num_bytes
+        self._start, self._data = 0, b""
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Return exactly the bytes of the half-open range."""
+        if not self._start <= start <= stop <= self._start + len(self._data):
+            end = min(max(stop, start + _WINDOW_BYTES), self._num_bytes)
+            self._data = bytes(self._store.get_range(self._name, start, end, size=self._num_bytes))
+            self._start = start
+        return self._data[start - self._start : stop - self._start]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """The members that have a key in common, by what follows its dot."""
+
+    key: str
+    members: dict[str, Member]
+
+
+def _samples(members: Iterator[Member]) -> Iterator[_Sample]:
+    """Group neighbouring members by key; what has no dot, and what is hidden, is no part of a sample."""
+    parts = ((*_split_name(member.name), member) for member in members if member.is_file)
+    for key, group in itertools.groupby(parts, key=lambda part: part[0]):
+        if key:
+            yield _Sample(key, {extension.lower(): member for _, extension, member in group})
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return key and extension, split as webdataset does at the first dot behind the folders; "" where it would not."""
+    folder, _, base = name.removeprefix("./").rpartition("/")
+    stem, dot, extension = base.partition(".")
+    if not (stem and dot and extension):
+        return "", ""
+    return (f"{folder}/{stem}" if folder else stem), extension
+
+
+def _row(sample: _Sample, read: Callable[[int, int], bytes], number: int, where: str, *, checksums: bool) -> SampleRow:
+    """Return a sample's line of the index."""
+    images = [member for extension, member in sample.members.items() if extension.rpartition(".")[2] in _IMAGES]
+    if len(images) != 1:
+        raise SourceError(
+            f"{where}: {sample.key} has {len(images)} images among {', '.join(sorted(sample.members))}, expected one."
+        )
+    image = images[0]
+    width, height = _picture_size(image, read)
+    given = {kind: sample.members[kind] for kind in ("json", "cls") if kind in sample.members}
+    label_member = next(iter(given.values()), None)
+    checksum = xxhash.xxh3_64_intdigest(read(image.offset, image.offset + image.size)) if checksums else 0
+    return SampleRow(
+        label=_label(sample.key, {kind: _content(kind, member, read, where) for kind, member in given.items()}, where),
+        shard=number,
+        offset=image.offset,
+        num_bytes=image.size,
+        json_offset=0 if label_member is None else label_member.offset,
+        json_num_bytes=0 if label_member is None else label_member.size,
+        checksum=checksum,
+        width=width,
+        height=height,
+    )
+
+
+def _picture_size(image: Member, read: Callable[[int, int], bytes]) -> tuple[int, int]:
+    """Return (width, height) of a JPEG from its first bytes; (0, 0) where they do not tell."""
+    for num_bytes in (_WINDOW_BYTES // 2, 16 * _WINDOW_BYTES):  # an embedded preview may come before the size
+        head = read(image.offset, image.offset + min(num_bytes, image.size))
+        try:
+            return jpeg_size(head)
+        except JpegError:
+            if not head.startswith(b"\xff\xd8"):
+                break
+    return 0, 0
+
+
+def _content(kind: str, member: Member, read: Callable[[int, int], bytes], where: str) -> dict[str, Any]:
+    """Return what a label member says, as fields."""
+    if member.size > _LARGEST_LABEL:
+        raise SourceError(f"{where}: {member.name} has {member.size:,} bytes, too many for a label.")
+    data = read(member.offset, member.offset + member.size)
+    try:
+        value = json.loads(data) if kind == "json" else data.decode("utf-8").strip()
+    except ValueError as error:
+        raise SourceError(f"{where}: {member.name} is not {kind}: {error}.") from error
+    return value if isinstance(value, dict) else {"label": value}
+
+
+def _label(key: str, contents: dict[str, dict[str, Any]], where: str) -> Label:
+    """Return a sample's label: by its file name if that is a validation image's, else as given."""
+    given = {name: value for fields in contents.values() for name, value in fields.items()}
+    classes_given = {_class_index(given[name]) for name in _CLASS_FIELDS if name in given} - {None}
+    names = [key, *(given[name] for name in _FILE_NAME_FIELDS if isinstance(given.get(name), str))]
+    official = next((name for name in map(_official, names) if name is not None), None)
+    if official is not None:
+        label = bundled().by_file_name(official)
+        wrong = classes_given - {label.original_label}
+        if wrong:
+            raise SourceError(
+                f"{where}: {key} says class {min(wrong)}, but the original label of {official} is "  # type: ignore[type-var]
+                f"{label.original_label}. The shards count classes otherwise, or are of other images."
+            )
+        return label
+    if len(classes_given) != 1:
+        raise SourceError(
+            f"{where}: {key} has no label: expected a validation image's file name, or one class 0..{NUM_CLASSES - 1} "
+            "in a cls or json member."
+        )
+    (original,) = classes_given
+    real = given.get("real_label", [])
+    if not isinstance(real, list) or not all(_class_index(label) == label for label in real):
+        raise SourceError(f"{where}: {key} has a real_label that is not a list of classes 0..{NUM_CLASSES - 1}.")
+    return Label(key, original, tuple(real))  # type: ignore[arg-type]  # None was taken out
+
+
+def _class_index(value: object) -> int | None:
+    """Return a class given as index, as its digits or as a wnid; None for what is none of these."""
+    if isinstance(value, str):
+        value = int(value) if value.isdecimal() and value.isascii() else _indices_of_wnids().get(value)
+    return value if type(value) is int and 0 <= value < NUM_CLASSES else None
+
+
+@functools.cache
+def _indices_of_wnids() -> dict[str, int]:
+    return {info.wnid: info.index for info in classes()}
+
+
+def _official(name: str) -> str | None:
+    """Return the official spelling if this is a validation image's name, with or without its ending."""
+    try:
+        return canonical_file_name(name if name.upper().endswith(".JPEG") else f"{name}.JPEG")
+    except SourceError:
+        return None
+
+
+def _check_keys(store: Store, rows: Sequence[SampleRow]) -> None:
+    doubled = [a.label.key for a, b in itertools.pairwise(rows) if a.label.key == b.label.key]
+    if doubled:
+        raise SourceError(
+            f"{store.url}: {len(doubled):,} keys are there twice, {doubled[0]} for one. Remove the copies."
+        )
+    if not rows:
+        raise SourceError(f"{store.url}: the shards hold no sample.")
