@@ -18,7 +18,7 @@ SHARED = ("errors", "labels", "tar", "tar_walk", "jpeg", "json_fields", "manifes
           "aws", "retry", "location", "refusals", "retry_after", "downloads", "remote", "store",
           "read_ahead")  # fmt: skip
 WRITE_LINE = ("source", "writer", "foreign")
-READ_LINE = ("byte_cache", "reader", "resample", "decode", "dataset", "verification", "distributed", "batch",
+READ_LINE = ("byte_cache", "buffers", "reader", "resample", "decode", "dataset", "verification", "distributed", "batch",
              "pixel_cache", "loader")  # fmt: skip
 EVALUATION = ("breakdown", "result", "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
               "metrics", "models", "device", "evaluation")  # fmt: skip
@@ -51,7 +51,8 @@ OWNERS: dict[str, set[str | None]] = {
     },
 }
 WITHOUT_TORCH = (
-    *SHARED, *WRITE_LINE, "byte_cache", "reader", "resample", "decode", "dataset", "verification", "pixel_cache",
+    *SHARED, *WRITE_LINE, "byte_cache", "buffers", "reader",
+    "resample", "decode", "dataset", "verification", "pixel_cache",
     "breakdown", "result",
     "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
     "cli.main", "cli.index", "cli.pack", "cli.verify", "cli.info", "cli.score", "cli.compare", "cli.merge",

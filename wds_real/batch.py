@@ -36,8 +36,8 @@ class Batch:
         key: B strings; "" in padded rows.
         valid: bool (B,), False in padded rows, and in rows whose sample could not be read (``on_error="record"``),
             which keep their index.
-        jpeg: B JPEG files as bytes, b"" in rows that are not valid, where the loader does not decode
-            (``decode=False``); else empty.
+        jpeg: B JPEG files, each read-only bytes or a memoryview (``bytes(view)`` copies it), b"" in rows that are not
+            valid, where the loader does not decode (``decode=False``); else empty.
         number: Number of the batch in the plan; -1 if all of it is padding, or if it is not from a `Loader`.
     """
 
@@ -48,7 +48,7 @@ class Batch:
     key: tuple[str, ...]
     valid: torch.Tensor
     number: int = -1
-    jpeg: tuple[bytes, ...] = ()
+    jpeg: tuple[bytes | memoryview, ...] = ()
 
     def __len__(self) -> int:
         return len(self.key)
@@ -101,7 +101,7 @@ class LabelTable:
         *,
         failed: Sequence[int] = (),
         number: int = -1,
-        jpeg: tuple[bytes, ...] = (),
+        jpeg: tuple[bytes | memoryview, ...] = (),
     ) -> Batch:
         """Add labels to pixels (B, C, H, W), or to (B, 0) where there are JPEGs; rows behind the last are padding."""
         index = torch.full((len(image),), -1, dtype=torch.int64)

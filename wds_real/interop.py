@@ -91,7 +91,7 @@ class ExactlyOnce(IterableDataset[dict[str, Any]]):
                 yield {
                     "__key__": key,
                     "__url__": f"{dataset.root}/{dataset.manifest.shards[dataset.index.shard[position]].name}",
-                    "jpg": jpeg,
+                    "jpg": bytes(jpeg),
                     "json": encode_label(label),
                     "cls": str(label.original_label).encode("ascii"),
                 }

@@ -21,10 +21,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from wds_real import plan
 from wds_real.batch import Batch, LabelTable, channels_last, form, output_shape
+from wds_real.buffers import Buffers
 from wds_real.decode import DECODERS, DecodeError, EvalTransform, decode_image
 from wds_real.distributed import current_world
 from wds_real.errors import PlanError, ShardError
-from wds_real.pixel_cache import PixelCache
+from wds_real.pixel_cache import PixelCache, cache_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,7 +41,9 @@ __all__ = ["Loader"]
 
 _LOG = logging.getLogger(__name__)
 _BATCHES_AHEAD = 2
-_SAMPLES_PER_TASK = 8  # few enough to share a batch out, many enough to make handing over cheap
+_DECODED_AT_ONCE = 8  # samples a task: few enough to share a batch out, many enough to make handing over cheap
+_READ_AT_ONCE = 32
+_MAX_BUFFERS = 64
 
 
 class Loader(IterableDataset[Batch]):
@@ -114,6 +117,7 @@ class Loader(IterableDataset[Batch]):
         self.read_s = self.decode_s = 0.0
         self._shape, self._dtype = output_shape(self.transform) if decode else ((0,), torch.uint8)
         self._decode = decode
+        self._buffers = Buffers(max_kept=_MAX_BUFFERS)
         self._labels = LabelTable(dataset.index)
         self._pixel_cache = None if pixel_cache is None else self._open_cache(pixel_cache)
         total = plan.num_batches(len(dataset), batch_size)
@@ -225,9 +229,9 @@ class Loader(IterableDataset[Batch]):
     def _start(self, pool: ThreadPoolExecutor, samples: Samples, batch: _PendingBatch) -> _PendingBatch:
         """Hand the batch's samples to the threads."""
         rows = range(len(batch.positions))
-        fill = self._fill if self._decode else self._fill_undecoded
-        for start in range(0, len(rows), _SAMPLES_PER_TASK):
-            batch.tasks.append(pool.submit(fill, samples, batch, rows[start : start + _SAMPLES_PER_TASK]))
+        fill, each = (self._fill, _DECODED_AT_ONCE) if self._decode else (self._fill_undecoded, _READ_AT_ONCE)
+        for start in range(0, len(rows), each):
+            batch.tasks.append(pool.submit(fill, samples, batch, rows[start : start + each]))
         return batch
 
     def _fill(self, samples: Samples, batch: _PendingBatch, rows: range) -> _Filled:
@@ -254,12 +258,13 @@ class Loader(IterableDataset[Batch]):
     def _fill_undecoded(self, samples: Samples, batch: _PendingBatch, rows: range) -> _Filled:
         """Read and check some rows of a batch."""
         failed, began = [], perf_counter()
-        for row in rows:
-            try:
-                batch.jpeg[row] = bytes(samples.read(int(batch.positions[row])))
-            except ShardError as error:
-                self._record(error)
+        found = samples.read_many(batch.positions[rows.start : rows.stop].tolist(), self._buffers)
+        for row, data in zip(rows, found, strict=True):
+            if isinstance(data, ShardError):
+                self._record(data)
                 failed.append(row)
+            else:
+                batch.jpeg[row] = data
         return _Filled(failed, perf_counter() - began, 0.0)
 
     def _record(self, error: ShardError) -> None:
@@ -309,6 +314,8 @@ class Loader(IterableDataset[Batch]):
             "transform": self.transform.describe(),
             "decoders": DECODERS,
         }
+        size = cache_size(len(self.dataset.index), shape=self._shape)
+        _LOG.info("pixel cache: %.1f GB in %s when all images are in it", size / 1e9, folder)
         return PixelCache(
             folder,
             identity=identity,
@@ -338,7 +345,7 @@ class _PendingBatch:
     positions: NDArray[np.int64]
     pixels: torch.Tensor
     array: NDArray[Any]
-    jpeg: list[bytes]
+    jpeg: list[bytes | memoryview]
     tasks: list[Future[_Filled]] = field(default_factory=list)
 
 

@@ -52,7 +52,8 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._open_files = _OpenFiles()
+        self._files: dict[str, _OpenFile] = {}
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
         return LocalStore, (self.root,)
@@ -97,21 +98,53 @@ class LocalStore:
             StoreError: the file ends before `stop`, has another length than `size`, or cannot be read.
         """
         del fresh  # there are no copies
-        with self._explained(name), self._open_files.borrowed(f"{self.root}/{name}") as descriptor:
-            data = os.pread(descriptor, stop - start, start)
-            while data and len(data) < stop - start:  # one call reads 2 GiB at most, and some file systems less
-                more = os.pread(descriptor, stop - start - len(data), start + len(data))
-                if not more:
-                    break
-                data += more
+        try:  # rather than _explained: every sample passes here
+            file = self._files.get(name) or self._open(name)
+            data = os.pread(file.descriptor, stop - start, start)
             if len(data) == stop - start and size is None:
                 return data
-            num_bytes = os.fstat(descriptor).st_size
+            return self._read_on(name, file, data, start, stop, size)
+        except OSError as error:
+            raise self._error(name, error) from error
+
+    def read_into(self, name: str, start: int, out: memoryview) -> bool:
+        """Fill `out` with the bytes from `start` on, without fresh memory; False if fewer came.
+
+        Raises:
+            MissingError: there is no such file.
+            StoreError: the file cannot be read.
+        """
+        try:
+            file = self._files.get(name) or self._open(name)
+            return os.preadv(file.descriptor, (out,), start) == out.nbytes
+        except OSError as error:
+            raise self._error(name, error) from error
+
+    def _read_on(self, name: str, file: _OpenFile, data: bytes, start: int, stop: int, size: int | None) -> bytes:
+        """Return `data` and what follows up to `stop`: one call reads 2 GiB at most, and some file systems less."""
+        while data and len(data) < stop - start:
+            more = os.pread(file.descriptor, stop - start - len(data), start + len(data))
+            if not more:
+                break
+            data += more
+        num_bytes = os.fstat(file.descriptor).st_size
         if len(data) != stop - start:
             raise StoreError(f"{self.root / name}: bytes {start}-{stop} asked for, the file ends at {num_bytes}.")
-        if num_bytes != size:
+        if size not in (None, num_bytes):
             raise StoreError(f"{self.root / name}: the file has {num_bytes:,} bytes, expected {size:,}.")
         return data
+
+    def _open(self, name: str) -> _OpenFile:
+        """Open a file for reading and keep it open, since that costs as much as reading a sample.
+
+        Of too many, the one opened first is let go.
+        """
+        with self._lock:
+            if name not in self._files:
+                if len(self._files) >= _MAX_OPEN:
+                    del self._files[next(iter(self._files))]
+                self._files[name] = _OpenFile(self.root / name)
+            return self._files[name]
 
     def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
         """Write a whole file, atomically and durably.
@@ -140,7 +173,7 @@ class LocalStore:
                 file.flush()
                 os.fsync(file.fileno())
                 _name(temporary, self.root / name, exclusive=exclusive)
-                self._open_files.forget(f"{self.root}/{name}")
+                self._files.pop(name, None)
                 _fsync_folder(self.root)
         except BaseException:
             temporary.unlink(missing_ok=True)
@@ -153,7 +186,7 @@ class LocalStore:
         """Remove a file, durably."""
         with self._explained(name):
             (self.root / name).unlink()
-            self._open_files.forget(f"{self.root}/{name}")
+            self._files.pop(name, None)
             _fsync_folder(self.root)
 
     def delete_leftovers(self) -> builtins.list[str]:
@@ -169,51 +202,25 @@ class LocalStore:
     def _explained(self, name: str) -> Iterator[None]:
         try:
             yield
-        except FileNotFoundError as error:
-            raise MissingError(f"{self.root / name}: {error.strerror}.") from error
         except OSError as error:
-            raise StoreError(f"{self.root / name}: {error.strerror or error}.") from error
+            raise self._error(name, error) from error
+
+    def _error(self, name: str, error: OSError) -> StoreError:
+        kind = MissingError if isinstance(error, FileNotFoundError) else StoreError
+        return kind(f"{self.root / name}: {error.strerror or error}.")
 
 
-class _OpenFiles:
-    """Keeps files open for reading, since opening one costs as much as reading a sample.
+class _OpenFile:
+    """A file open for positional reads, which threads and forked processes share; closed when nobody holds it."""
 
-    Reads are positional, so that threads, and processes that were forked, share them.
-    """
+    __slots__ = ("descriptor",)
 
-    def __init__(self) -> None:
-        self._descriptors: dict[str, int] = {}
-        self._replaced: list[int] = []
-        self._lock = threading.Lock()
-
-    @contextlib.contextmanager
-    def borrowed(self, path: str) -> Iterator[int]:
-        descriptor = self._descriptors.get(path)
-        if descriptor is not None:
-            yield descriptor
-            return
-        with self._lock:
-            descriptor = self._descriptors.get(path)
-            if descriptor is None and len(self._descriptors) < _MAX_OPEN:
-                descriptor = self._descriptors[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        if descriptor is not None:
-            yield descriptor
-            return
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            yield descriptor
-        finally:
-            os.close(descriptor)
-
-    def forget(self, path: str) -> None:
-        """Open the file anew next time; its descriptor is closed at the end, since a thread may be using it."""
-        with self._lock:
-            if path in self._descriptors:
-                self._replaced.append(self._descriptors.pop(path))
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def __del__(self) -> None:
-        for descriptor in (*self._descriptors.values(), *self._replaced):
-            os.close(descriptor)
+        with contextlib.suppress(AttributeError):  # it could not be opened
+            os.close(self.descriptor)
 
 
 def _name(temporary: Path, final: Path, *, exclusive: bool) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import xxhash
 
 from wds_real.errors import ManifestError, MissingError, ShardError, StoreError, UnavailableError
+from wds_real.local import LocalStore
 from wds_real.location import is_url
 from wds_real.manifest import INDEX_NAME, MANIFEST_NAME, Manifest
-from wds_real.read_ahead import ReadAhead, Wanted
+from wds_real.read_ahead import ReadAhead, Wanted, merge
 from wds_real.sample_index import SampleIndex
 from wds_real.store import Store, open_store
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
+
+    from wds_real.buffers import Buffers
 
 
 __all__ = ["SampleReader", "Samples", "open_root", "open_shards", "read_index", "read_manifest"]
@@ -95,6 +98,10 @@ class Samples(Protocol):
         """Return the JPEG bytes of the sample at `position`, after checking them against the index."""
         ...
 
+    def read_many(self, positions: Sequence[int], buffers: Buffers) -> list[bytes | memoryview | ShardError]:
+        """Return those of several samples, or what is wrong with one."""
+        ...
+
 
 class SampleReader:
     """Reads JPEG bytes of single samples; safe to share between threads and to send to other processes."""
@@ -104,7 +111,12 @@ class SampleReader:
         self._shards = tuple(shard.name for shard in manifest.shards)
         self._sizes = {shard.name: shard.num_bytes for shard in manifest.shards}
         self._foreign = manifest.foreign
-        self._index = index
+        self._keys = index.keys
+        # As Python's own numbers: getting one out of an array takes longer than reading it from a list.
+        self._shard_of = index.shard.tolist()
+        self._starts = index.offset.tolist()
+        self._lengths = index.num_bytes.tolist()
+        self._checksums = index.checksum.tolist()
 
     def read(self, position: int, fetched: bytes | memoryview | None = None) -> bytes | memoryview:
         """Return the JPEG bytes of the sample at `position`, after checking them against the index.
@@ -117,7 +129,7 @@ class SampleReader:
             ShardError: the bytes are not there, or their checksum is wrong twice in a row.
             UnavailableError: the object store denies access, or gave up.
         """
-        expected = int(self._index.checksum[position])
+        expected = self._checksums[position]
         for fresh in (False, True):  # a second read tells a passing fault from damage
             data = self._fetch(position, fresh=fresh) if fresh or fetched is None else fetched
             found = xxhash.xxh3_64_intdigest(data)
@@ -139,6 +151,31 @@ class SampleReader:
         """Whether reading takes a network."""
         return self._store.remote
 
+    def read_many(self, positions: Sequence[int], buffers: Buffers) -> list[bytes | memoryview | ShardError]:
+        """Return the JPEG bytes of several samples, or what is wrong with one, after checking them against the index.
+
+        On a disk, neighbours in a shard are read at once, into a buffer that is used again when nobody holds a part.
+
+        Raises:
+            UnavailableError: the object store denies access, or gave up.
+        """
+        if not isinstance(self._store, LocalStore):
+            return [_or_error(self.read, position) for position in positions]
+        found: list[bytes | memoryview | ShardError] = []
+        for block in merge(self._wanted(positions)):
+            data = buffers.take(block.stop - block.start)
+            try:
+                whole = self._store.read_into(block.name, block.start, data)
+            except StoreError:
+                whole = False
+            data = data.toreadonly()
+            for position in positions[block.first : block.last]:
+                start, stop = self._range(position)
+                part = data[start - block.start : stop - block.start]
+                right = whole and xxhash.xxh3_64_intdigest(part) == self._checksums[position]
+                found.append(part if right else _or_error(self.read, position))  # alone, it says what is wrong
+        return found
+
     def ahead(self, positions: Sequence[int]) -> AbstractContextManager[Samples]:
         """Return what reads these samples, about in this order: from a network, before they are asked for.
 
@@ -148,21 +185,20 @@ class SampleReader:
 
     def read_ahead(self, positions: Sequence[int]) -> ReadAhead:
         """Return the bytes of samples as they come, fetched in this order before they are taken; not yet checked."""
-        wanted = [Wanted(self._shards[self._index.shard[position]], *self._range(position)) for position in positions]
-        return ReadAhead(self._get_range, wanted)
+        return ReadAhead(self._get_range, self._wanted(positions))
 
     def error(self, position: int, problem: str) -> ShardError:
         """Return the error that says what is wrong with a sample, where it is and what to do."""
         return ShardError(
             f"{problem} Run `wds-real verify {self._store.url}`, then pack again.",
-            shard=self._shards[self._index.shard[position]],
-            key=f"{self._index.keys[position]}.jpg",
+            shard=self._shard(position),
+            key=f"{self._keys[position]}.jpg",
             byte_range=self._range(position),
         )
 
     def _fetch(self, position: int, *, fresh: bool) -> bytes | memoryview:
         try:
-            return self._get_range(self._shards[self._index.shard[position]], *self._range(position), fresh=fresh)
+            return self._get_range(self._shard(position), *self._range(position), fresh=fresh)
         except UnavailableError:  # says nothing of the shard
             raise
         except StoreError as error:
@@ -173,9 +209,23 @@ class SampleReader:
             return self._store.get_range(shard, start, stop)
         return self._store.get_range(shard, start, stop, size=self._sizes[shard], fresh=fresh)
 
+    def _wanted(self, positions: Sequence[int]) -> list[Wanted]:
+        return [Wanted(self._shard(position), *self._range(position)) for position in positions]
+
+    def _shard(self, position: int) -> str:
+        shard: int = self._shard_of[position]
+        return self._shards[shard]
+
     def _range(self, position: int) -> tuple[int, int]:
-        start = int(self._index.offset[position])
-        return start, start + int(self._index.num_bytes[position])
+        start = self._starts[position]
+        return start, start + self._lengths[position]
+
+
+def _or_error(read: Callable[[int], bytes | memoryview], position: int) -> bytes | memoryview | ShardError:
+    try:
+        return read(position)
+    except ShardError as error:
+        return error
 
 
 class _SamplesAhead:
@@ -198,6 +248,11 @@ class _SamplesAhead:
             except StoreError:  # of the request it shared with its neighbours: alone, it may be read, or says why not
                 fetched = None
         return self._reader.read(position, fetched)
+
+    def read_many(self, positions: Sequence[int], buffers: Buffers) -> list[bytes | memoryview | ShardError]:
+        """As `SampleReader.read_many`."""
+        del buffers  # what comes over a network brings its own memory
+        return [_or_error(self.read, position) for position in positions]
 
     def __enter__(self) -> Samples:
         return self

@@ -119,7 +119,8 @@ def command(
     if a sample was missed or counted twice.
     """
     sys.path.insert(0, str(Path.cwd()))  # for package.module:factory, as `python -m` has it
-    logging.getLogger("wds_real.evaluation").setLevel(logging.INFO)
+    for module in ("evaluation", "loader") if is_main_rank() else ():
+        logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
     dataset, model, options = _setup(root, spec, split, settings)
     from wds_real.distributed import current_world
     from wds_real.evaluation import evaluate
