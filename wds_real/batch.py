@@ -58,6 +58,11 @@ class Batch:
         content = "undecoded" if self.jpeg else f"image={self.image.dtype} {tuple(self.image.shape)}"
         return f"Batch(number={self.number}, {content}, {samples})"
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel from a DataLoader worker, with copies of the files: views do not travel."""
+        labels = (self.original_label, self.real_label, self.index)
+        return Batch, (self.image, *labels, self.key, self.valid, self.number, tuple(map(bytes, self.jpeg)))
+
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch with its image on `device`; labels, index and valid stay where they are."""
         return replace(self, image=self.image.to(device, non_blocking=non_blocking))

@@ -12,12 +12,13 @@ import os
 import re
 import threading
 import uuid
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from wds_real.errors import MissingError, StoreError
 
 if TYPE_CHECKING:
     import builtins
+    import io
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -32,13 +33,15 @@ _MAX_OPEN = 128  # files kept open; what comes after is opened for each read
 class _ExplainedFile:
     """Writes to a file and says which one when that fails; what else goes wrong in the caller's block is not ours."""
 
-    def __init__(self, file: BinaryIO, explained: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+    def __init__(self, file: io.FileIO, explained: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
         self._file = file
         self._explained = explained
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         with self._explained():
-            self._file.write(data)
+            left = memoryview(data)
+            while left.nbytes:  # unbuffered, so that large pieces are not copied once more; it may take a part only
+                left = left[self._file.write(left) :]
 
 
 class LocalStore:
@@ -164,13 +167,12 @@ class LocalStore:
         temporary = self.root / f".{name}.{uuid.uuid4().hex}.tmp"
         with self._explained(name):
             self.root.mkdir(parents=True, exist_ok=True)
-            file = temporary.open("xb", buffering=1 << 20)
+            file = temporary.open("xb", buffering=0)
         try:
             with contextlib.suppress(OSError):  # file systems without locks keep their leftovers
                 fcntl.flock(file, fcntl.LOCK_EX)  # says that the writer is alive; a kill lets go of it
             yield _ExplainedFile(file, lambda: self._explained(name))
             with self._explained(name):
-                file.flush()
                 os.fsync(file.fileno())
                 _name(temporary, self.root / name, exclusive=exclusive)
                 self._files.pop(name, None)

@@ -126,16 +126,16 @@ def open_source(
     text = os.fspath(path)
     if is_url(text):
         distant = _StoreTarReader(text, storage_options)
-        images = [_image(labels, Path(name), distant.shown, offset, size) for name, offset, size in distant.members()]
+        images = [_image(labels, name, distant.shown, offset, size) for name, offset, size in distant.members()]
         return _source(distant.shown, images, distant, allow_partial=allow_partial)
     path = Path(path)
     if path.is_dir():
-        images = [_image(labels, found, found, 0, _length(found)) for found in _walk(path)]
+        images = [_image(labels, str(found), found, 0, _length(found)) for found in _walk(path)]
         reader: _Reader = _FileReader()
     elif path.is_file():
         reader = _TarReader(path)
         try:
-            images = [_image(labels, Path(name), path, offset, size) for name, offset, size in reader.members()]
+            images = [_image(labels, name, path, offset, size) for name, offset, size in reader.members()]
         except SourceError:
             reader.close()
             raise
@@ -154,9 +154,9 @@ def _source(path: Path | str, images: list[SourceImage], reader: _Reader, *, all
     return Source(path, images, reader)
 
 
-def _image(labels: Labels, name: Path, path: Path | str, offset: int, num_bytes: int) -> SourceImage:
+def _image(labels: Labels, name: str, path: Path | str, offset: int, num_bytes: int) -> SourceImage:
     try:
-        label = labels.by_file_name(str(name))
+        label = labels.by_file_name(name)
     except SourceError as error:
         raise SourceError(f"{path}: holds something else than validation images. {error}") from error
     return SourceImage(label, path, offset, num_bytes)
@@ -297,7 +297,7 @@ class _StoreTarReader:
 
 def _visible_files(members: Iterable[Member]) -> Iterator[tuple[str, int, int]]:
     for member in members:
-        if member.is_file and not Path(member.name).name.startswith("."):
+        if member.is_file and not os.path.basename(member.name).startswith("."):  # noqa: PTH119 -- many
             yield member.name, member.offset, member.size
 
 

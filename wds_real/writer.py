@@ -239,8 +239,8 @@ def _framed(
         position = json_offset + len(label) + padding(len(label))
         yield encode_header(f"{image.label.key}.jpg", len(data))
         yield data
-        yield bytes(padding(len(data)))
-        yield encode_header(f"{image.label.key}.json", len(label)) + label + bytes(padding(len(label)))
+        head = bytes(padding(len(data))) + encode_header(f"{image.label.key}.json", len(label))
+        yield head + label + bytes(padding(len(label)))
         checksum = xxhash.xxh3_64_intdigest(data)
         rows.append(
             SampleRow(image.label, shard.number, offset, len(data), json_offset, len(label), checksum, width, height)

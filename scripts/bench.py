@@ -1,0 +1,141 @@
+"""Measure the loader against its limit and its peers, all in one run on the same bytes; see scripts/bench.
+
+The two sides of a ratio are timed one straight after the other, once a round: what disturbs the machine for longer than
+that disturbs both. Printed are medians over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import logging
+import os
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from benchmarks import data, figures, report, stores
+from benchmarks.load import Load
+from benchmarks.peers import peer_rows
+from benchmarks.report import Comparison, Measured, Pair, comparisons
+from benchmarks.rows import Row, Settings, Timing, own_rows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos-300.tar"
+_LOOKED_AT = 100  # pictures whose pixels are compared
+
+
+def main() -> None:
+    """Read the arguments, make the data, time all rows round by round, and report."""
+    arguments = _arguments()
+    logging.disable(logging.WARNING)  # packing says what it keeps
+    settings = Settings(tuple(sorted(set(arguments.threads))), arguments.batch_size)
+    if arguments.store:
+        _measure_stores(arguments)
+        return
+    with tempfile.TemporaryDirectory(prefix="wds-real-bench-", dir=arguments.folder) as folder:
+        pictures = data.prepare(arguments.data, Path(folder), samples=arguments.samples, shards=2 * settings.workers)
+        rows = [*peer_rows(pictures, settings), *own_rows(pictures, settings)]
+        measured, others = _measure(rows, comparisons(settings), rounds=arguments.rounds)
+        light = figures.measure(pictures, settings, rounds=arguments.rounds)
+        pixels = report.pixel_notes(rows, [data.read_bytes(place) for place in pictures.places[:_LOOKED_AT]])
+    about = {
+        "machine": report.machine(),
+        "versions": report.versions(),
+        "settings": {
+            "data": pictures.origin,
+            "batch_size": settings.batch_size,
+            "threads": settings.threads,
+            "rounds": arguments.rounds,
+            "transform": "resize 256 bicubic, crop 224",
+        },
+        "pixels against Pillow": pixels,
+        "used by other processes": {
+            "median": f"{median(others):.0%} of the machine's CPU time",
+            "worst round": f"{max(others):.0%}",
+        },
+    }
+    print(report.as_table(measured, light, markdown=arguments.markdown))
+    print()
+    for title, facts in about.items():
+        text = "; ".join(f"{name}: {value}" for name, value in facts.items())
+        print(f"{title}: {text}\n" if arguments.markdown else f"{title}: {text}")
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps({**about, **report.as_json(measured, light)}, indent=1) + "\n")
+
+
+def _measure_stores(arguments: argparse.Namespace) -> None:
+    """Measure reading from an S3 server that is started for it."""
+    with tempfile.TemporaryDirectory(prefix="wds-real-bench-", dir=arguments.folder) as folder:
+        pictures = data.prepare(arguments.data, Path(folder), samples=arguments.samples, shards=4)
+        lines = stores.measure(pictures.root, Path(folder), rounds=arguments.rounds)
+    print(stores.as_table(lines, markdown=arguments.markdown))
+    about = {"machine": report.machine(), "versions": report.versions(), "rounds": arguments.rounds}
+    if arguments.json is not None:
+        arguments.json.write_text(
+            json.dumps({**about, "reading from S3": [line._asdict() for line in lines]}, indent=1) + "\n"
+        )
+
+
+def _measure(rows: Sequence[Row], lines: Sequence[Comparison], *, rounds: int) -> tuple[list[Measured], list[float]]:
+    """Time both sides of every line once a round, the reference first; return also how busy others were in each."""
+    named = {row.name: row for row in rows}
+    sides = [(named[line.row], named[line.reference]) for line in lines]
+    pairs: list[list[Pair]] = [[] for _ in lines]
+    for row in rows:  # not counted: worker processes start, and the page cache fills
+        _time(row, "before the first round")
+    others = list[float]()
+    for number in range(1, rounds + 1):
+        before = Load.now()
+        for (own, reference), done in zip(sides, pairs, strict=True):
+            right = _time(reference, f"round {number} of {rounds}")
+            left = _time(own, f"round {number} of {rounds}")
+            if left is not None and right is not None:
+                done.append(Pair(left, right))
+        others.append(Load.now().others_since(before))
+    print("\r\033[K", end="", file=sys.stderr, flush=True)
+    measured = [
+        Measured(line, done, own.missing or reference.missing)
+        for line, done, (own, reference) in zip(lines, pairs, sides, strict=True)
+    ]
+    return measured, others
+
+
+def _time(row: Row, when: str) -> Timing | None:
+    """Time a row, or return None if it cannot be run here."""
+    if row.run is None:
+        return None
+    print(f"\r\033[K{when}: {row.name}", end="", file=sys.stderr, flush=True)
+    gc.collect()
+    os.sync()  # what was written before is not this row's burden
+    return row.run()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n\n")[0] if __doc__ else "")
+    parser.add_argument(
+        "--data", type=Path, metavar="TAR", default=_PHOTOS if _PHOTOS.exists() else None,
+        help="a tar of JPEGs; where there is none, pictures are made up",
+    )  # fmt: skip
+    parser.add_argument("--samples", type=int, default=4000, help="the pictures are repeated to so many")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="the last is the peers' workers, too")
+    parser.add_argument("--batch-size", type=int, default=256)
+    parser.add_argument("--folder", type=Path, help="where to write some GB for the time of the run, on a real disk")
+    parser.add_argument("--markdown", action="store_true", help="a table for the README")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every round, machine and versions")
+    parser.add_argument("--store", action="store_true", help="reading from S3 instead: against bare requests and peers")
+    parser.add_argument("--quick", action="store_true", help="300 samples, 1 round: does it run?")
+    arguments = parser.parse_args()
+    if arguments.quick:
+        arguments.samples, arguments.rounds, arguments.batch_size = 300, 1, 64
+    return arguments
+
+
+if __name__ == "__main__":
+    main()
