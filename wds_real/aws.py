@@ -10,6 +10,8 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from wds_real.errors import UnavailableError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -37,7 +39,7 @@ class Profile:
         name: Of a profile, or None for the usual one.
 
     Raises:
-        LookupError: there is no profile of that name.
+        UnavailableError: there is no profile of that name, or what is configured cannot be read.
     """
 
     def __init__(self, name: str | None) -> None:
@@ -49,7 +51,13 @@ class Profile:
             self.region: str | None = self.session.region_name
             self._credentials = self.session.get_credentials()
         except botocore.exceptions.ProfileNotFound as error:
-            raise LookupError(name) from error
+            missing = error.kwargs.get("profile", name)
+            raise UnavailableError(f"there is no profile {missing}. Check ~/.aws/config and AWS_PROFILE.") from None
+        except botocore.exceptions.BotoCoreError as error:
+            raise UnavailableError(
+                f"the credentials that are configured cannot be read ({type(error).__name__}). Check ~/.aws and AWS's "
+                "environment variables."
+            ) from None
 
     def credentials(self) -> Callable[[], dict[str, Any]] | None:
         """Return a function that gives credentials as they are then, or None if there are none."""
@@ -71,14 +79,17 @@ class Profile:
 
 def abort_uploads(location: Location) -> Iterator[str]:
     """Abort all unfinished multipart uploads directly below a location, and yield the names they were for."""
-    import botocore
     import botocore.config
+    import botocore.exceptions
 
     config, bucket, prefix = location.config, *_bucket_and_prefix(location.url)
     anonymous = config.get("skip_signature", "").lower() == "true"
     if anonymous:  # whoever may write there without a name may not list what others write
         return
-    profile = Profile(location.profile)
+    try:
+        profile = Profile(location.profile)
+    except UnavailableError as error:
+        raise UnavailableError(f"unfinished uploads cannot be listed: {error}") from None
     client = profile.session.client(
         "s3",
         region_name=config.get("region", profile.region),
@@ -90,12 +101,17 @@ def abort_uploads(location: Location) -> Iterator[str]:
             connect_timeout=location.patience.connect_timeout_s, read_timeout=location.patience.read_timeout_s
         ),
     )
-    for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
-        for upload in page.get("Uploads", []):
-            name = upload["Key"].removeprefix(prefix)
-            if "/" not in name:
-                client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-                yield name
+    try:
+        for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+            for upload in page.get("Uploads", []):
+                name = upload["Key"].removeprefix(prefix)
+                if "/" not in name:
+                    client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
+                    yield name
+    except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
+        raise UnavailableError(f"unfinished uploads cannot be listed ({type(error).__name__}).") from None
+    finally:
+        client.close()
 
 
 def _bucket_and_prefix(url: str) -> tuple[str, str]:

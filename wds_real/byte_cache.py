@@ -39,6 +39,7 @@ DEFAULT_MAX_BYTES = 16 << 30  # twice the validation set
 _PIECE_BYTES = BLOCK_BYTES
 _CHECKSUM_BYTES = 16
 _SUFFIX = ".piece"
+_UNFINISHED = ".part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +147,12 @@ class CachedStore:
         if (found := self._read(piece, within)) is not None:
             return found
         with contextlib.ExitStack() as stack:
+            claim = None
             try:
                 claim = None if self._given_up else stack.enter_context(_claimed(self._path(piece)))
                 if claim is None and (found := self._read(piece, within)) is not None:
                     return found  # another process or thread fetched it while we waited
-                fits = claim is not None and self._make_room(piece.stop - piece.start)
+                fits = claim is not None and self._make_room(claim, piece.stop - piece.start + _CHECKSUM_BYTES)
             except OSError as error:
                 self._give_up(error)
                 fits = False
@@ -186,21 +188,26 @@ class CachedStore:
             self._give_up(error)
             return None
 
-    def _make_room(self, wanted: int) -> bool:
-        """Evict what other data sets left until `wanted` bytes fit; False if they do not."""
+    def _make_room(self, claim: _Claim, wanted: int) -> bool:
+        """Evict what other data sets left until `wanted` bytes fit, and take that room; False if they do not fit."""
         with _locked(self._cache.folder / ".lock"):
-            entries = [
-                (entry, entry.stat()) for entry in os.scandir(self._cache.folder) if entry.name.endswith(_SUFFIX)
-            ]
-            total = sum(stat.st_size for _, stat in entries) + wanted + _CHECKSUM_BYTES
-            foreign = [pair for pair in entries if pair[0].name.partition("-")[0] not in self._digests]
+            for unfinished in self._cache.folder.glob(f".*{_SUFFIX}{_UNFINISHED}"):
+                if unfinished != claim.unfinished:
+                    _remove_if_abandoned(unfinished)
+            entries = [(entry, entry.stat()) for entry in os.scandir(self._cache.folder) if _SUFFIX in entry.name]
+            total = sum(stat.st_size for _, stat in entries) + wanted
+            finished = [pair for pair in entries if pair[0].name.endswith(_SUFFIX)]
+            foreign = [pair for pair in finished if pair[0].name.partition("-")[0] not in self._digests]
             for entry, stat in sorted(foreign, key=lambda pair: pair[1].st_mtime_ns):
                 if total <= self._cache.max_bytes:
                     break
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(entry.path)  # noqa: PTH108 -- as scandir gave it
                 total -= stat.st_size
-            return total <= self._cache.max_bytes
+            if total > self._cache.max_bytes:
+                return False
+            os.ftruncate(claim.descriptor, wanted)  # counts from now on, for all that look
+            return True
 
     def _forget(self, piece: _Piece) -> None:
         self._checked.discard(piece.file_name)
@@ -240,7 +247,6 @@ class _Claim:
 
     def finish(self, data: bytes | memoryview) -> None:
         """Write the piece with its checksum, and give it its name."""
-        os.ftruncate(self.descriptor, 0)
         view = memoryview(bytes(data) + _checksum(data))
         position = 0
         while position < view.nbytes:
@@ -252,7 +258,7 @@ class _Claim:
 def _claimed(final: Path) -> Iterator[_Claim | None]:
     """Wait for the right to write a piece; None if somebody else has written it meanwhile."""
     final.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = final.with_name(f".{final.name}.part")
+    unfinished = final.with_name(f".{final.name}{_UNFINISHED}")
     while True:
         with _locked(unfinished) as descriptor:
             current = _is_named(descriptor, unfinished)  # or it was finished or removed while we waited for the lock
@@ -274,6 +280,18 @@ def _locked(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _remove_if_abandoned(unfinished: Path) -> None:
+    """Remove what a writer that died left: whoever still writes holds the lock."""
+    with contextlib.suppress(BlockingIOError, FileNotFoundError):
+        descriptor = os.open(unfinished, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_named(descriptor, unfinished):
+                unfinished.unlink()
+        finally:
+            os.close(descriptor)
 
 
 def _is_named(descriptor: int, path: Path) -> bool:

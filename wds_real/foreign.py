@@ -11,8 +11,11 @@ import functools
 import hashlib
 import itertools
 import json
+import re
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import braceexpand
@@ -33,13 +36,17 @@ if TYPE_CHECKING:
     from wds_real.store import Store
     from wds_real.tar import Member
 
-__all__ = ["index_shards"]
+__all__ = ["index_shards", "place_of"]
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "gif", "tif", "tiff")
 _FILE_NAME_FIELDS = ("file_name", "filename", "fname", "path", "name")
 _CLASS_FIELDS = ("original_label", "label", "cls", "class", "target")
 _WINDOW_BYTES = 8 << 10  # holds a label, the headers around it, and the start of the next picture
+_WINDOWS = 8  # members of a sample
+_SKIPPED = re.compile(r"__[^/]*__($|/)")  # webdataset's own notes
+_LONGEST_CLASS = 4  # digits of 1000, the class that tells a count from 1
 _LARGEST_LABEL = 1 << 20
+_CLASSES = frozenset(range(NUM_CLASSES))
 _SHARDS_AT_A_TIME = 16
 
 
@@ -87,7 +94,7 @@ def index_shards(
     _check_keys(shards, rows)
     index = SampleIndex.from_rows(rows)
     encoded = index.to_json()
-    official = all(_official(row.label.file_name) for row in rows)
+    official = all(_official_label(row.label.key, spec) is not None for row in rows)
     manifest = Manifest(
         dataset=DATASET if official else "webdataset",
         version=VERSION if official else "0.0.0",
@@ -101,7 +108,7 @@ def index_shards(
         index_sha256=hashlib.sha256(encoded).hexdigest(),
         shards=tuple(info for info, _ in scanned),
         foreign=True,
-        shards_at=None if root is None else shards.url,
+        shards_at=None if root is None else shards.url if is_url(place) else str(Path(place).absolute()),
     )
     if overwrite and _has_manifest(target):
         target.delete(MANIFEST_NAME)
@@ -110,9 +117,18 @@ def index_shards(
     return manifest
 
 
+def place_of(spec: str) -> str:
+    """Return the folder or URL that the shards are in."""
+    return split_url(spec)[0] if _names_shards(spec) else spec
+
+
+def _names_shards(spec: str) -> bool:
+    return "{" in spec or spec.partition("?")[0].endswith(".tar")
+
+
 def _expand(spec: str, storage_options: Mapping[str, str] | None) -> tuple[str, list[str]]:
     """Return the place of the shards and their names."""
-    if "{" not in spec and not spec.partition("?")[0].endswith(".tar"):
+    if not _names_shards(spec):
         names = [name for name in _open(spec, storage_options).list() if name.endswith(".tar")]
         if not names:
             raise SourceError(f"{shown(spec)}: holds no tar file. Name the shards: .../name-{{000000..000049}}.tar.")
@@ -151,13 +167,14 @@ def _scan(store: Store, name: str, number: int, *, checksums: bool) -> tuple[Sha
     try:
         num_bytes = store.head(name)
         data = store.get(name) if checksums else b""
-        window = _Window(store, name, num_bytes)
+        windows = _Windows(store, name, num_bytes)
 
         def read(start: int, stop: int) -> bytes:
-            return data[start:stop] if checksums else window.read(start, stop)
+            return data[start:stop] if checksums else windows.read(start, stop)
 
         rows = [
-            _row(sample, read, number, where, checksums=checksums) for sample in _samples(iter_members(read, num_bytes))
+            _row(sample, read, number, where, checksums=checksums)
+            for sample in _samples(iter_members(read, num_bytes), where)
         ]
     except TarError as error:
         raise SourceError(f"{where}: not a whole tar: {error}. Copy it again.") from error
@@ -167,20 +184,25 @@ def _scan(store: Store, name: str, number: int, *, checksums: bool) -> tuple[Sha
     return ShardInfo(name, len(rows), num_bytes, digest), rows
 
 
-class _Window:
-    """Reads a little more than is asked for, and answers from that while it can."""
+class _Windows:
+    """Reads a little more than is asked for, and answers from the last few such reads while it can.
+
+    A picture's head and its label are looked at after the header behind them, so that the last one alone would not do.
+    """
 
     def __init__(self, store: Store, name: str, num_bytes: int) -> None:
         self._store, self._name, self._num_bytes = store, name, num_bytes
-        self._start, self._data = 0, b""
+        self._kept: deque[tuple[int, bytes]] = deque(maxlen=_WINDOWS)
 
     def read(self, start: int, stop: int) -> bytes:
         """Return exactly the bytes of the half-open range."""
-        if not self._start <= start <= stop <= self._start + len(self._data):
-            end = min(max(stop, start + _WINDOW_BYTES), self._num_bytes)
-            self._data = bytes(self._store.get_range(self._name, start, end, size=self._num_bytes))
-            self._start = start
-        return self._data[start - self._start : stop - self._start]
+        for first, data in self._kept:
+            if first <= start <= stop <= first + len(data):
+                return data[start - first : stop - first]
+        end = min(max(stop, start + _WINDOW_BYTES), self._num_bytes)
+        data = bytes(self._store.get_range(self._name, start, end, size=self._num_bytes))
+        self._kept.append((start, data))
+        return data[: stop - start]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +213,16 @@ class _Sample:
     members: dict[str, Member]
 
 
-def _samples(members: Iterator[Member]) -> Iterator[_Sample]:
+def _samples(members: Iterator[Member], where: str) -> Iterator[_Sample]:
     """Group neighbouring members by key; what has no dot, and what is hidden, is no part of a sample."""
     parts = ((*_split_name(member.name), member) for member in members if member.is_file)
-    for key, group in itertools.groupby(parts, key=lambda part: part[0]):
-        if key:
-            yield _Sample(key, {extension.lower(): member for _, extension, member in group})
+    named = (part for part in parts if part[0] and not _SKIPPED.match(part[2].name))
+    for key, group in itertools.groupby(named, key=lambda part: part[0]):
+        found: dict[str, Member] = {}
+        for _, extension, member in group:
+            if found.setdefault(extension.lower(), member) is not member:
+                raise SourceError(f"{where}: {member.name} is there twice. The shard was not written by webdataset.")
+        yield _Sample(key, found)
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -252,43 +278,66 @@ def _content(kind: str, member: Member, read: Callable[[int, int], bytes], where
     data = read(member.offset, member.offset + member.size)
     try:
         value = json.loads(data) if kind == "json" else data.decode("utf-8").strip()
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise SourceError(f"{where}: {member.name} is not {kind}: {error}.") from error
     return value if isinstance(value, dict) else {"label": value}
 
 
 def _label(key: str, contents: dict[str, dict[str, Any]], where: str) -> Label:
     """Return a sample's label: by its file name if that is a validation image's, else as given."""
-    given = {name: value for fields in contents.values() for name, value in fields.items()}
-    classes_given = {_class_index(given[name]) for name in _CLASS_FIELDS if name in given} - {None}
-    names = [key, *(given[name] for name in _FILE_NAME_FIELDS if isinstance(given.get(name), str))]
-    official = next((name for name in map(_official, names) if name is not None), None)
-    if official is not None:
-        label = bundled().by_file_name(official)
-        wrong = classes_given - {label.original_label}
+    if not _is_text(key):
+        raise SourceError(f"{where}: {key!a} is not text in UTF-8.")
+    given = [_class_index(fields[name]) for fields in contents.values() for name in _CLASS_FIELDS if name in fields]
+    classes_given = {index for index in given if index is not None}
+    fields = contents.get("json", {})
+    names = [key, *(fields[name] for name in _FILE_NAME_FIELDS if isinstance(fields.get(name), str))]
+    official = {label.key: label for label in (_official_label(name, where) for name in names) if label is not None}
+    if len(official) > 1:
+        raise SourceError(f"{where}: {key} names two images: {' and '.join(official)}.")
+    if official:
+        (label,) = official.values()
+        wrong = sorted(classes_given - {label.original_label})
         if wrong:
             raise SourceError(
-                f"{where}: {key} says class {min(wrong)}, but the original label of {official} is "  # type: ignore[type-var]
+                f"{where}: {key} says class {wrong[0]}, but the original label of {label.file_name} is "
                 f"{label.original_label}. The shards count classes otherwise, or are of other images."
             )
         return label
-    if len(classes_given) != 1:
+    if len(classes_given) != 1 or not classes_given < _CLASSES:
         raise SourceError(
             f"{where}: {key} has no label: expected a validation image's file name, or one class 0..{NUM_CLASSES - 1} "
             "in a cls or json member."
         )
-    (original,) = classes_given
-    real = given.get("real_label", [])
-    if not isinstance(real, list) or not all(_class_index(label) == label for label in real):
-        raise SourceError(f"{where}: {key} has a real_label that is not a list of classes 0..{NUM_CLASSES - 1}.")
-    return Label(key, original, tuple(real))  # type: ignore[arg-type]  # None was taken out
+    real = fields.get("real_label", [])
+    if not isinstance(real, list) or len(set(map(str, real))) < len(real) or not all(map(_is_class, real)):
+        raise SourceError(
+            f"{where}: {key} has a real_label that is not a list of different classes 0..{NUM_CLASSES - 1}."
+        )
+    return Label(key, min(classes_given), tuple(real))
 
 
 def _class_index(value: object) -> int | None:
-    """Return a class given as index, as its digits or as a wnid; None for what is none of these."""
+    """Return a class given as a number, as its digits or as a wnid; None for what is none of these, a name for one."""
     if isinstance(value, str):
-        value = int(value) if value.isdecimal() and value.isascii() else _indices_of_wnids().get(value)
-    return value if type(value) is int and 0 <= value < NUM_CLASSES else None
+        digits = value.lstrip("0") or value[:1]  # "00000066" is 66, "0" is 0, and "" is nothing
+        return (
+            int(digits)
+            if digits.isdecimal() and digits.isascii() and len(digits) <= _LONGEST_CLASS
+            else _indices_of_wnids().get(value)
+        )
+    return value if type(value) is int else None
+
+
+def _is_class(value: object) -> bool:
+    return type(value) is int and value in _CLASSES
+
+
+def _is_text(key: str) -> bool:
+    try:
+        key.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @functools.cache
@@ -296,12 +345,18 @@ def _indices_of_wnids() -> dict[str, int]:
     return {info.wnid: info.index for info in classes()}
 
 
-def _official(name: str) -> str | None:
-    """Return the official spelling if this is a validation image's name, with or without its ending."""
-    try:
-        return canonical_file_name(name if name.upper().endswith(".JPEG") else f"{name}.JPEG")
-    except SourceError:
-        return None
+def _official_label(name: str, where: str) -> Label | None:
+    """Return the labels of a validation image by any spelling of its name, with or without its ending."""
+    for spelled in (name, f"{name}.JPEG"):
+        try:
+            canonical_file_name(spelled)
+        except SourceError:
+            continue
+        try:
+            return bundled().by_file_name(spelled)
+        except SourceError as error:
+            raise SourceError(f"{where}: {error}") from error
+    return None
 
 
 def _check_keys(store: Store, rows: Sequence[SampleRow]) -> None:

@@ -15,6 +15,7 @@ samples, and shares out single samples by `wds_real.plan`.
 from __future__ import annotations
 
 import io
+import sys
 from typing import TYPE_CHECKING, Any
 
 import webdataset
@@ -26,7 +27,7 @@ from wds_real.loader import Loader
 from wds_real.location import split_url
 from wds_real.read_ahead import BLOCK_BYTES, ReadAhead, Wanted
 from wds_real.store import open_store
-from wds_real.tar import END
+from wds_real.tar import BLOCK, END, TarError, padding, parse_header, pax_size
 from wds_real.writer import encode_label
 
 if TYPE_CHECKING:
@@ -173,6 +174,7 @@ class StoreStream(io.RawIOBase):
 
     def __init__(self, url: str, *, storage_options: Mapping[str, str] | None = None) -> None:
         super().__init__()
+        self._ahead: ReadAhead | None = None
         place, self._name = split_url(url)
         self._store = open_store(place, storage_options=storage_options)
         self._num_bytes = self._store.head(self._name)
@@ -181,7 +183,7 @@ class StoreStream(io.RawIOBase):
         self._ahead = ReadAhead(self._read, wanted)
         self._blocks = iter(range(len(wanted)))
         self._block = memoryview(b"")
-        self._last = b""
+        self._chain = _Chain() if self._name.endswith(".tar") else None
 
     def readable(self) -> bool:
         """Return True."""
@@ -191,11 +193,12 @@ class StoreStream(io.RawIOBase):
         """Fill the start of a buffer and return how many bytes that are; 0 at the end."""
         if not self._block.nbytes:
             number = next(self._blocks, None)
-            if number is None:
+            if number is None or self._ahead is None:
                 self._check_end()
                 return 0
             self._block = self._ahead.take(number)
-            self._last = (self._last + self._block[-len(END) :].tobytes())[-len(END) :]
+            if self._chain is not None:
+                self._chain.feed(self._block)
         view = memoryview(buffer).cast("B")
         length = min(view.nbytes, self._block.nbytes)
         view[:length] = self._block[:length]
@@ -204,7 +207,7 @@ class StoreStream(io.RawIOBase):
 
     def close(self) -> None:
         """End reading ahead."""
-        if not self.closed:
+        if not self.closed and self._ahead is not None:
             self._ahead.close()
         super().close()
 
@@ -212,8 +215,55 @@ class StoreStream(io.RawIOBase):
         return self._store.get_range(name, start, stop, size=self._num_bytes)
 
     def _check_end(self) -> None:
-        if self._name.endswith(".tar") and self._last != END:
+        if self._chain is not None and not self._chain.ended:
             raise StoreError(
                 f"{self._store.url}/{self._name}: its {self._num_bytes:,} bytes have no end-of-archive marker: it is "
                 "cut. Copy it again."
             )
+
+
+class _Chain:
+    """Follows the headers of a tar that goes by, to know whether its end marker was among it."""
+
+    def __init__(self) -> None:
+        self.ended = False
+        self._position = 0  # of the next byte that is fed
+        self._gathered = b""  # of a header, or of what extends the next one
+        self._start, self._length, self._is_header = 0, BLOCK, True
+        self._after = 0  # where the next header is, behind an extension
+        self._zero_blocks = 0
+        self._size: int | None = None  # that an extension gives for the next member
+
+    def feed(self, block: memoryview) -> None:
+        """Look at the headers in the next bytes of the archive."""
+        end = self._position + len(block)
+        try:
+            while not self.ended and self._start + len(self._gathered) < end:
+                start = self._start + len(self._gathered) - self._position
+                self._gathered += bytes(block[start : start + self._length - len(self._gathered)])
+                if len(self._gathered) < self._length:
+                    break
+                self._take(self._gathered)
+                self._gathered = b""
+        except TarError:
+            self._start = sys.maxsize  # whoever unpacks it says what is wrong
+        self._position = end
+
+    def _take(self, data: bytes) -> None:
+        """Learn from a whole header or extension where the next one is."""
+        if not self._is_header:
+            self._size = pax_size(data)
+            self._start, self._length, self._is_header = self._after, BLOCK, True
+        elif not any(data):
+            self._zero_blocks += 1
+            self.ended = self._zero_blocks == len(END) // BLOCK
+            self._start += BLOCK
+        else:
+            _, size, flag = parse_header(data)
+            self._zero_blocks = 0
+            if flag not in b"xgLK":
+                size, self._size = (self._size or size) if flag in b"0\0" else 0, None
+            self._after = self._start + BLOCK + size + padding(size)
+            self._start, self._length, self._is_header = self._after, BLOCK, True
+            if flag == b"x" and size:
+                self._start, self._length, self._is_header = self._after - size - padding(size), size, False

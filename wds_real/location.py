@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from wds_real.aws import endpoint_from_environment
 from wds_real.errors import StoreError
@@ -35,6 +36,7 @@ _ALIASES = {
     "region_name": "region",
     "request_timeout": "timeout",
 }
+_PREFIXES = {"s3": ("aws_",), "gs": ("google_",), "az": ("azure_storage_", "azure_")}
 _PATIENCE = {
     "connect_timeout": "connect_timeout_s",
     "read_timeout": "read_timeout_s",
@@ -81,7 +83,9 @@ class Location:
                 f"{scheme}://...: no such kind of store. Give a folder, s3://, gs://, az://, https:// or memory://."
             )
         kind = _SCHEMES[scheme]
-        named = {_ALIASES.get(name.lower(), name.lower()): str(value) for name, value in (options or {}).items()}
+        before, mark, query = url.partition("?")
+        _check_url(url)
+        named = {_short_name(kind, name): str(value) for name, value in (options or {}).items()}
         if kind in ("s3", "az") and "token" in named:
             named["session_token" if kind == "s3" else "bearer_token"] = named.pop("token")
         times = {field: _seconds(name, named.pop(name)) for name, field in _PATIENCE.items() if name in named}
@@ -95,6 +99,8 @@ class Location:
             raise StoreError(f"{shown(url)}: {_names(named)}: not an option of a web server.")
         if kind == "s3" and "endpoint" not in named and (endpoint := endpoint_from_environment()) is not None:
             named["endpoint"] = endpoint
+        if "endpoint" in named:
+            _check_url(named["endpoint"])
         target = url if kind == "http" else named.get("endpoint", "")
         if target.lower().startswith("http://") and "allow_http" not in client:
             if not _LOOPBACK.fullmatch(urlsplit(target).hostname or ""):
@@ -103,13 +109,26 @@ class Location:
                     "or pass --storage-option allow_http=true."
                 )
             client["allow_http"] = True
-        return cls(kind, url.rstrip("/"), named, client, patience, profile)
+        trimmed = before.rstrip("/")
+        place = trimmed if "://" in trimmed else before
+        return cls(kind, f"{place}{mark}{query}", named, client, patience, profile)
+
+    def without_user(self) -> tuple[str, dict[str, str]]:
+        """Return the URL without user name and password, and the header that says them."""
+        parts = urlsplit(self.url)
+        user, at, host = parts.netloc.rpartition("@")
+        if self.kind != "http" or not at:
+            return self.url, {}
+        name, _, password = user.partition(":")
+        credentials = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode("ascii")
+        return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {credentials}"}
 
     @property
     def holds_secrets(self) -> bool:
         """Whether the URL or an option is one that must not leave this process."""
-        parts = urlsplit(self.url)
-        return bool(parts.query or parts.password) or any(_SECRET.search(name) for name in self.config)
+        options = {**self.config, **self.client}
+        values = [self.url, *(value for value in options.values() if isinstance(value, str) and is_url(value))]
+        return any(_has_secrets(value) for value in values) or any(map(_SECRET.search, options))
 
 
 def is_url(text: str) -> bool:
@@ -130,7 +149,8 @@ def shown(url: str) -> str:
     if not is_url(url):
         return url
     parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", "")).rstrip("/")
+    place = parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")
+    return f"{parts.scheme}://{place}"
 
 
 def join_url(url: str, name: str) -> str:
@@ -140,7 +160,7 @@ def join_url(url: str, name: str) -> str:
     'https://host/a/b.tar?sig=1'
     """
     before, mark, query = url.partition("?")
-    return f"{before.rstrip('/')}/{name}{mark}{query}"
+    return f"{before.rstrip('/')}/{quote(name)}{mark}{query}"
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -156,7 +176,27 @@ def split_url(url: str) -> tuple[str, str]:
         return str(path.parent), path.name
     before, mark, query = url.partition("?")
     place, _, name = before.rpartition("/")
-    return f"{place}{mark}{query}", name
+    return f"{place}{mark}{query}", unquote(name) if url.lower().startswith("http") else name
+
+
+def _short_name(kind: str, name: str) -> str:
+    """Return an option's name without the prefix of its kind of store, and in the one spelling that we look for."""
+    short = name.lower()
+    for prefix in _PREFIXES.get(kind, ()):
+        short = short.removeprefix(prefix)
+    return _ALIASES.get(short, short)
+
+
+def _check_url(url: str) -> None:
+    try:
+        urlsplit(url).port  # noqa: B018 -- it is checked when it is asked for
+    except ValueError:
+        raise StoreError(f"{url.partition('://')[0]}://...: not a URL. Check host, port and brackets.") from None
+
+
+def _has_secrets(url: str) -> bool:
+    parts = urlsplit(url)
+    return bool(parts.query or (not parts.scheme.startswith("abfs") and "@" in parts.netloc))
 
 
 def _seconds(name: str, value: str) -> float:

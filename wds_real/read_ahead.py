@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["AHEAD_BYTES", "Block", "ReadAhead", "Wanted", "merge"]
+__all__ = ["AHEAD_BYTES", "BLOCK_BYTES", "Block", "ReadAhead", "Wanted", "merge"]
 
-BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 8 << 20  # of one request: larger ones win nothing and cost more to repeat
 GAP_BYTES = 64 << 10  # read and thrown away rather than paid for with another request
 AHEAD_BYTES = 8 * BLOCK_BYTES
 REQUESTS = 16

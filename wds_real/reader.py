@@ -41,11 +41,10 @@ def open_shards(store: Store, manifest: Manifest, storage_options: Mapping[str, 
     Raises:
         StoreError: there are options, but both are folders.
     """
-    if manifest.shards_at is not None:
-        return open_store(manifest.shards_at, storage_options=storage_options)
-    if storage_options and not is_url(store.url):
-        return open_store(store.url, storage_options=storage_options)
-    return store
+    place = store.url if manifest.shards_at is None else manifest.shards_at
+    options = storage_options if is_url(place) or not is_url(store.url) else None
+    beside = manifest.shards_at is None and (is_url(place) or not options)
+    return store if beside else open_store(place, storage_options=options)
 
 
 def read_manifest(store: Store) -> Manifest:
@@ -159,7 +158,7 @@ class SampleReader:
         Raises:
             UnavailableError: the object store denies access, or gave up.
         """
-        if not isinstance(self._store, LocalStore):
+        if not isinstance(self._store, LocalStore) or self._foreign:
             return [_or_error(self.read, position) for position in positions]
         found: list[bytes | memoryview | ShardError] = []
         for block in merge(self._wanted(positions)):
@@ -205,7 +204,7 @@ class SampleReader:
             raise self.error(position, f"cannot be read: {error}") from error
 
     def _get_range(self, shard: str, start: int, stop: int, *, fresh: bool = False) -> bytes | memoryview:
-        if not self._store.remote:  # samples before the place where a file was cut are still good
+        if not (self._store.remote or self._foreign):  # samples before the place where a file was cut are still good
             return self._store.get_range(shard, start, stop)
         return self._store.get_range(shard, start, stop, size=self._sizes[shard], fresh=fresh)
 

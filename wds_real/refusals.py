@@ -19,7 +19,12 @@ _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _MAY_PASS = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529}
 _SLOW_DOWN = {429, 503}
 
-_METADATA = ("/latest/api/token", "/latest/meta-data", "/computeMetadata/", "/metadata/identity", "169.254.169.254")
+_URL = re.compile(r"https?://[^\s,\"]+")
+# Where the client library asks for credentials if it was given none; objects are called otherwise.
+_METADATA = re.compile(
+    r"http://(169\.254\.169\.254|metadata\.google\.internal|[^/]+"
+    r"(/latest/api/token$|/latest/meta-data/iam/security-credentials|/computeMetadata/v1/|/metadata/identity/oauth2/))"
+)
 
 NO_CREDENTIALS = (
     "no credentials were found. Set them as your other tools do (environment variables or a profile, for which boto3 "
@@ -60,23 +65,26 @@ def refusal_of(error: Exception, *, where: str, request: str) -> StoreError | Tr
         404, `UnavailableError` for every other refusal.
     """
     text, kind = str(error), type(error).__name__
+    words = _URL.sub("", text)
     found = _STATUS.search(text)
     status = int(found[1]) if found else None
     code = found[1] if (found := _CODE.search(text)) else None
     if kind == "AlreadyExistsError":
         return StoreError(f"{where}: is there already; another run made it meanwhile.")
-    if any(sign in text for sign in _METADATA):
+    if any(map(_METADATA.match, _URL.findall(text))):
         return UnavailableError(f"{where}: {NO_CREDENTIALS}")
     if kind == "PreconditionError" or (status == 412 and kind != "AlreadyExistsError"):
         return StoreError(f"{where}: was replaced while it was read. Start again when nobody writes there.")
+    if status == 416 or "StartTooLarge" in text or "InvalidGetRange" in text:
+        return StoreError(f"{where}: {request} asked for, but the object ends before. It is not what was expected.")
     if status in _MAY_PASS:
         return TransientFault(f"the server answered {status}", at_once=False)
     if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
         return MissingError(f"{where}: no such file. Check the URL.")
-    if (refusal := _permanent(text, kind, status, code)) is not None:
+    if (refusal := _permanent(words, kind, status, code)) is not None:
         detail = " ".join(part for part in (str(status) if status else "", code or "") if part)
         return UnavailableError(f"{where}: {request}: {refusal}" + (f" ({detail})" if detail else ""))
-    return TransientFault(_transport(text), at_once=True)
+    return TransientFault(_transport(words), at_once=True)
 
 
 def is_slow_down(fault: TransientFault) -> bool:
@@ -94,7 +102,7 @@ def _permanent(text: str, kind: str, status: int | None, code: str | None) -> st
         return _BY_STATUS[401]
     if kind == "PermissionDeniedError":
         return _BY_STATUS[403]
-    if kind == "NotSupportedError":
+    if kind in ("NotSupportedError", "NotImplementedError"):
         return _BY_STATUS[501]
     if status is not None:
         return _BY_STATUS.get(status, "the server refused.")

@@ -7,17 +7,17 @@ every answer is compared with it, with what was asked, and with the length the c
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
-import tempfile
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, Protocol, TypeVar
 
 from wds_real.downloads import Download, Downloads
 from wds_real.errors import StoreError, UnavailableError
 from wds_real.location import Location, shown
+from wds_real.read_ahead import BLOCK_BYTES, ReadAhead, Wanted
 from wds_real.refusals import is_slow_down, refusal_of
 from wds_real.retry import GaveUp, TransientFault, persist
 from wds_real.retry_after import retry_after
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
     from wds_real.store import ByteWriter
 
-__all__ = ["BLOCK_BYTES", "Answer", "Client", "RemoteStore", "Version"]
+__all__ = ["Answer", "Client", "RemoteStore", "Version"]
 
-BLOCK_BYTES = 8 << 20  # of one request: larger ones win nothing and cost more to repeat
 _REQUESTS = 4  # for one large object at a time
 _FIRST_CONTACT_S = 20.0  # a server that never answered is given up sooner than one that did
 _T = TypeVar("_T")
@@ -126,6 +125,7 @@ class RemoteStore:
         self._client: Client | None = None
         self._versions: dict[str, Version] = {}
         self._downloads = Downloads()
+        self._turns: dict[str, threading.Lock] = {}
         self._answered = False
         self._opened_at = time.monotonic()
         self._lock = threading.Lock()
@@ -166,18 +166,21 @@ class RemoteStore:
         """Return the length of an object in bytes."""
         pinned = self._versions.get(name)
         if pinned is None:
-            pinned = self._pin(name, self._request(name, "look up", lambda client: client.head(name)))
+            try:
+                pinned = self._pin(name, self._request(name, "look up", lambda client: client.head(name)))
+            except _RangesIgnoredError:
+                return self._download(name).num_bytes
         return pinned.num_bytes
 
     def get(self, name: str) -> bytes:
         """Return a whole object, in ranges read side by side where it is large."""
         num_bytes = self.head(name)
         starts = range(0, num_bytes, BLOCK_BYTES)
-        ranges = [(start, min(start + BLOCK_BYTES, num_bytes)) for start in starts]
-        if len(ranges) < 2:
-            return b"".join(self.get_range(name, *bounds) for bounds in ranges)
-        with ThreadPoolExecutor(_REQUESTS, thread_name_prefix="get") as pool:
-            return b"".join(pool.map(lambda bounds: self.get_range(name, *bounds), ranges))
+        blocks = [Wanted(name, start, min(start + BLOCK_BYTES, num_bytes)) for start in starts]
+        if len(blocks) < 2:
+            return b"".join(self.get_range(*block) for block in blocks)
+        with ReadAhead(self.get_range, blocks, requests=_REQUESTS) as ahead:
+            return b"".join(ahead.take(place) for place in range(len(blocks)))
 
     def get_range(
         self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False
@@ -218,19 +221,32 @@ class RemoteStore:
 
     def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
         """Write a whole object; `exclusive` refuses to replace one, also one that appears at the same moment."""
-        self._request(name, "write", lambda client: client.put(name, data, exclusive=exclusive))
+        attempts = itertools.count()
+
+        def write(client: Client) -> None:
+            next(attempts)
+            client.put(name, data, exclusive=exclusive)
+
+        try:
+            self._request(name, "write", write)
+        except StoreError:
+            # The answer to the first attempt may have been lost, and the second one have found what that one wrote.
+            if not exclusive or next(attempts) < 2 or not self._holds(name, data):
+                raise
         self._versions.pop(name, None)
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[ByteWriter]:
         """Open an object for writing: it gathers in a temporary file, and is uploaded in parts when the block ends."""
-        with tempfile.TemporaryFile(prefix="wds_real-") as file:
-            yield cast("ByteWriter", file)
-            self._request(name, "write", lambda client: client.upload(name, cast("BinaryIO", file)))
+        file = self._downloads.new()
+        yield file
+        self._request(name, "write", lambda client: client.upload(name, file.opened()))
         self._versions.pop(name, None)
 
     def delete(self, name: str) -> None:
         """Remove an object."""
+        self._versions.pop(name, None)
+        self.head(name)  # object stores remove what is not there without a word
         self._request(name, "delete", lambda client: client.delete(name))
         self._versions.pop(name, None)
 
@@ -260,7 +276,7 @@ class RemoteStore:
             raise UnavailableError(f"{self._where(name)}: {what}: {error}. Run it again later.") from None
 
     def _refusal(self, name: str, what: str, error: Exception, client: Client) -> Exception:
-        if "RangeNotSupported" in str(error):
+        if any(sign in str(error) for sign in ("RangeNotSupported", "NotPartial", "non-partial")):
             ignored = _RangesIgnoredError()
             return TransientFault("the server ignored the range", at_once=True, at_most=3, final=ignored)
         refusal = refusal_of(error, where=self._where(name), request=what)
@@ -291,8 +307,11 @@ class RemoteStore:
     def _download(self, name: str) -> Download:
         """Fetch a whole object in one stream; where that breaks, a new one is read up to the same place."""
         with self._lock:
-            if (found := self._downloads.find(name)) is not None:
-                return found
+            turn = self._turns.setdefault(name, threading.Lock())
+        with turn:
+            return self._downloads.find(name) or self._download_now(name)
+
+    def _download_now(self, name: str) -> Download:
         file = self._downloads.new()
 
         def read(client: Client) -> None:
@@ -305,13 +324,20 @@ class RemoteStore:
             for chunk in chunks:
                 new = chunk[max(0, file.num_bytes - position) :]
                 position += len(chunk)
-                file.append(new)
+                file.write(new)
             if file.num_bytes != version.num_bytes:
                 raise TransientFault("the connection broke", at_once=True)
 
         self._request(name, "read it all", read)
         self._downloads.add(name, file)
         return file
+
+    def _holds(self, name: str, data: bytes) -> bool:
+        self._versions.pop(name, None)
+        try:
+            return self.get(name) == data
+        except StoreError:
+            return False
 
     def _where(self, name: str) -> str:
         return f"{self.url}/{name}" if name else self.url

@@ -67,7 +67,7 @@ class Patience:
     Attributes:
         connect_timeout_s: For a connection.
         read_timeout_s: For the next bytes of an answer; a stalled connection is given up after this.
-        timeout_s: For a whole request of at most 8 MiB. At most half of `give_up_after_s` is used.
+        timeout_s: For a whole request of at most 8 MiB; shorter where a deadline leaves no time for a second one.
         give_up_after_s: For a request with all its repetitions.
         run_deadline_s: For everything, from the opening of the store on; None means no such deadline.
     """
@@ -80,10 +80,10 @@ class Patience:
 
     @property
     def request_timeout_s(self) -> float:
-        """For one attempt: short enough for a second one before the deadline."""
-        limits = [self.timeout_s, self.give_up_after_s / 2]
+        """For one attempt: short enough for a second one before a deadline, with some time in between."""
+        limits = [self.timeout_s, 0.45 * self.give_up_after_s]
         if self.run_deadline_s is not None:
-            limits.append(self.run_deadline_s / 2)
+            limits.append(0.45 * self.run_deadline_s)
         return min(limits)
 
 
@@ -112,8 +112,8 @@ def persist(
     deadline = started + patience.give_up_after_s
     if patience.run_deadline_s is not None:
         deadline = min(deadline, opened_at + patience.run_deadline_s)
-    if started >= deadline:
-        raise GaveUp(0, 0.0, f"the run's deadline of {patience.run_deadline_s:g} s is over")
+    if started + patience.request_timeout_s > deadline:
+        raise GaveUp(0, 0.0, f"the run's deadline of {patience.run_deadline_s:g} s leaves no time for a request")
     bound, alike, last = _FIRST_WAIT_S, 0, ""
     for number in itertools.count(1):
         try:

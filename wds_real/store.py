@@ -136,8 +136,14 @@ class _ObjectClient:
         import obstore.exceptions
 
         self._obstore = obstore
-        self.errors: tuple[type[Exception], ...] = (obstore.exceptions.BaseError, OSError, ValueError)
+        self.errors: tuple[type[Exception], ...] = (
+            obstore.exceptions.BaseError,
+            NotImplementedError,
+            OSError,
+            ValueError,
+        )
         self._location = location
+        self._url, headers = location.without_user()
         self._profile = _profile(location)
         patience = location.patience
         self._options: dict[str, Any] = {
@@ -146,7 +152,9 @@ class _ObjectClient:
             "read_timeout": f"{patience.read_timeout_s * 1000:.0f}ms",
             "timeout": f"{patience.request_timeout_s * 1000:.0f}ms",
         }
-        self._root = None if location.kind == "http" else self._open(location.url, self._options)
+        if headers:
+            self._options["default_headers"] = headers
+        self._root = None if location.kind == "http" else self._open(self._url, self._options)
         self._files: dict[str, ObjectStore] = {}
 
     def list(self) -> list[str]:
@@ -157,8 +165,12 @@ class _ObjectClient:
         if self._location.kind != "http":
             return _version(self._obstore.head(*self._place(name)))
         # A signed URL is for GET alone, so ask for a byte: the answer says how many there are.
-        answer = self._obstore.get(*self._place(name), options={"range": (0, 1)})
-        return _version(answer.meta)
+        try:
+            return _version(self._obstore.get(*self._place(name), options={"range": (0, 1)}).meta)
+        except self._obstore.exceptions.BaseError as error:
+            if "416" not in str(error):
+                raise
+        return _version(self._obstore.head(*self._place(name)))  # it has no first byte
 
     def get(self, name: str, start: int, stop: int, if_match: str | None) -> Answer:
         options: GetOptions = {"range": (start, stop)}
@@ -179,9 +191,10 @@ class _ObjectClient:
         self._obstore.put(store, path, data, mode=mode, use_multipart=False)
 
     def upload(self, name: str, file: BinaryIO) -> None:
-        file.seek(0)
         store, path = self._place(name)
-        self._obstore.put(store, path, file, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_A_TIME)
+        with file:
+            file.seek(0)
+            self._obstore.put(store, path, file, chunk_size=_PART_BYTES, max_concurrency=_PARTS_AT_A_TIME)
 
     def delete(self, name: str) -> None:
         store, path = self._place(name)
@@ -190,7 +203,10 @@ class _ObjectClient:
     def abort_uploads(self) -> builtins.list[str]:
         if self._location.kind != "s3" or not have_boto3():
             return []
-        return list(abort_uploads(self._location))
+        try:
+            return list(abort_uploads(self._location))
+        except UnavailableError as error:
+            raise UnavailableError(f"{shown(self._location.url)}: {error}") from None
 
     def signed_url(self, name: str) -> str | None:
         store, path = self._place(name)
@@ -208,10 +224,10 @@ class _ObjectClient:
             return self._root, name
         options = self._options if timeout is None else {**self._options, "timeout": timeout}
         if self._location.kind != "http":
-            return self._open(self._location.url, options), name
+            return self._open(self._url, options), name
         key = f"{name}?{timeout}"
         if key not in self._files:
-            self._files[key] = self._open(join_url(self._location.url, name), options)
+            self._files[key] = self._open(join_url(self._url, name), options)
         return self._files[key], ""
 
     def _open(self, url: str, options: dict[str, Any]) -> ObjectStore:
@@ -227,6 +243,8 @@ class _ObjectClient:
             config: dict[str, Any] = dict(location.config)
             if location.kind == "s3":
                 config.setdefault("checksum_algorithm", "sha256")  # what arrives is what was sent, or is refused
+                if "access_key_id" in config:  # as they are: not mixed with what the environment has
+                    shared["credential_provider"] = functools.partial(_given_credentials, _pop_credentials(config))
                 if self._profile is not None:
                     shared["credential_provider"] = self._profile.credentials()
                     if self._profile.region is not None:
@@ -251,11 +269,21 @@ def _profile(location: Location) -> Profile | None:
         return None
     try:
         profile = Profile(location.profile)
-    except LookupError:
-        raise UnavailableError(f"{where}: there is no profile {location.profile}. Check ~/.aws/config.") from None
+    except UnavailableError as error:
+        raise UnavailableError(f"{where}: {error}") from None
     if profile.credentials() is None:
         raise UnavailableError(f"{where}: {NO_CREDENTIALS}")
     return profile
+
+
+def _pop_credentials(config: dict[str, Any]) -> dict[str, Any]:
+    names = ("access_key_id", "secret_access_key", "session_token")
+    key, secret, token = (config.pop(name, None) for name in names)
+    return {"access_key_id": key, "secret_access_key": secret or "", "token": token, "expires_at": None}
+
+
+def _given_credentials(credentials: dict[str, Any]) -> dict[str, Any]:
+    return credentials
 
 
 def _version(meta: ObjectMeta) -> Version:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["BLOCK", "END", "Member", "TarError", "encode_header", "iter_members", "padding", "parse_header"]
+__all__ = ["BLOCK", "END", "Member", "TarError", "encode_header", "iter_members", "padding", "parse_header", "pax_size"]
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
@@ -154,6 +154,19 @@ def iter_members(
             raise TarError(f"archive is cut: {where} ends after byte {num_bytes}")
         yield Member(name, size, data_start, is_file)
         offset, override, extended = data_start + size + padding(size), {}, False
+
+
+def pax_size(data: bytes) -> int | None:
+    r"""Return the size that the records of a pax header give for the next member, or None if they give none.
+
+    >>> pax_size(b"16 size=1234567\n")
+    1234567
+
+    Raises:
+        TarError: the records are damaged.
+    """
+    size = dict(_pax_records(data, 0)).get("size")
+    return None if size is None else int(size)
 
 
 def _check_end(read: Callable[[int, int], bytes], offset: int, num_bytes: int) -> None:

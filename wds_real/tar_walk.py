@@ -43,7 +43,8 @@ def walk_members(read: Callable[[int, int], bytes], num_bytes: int, *, chains: i
         if start is None:
             return None
         try:
-            return start, list(iter_members(read, num_bytes, start=start, stop=bounds[part + 1]))
+            stop = bounds[part + 1] if part + 1 < parts else None  # the last chain has to find the end marker
+            return start, list(iter_members(read, num_bytes, start=start, stop=stop))
         except TarError:
             return None
 

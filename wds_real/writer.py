@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from wds_real.errors import SourceError, StoreError
+from wds_real.errors import SourceError, StoreError, UnavailableError
 from wds_real.jpeg import JpegError, jpeg_size
 from wds_real.manifest import (
     DATASET,
@@ -145,8 +145,11 @@ def _make_room(store: Store, names: set[str], *, overwrite: bool) -> None:
                 f"{store.url}: holds a finished set already. Choose another place, or pass --overwrite to replace it."
             )
         store.delete(MANIFEST_NAME)
-    for name in store.delete_leftovers():
-        _LOG.info("removed %s, left by a killed run", name)
+    try:
+        for name in store.delete_leftovers():
+            _LOG.info("removed %s, left by a killed run", name)
+    except UnavailableError as error:  # who may write need not be allowed to see what others began
+        _LOG.warning("what killed runs may have left was not looked for: %s", error)
     for name in existing:
         if SHARD_NAME.fullmatch(name) and name not in names:
             _LOG.warning("removing %s: an unfinished run with more shards left it", name)

@@ -27,7 +27,7 @@ def command(
     """
     if not is_main_rank():
         return
-    from wds_real.foreign import index_shards
+    from wds_real.foreign import index_shards, place_of
 
     with progress_bar("index", 0, unit="bytes", hidden=as_json) as progress:
         manifest = index_shards(
@@ -39,7 +39,7 @@ def command(
             progress=progress,
         )
     facts = {
-        "root": shown(spec if root is None else root),
+        "root": shown(root if root is not None else place_of(spec)),
         "digest": manifest.digest,
         "dataset": manifest.dataset,
         "num_samples": manifest.num_samples,
