@@ -28,7 +28,6 @@ __all__ = [
     "COPY",
     "PACK",
     "TRANSFORM",
-    "UNDECODED",
     "Row",
     "Settings",
     "Timing",
@@ -37,11 +36,11 @@ __all__ = [
     "exact",
     "limit",
     "own_rows",
+    "undecoded",
 ]
 
 TRANSFORM = wds_real.EvalTransform(img_size=224, crop_pct=0.875, interpolation="bicubic")
 PACK, COPY = "pack", "cp + fsync"
-UNDECODED = "undecoded, 1 thread"
 _SAMPLES_PER_TASK = 8  # as the loader does: handing over is then cheap for both
 
 
@@ -92,6 +91,11 @@ def limit(threads: int) -> str:
     return f"decode only, {threads} thread{'s' * (threads > 1)}"
 
 
+def undecoded(threads: int) -> str:
+    """Return the name of the row that only reads and verifies."""
+    return f"undecoded, {threads} thread{'s' * (threads > 1)}"
+
+
 def cached(number: int) -> str:
     """Return the name of the first (1) or second (2) pass with a pixel cache."""
     return f"pixel cache, pass {number}"
@@ -103,8 +107,8 @@ def own_rows(data: Data, settings: Settings) -> list[Row]:
     for threads in settings.threads:
         rows.append(_decode_only_row(data, threads))
         rows.append(Row(exact(threads), _loading(data, settings, threads), pixels=_own_pixels))
-    undecoded = Row(UNDECODED, _loading(data, settings, 1, decode=False))
-    return [*rows, *_cached_rows(data, settings), undecoded, *_packing_rows(data)]
+        rows.append(Row(undecoded(threads), _loading(data, settings, threads, decode=False)))
+    return [*rows, *_cached_rows(data, settings), *_packing_rows(data)]
 
 
 def consume(start: Callable[[], Iterable[Sized]]) -> Timing:
@@ -118,7 +122,7 @@ def consume(start: Callable[[], Iterable[Sized]]) -> Timing:
 def _loading(
     data: Data, settings: Settings, threads: int, *, decode: bool = True, pixel_cache: Path | None = None
 ) -> Callable[[], Timing]:
-    """Return a function that goes once through a new `wds_real.Loader` and times that."""
+    """Return a function that goes once through a `wds_real.Loader` and times that; all but a cache outlives a round."""
     dataset = wds_real.open_dataset(data.root)
 
     def start() -> wds_real.Loader:
@@ -132,7 +136,10 @@ def _loading(
             pixel_cache=pixel_cache,
         )
 
-    return lambda: consume(start)
+    if pixel_cache is not None:  # which each round makes anew
+        return lambda: consume(start)
+    loader = start()
+    return lambda: consume(lambda: loader)
 
 
 def _own_pixels(picture: bytes) -> NDArray[np.uint8]:
