@@ -222,7 +222,7 @@ def answering(status: int, code: str) -> Iterator[Answering]:
         yield Answering(port, requests)
 
 
-def read_many(store: Store, name: str, *, seed: int, count: int = 16) -> None:
+def read_many(store: Store, name: str, *, seed: int, count: int = 10) -> None:
     """Read ranges from several threads, and compare each."""
     draws = random.Random(seed)  # noqa: S311 -- made-up ranges
     starts = [draws.randrange(len(DATA) - 1) for _ in range(count)]
@@ -256,11 +256,11 @@ def run(code: str, *arguments: str, timeout_s: float = 60) -> subprocess.Complet
 
 @pytest.mark.parametrize("kind", NOTICED)
 def test_each_kind_of_fault_is_survived(lab: Lab, kind: str) -> None:
-    """Half of the requests fail, up to three times in a row: all ranges are right."""
+    """Half of the requests fail, up to twice in a row: all ranges are right."""
     lab.put("a")
-    with lab.spoiled(seed=1, rate=0.5, kinds=[kind], max_faults_in_a_row=3, drip_s=0.1) as proxy:
-        read_many(lab.store(proxy.endpoint, read_timeout="0.4"), "a", seed=1)
-        assert proxy.injected[kind] > 3
+    with lab.spoiled(seed=1, rate=0.5, kinds=[kind], max_faults_in_a_row=2, drip_s=0.1) as proxy:
+        read_many(lab.store(proxy.endpoint, read_timeout="0.3"), "a", seed=1)
+        assert proxy.injected[kind] > 2
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -301,8 +301,8 @@ def test_long_mixtures_of_faults_are_survived(lab: Lab, folder: Path, server: st
 @pytest.mark.parametrize("kind", ["503", "reset", "stall"])
 def test_writing_survives_faults(lab: Lab, kind: str) -> None:
     """Objects, lists, lengths and deletions are right, though every other request fails or its answer is lost."""
-    with lab.spoiled(seed=2, rate=0.5, kinds=[kind], max_faults_in_a_row=2, only=any_request) as proxy:
-        store = lab.store(proxy.endpoint, read_timeout="0.5")
+    with lab.spoiled(seed=2, rate=0.5, kinds=[kind], max_faults_in_a_row=1, only=any_request) as proxy:
+        store = lab.store(proxy.endpoint, read_timeout="0.3")
         for name in "abcd":
             store.put(name, DATA)
         store.delete("a")
@@ -327,7 +327,7 @@ def test_a_large_object_is_written_in_spite_of_faults(lab: Lab, kind: str) -> No
 
     data = DATA * 100
     with lab.spoiled(kinds=[kind], only=is_spoiled) as proxy:
-        store = lab.store(proxy.endpoint, read_timeout="0.5")
+        store = lab.store(proxy.endpoint, read_timeout="1" if kind == "stall" else "10")
         with store.create("a") as file:
             file.write(data)
         assert proxy.injected[kind] == 2
@@ -646,7 +646,7 @@ def test_large_objects_are_read_in_blocks(lab: Lab) -> None:
     heard = Heard()
     with lab.spoiled(only=heard) as proxy:
         assert lab.store(proxy.endpoint).get("large") == data
-    gets = [request for request in heard.requests if request.method == "GET"]
+    gets = [request for request in heard.requests if request.range != "bytes=0-0"]  # which asks for the length
     bounds = sorted(tuple(map(int, (request.range or "").removeprefix("bytes=").split("-"))) for request in gets)
     starts = range(0, len(data), BLOCK_BYTES)
     assert bounds == [(start, min(start + BLOCK_BYTES, len(data)) - 1) for start in starts]
@@ -739,7 +739,7 @@ def test_threads_share_a_download(folder: Path) -> None:
 
     def delay(request: servers.Request) -> None:
         if is_whole(request):
-            time.sleep(2)  # longer than any of the threads takes to learn that ranges are ignored
+            time.sleep(1.5)  # longer than any of the threads takes to learn that ranges are ignored
 
     with servers.http_server(folder, ranges=False, on_request=delay) as web:
         store = open_store(web.endpoint)

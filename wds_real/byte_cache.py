@@ -177,7 +177,8 @@ class CachedStore:
                         self._forget(piece)
                         _LOG.warning("%s: a damaged piece was removed from the cache", self._path(piece))
                         return None
-                    os.utime(file.fileno())  # used: among the last to be evicted
+                    with contextlib.suppress(OSError):  # a folder that is only read from keeps its order
+                        os.utime(file.fileno())  # used: among the last to be evicted
                     self._checked.add(piece.file_name)
                     return stored[within]
                 found = os.pread(file.fileno(), within.stop - within.start, within.start)

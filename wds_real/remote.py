@@ -95,8 +95,8 @@ class Client(Protocol):
         """Abort what others began to upload, and return the names."""
         ...
 
-    def signed_url(self, name: str) -> str | None:
-        """Return a URL that reads an object for a minute, if there is a way to make one."""
+    def sign(self, name: str) -> tuple[str, dict[str, str]] | None:
+        """Return a URL, and headers, that read an object for a minute, if there is a way to make them."""
         ...
 
 
@@ -229,6 +229,8 @@ class RemoteStore:
 
         try:
             self._request(name, "write", write)
+        except UnavailableError:
+            raise
         except StoreError:
             # The answer to the first attempt may have been lost, and the second one have found what that one wrote.
             if not exclusive or next(attempts) < 2 or not self._holds(name, data):
@@ -281,8 +283,8 @@ class RemoteStore:
             return TransientFault("the server ignored the range", at_once=True, at_most=3, final=ignored)
         refusal = refusal_of(error, where=self._where(name), request=what)
         if isinstance(refusal, TransientFault) and is_slow_down(refusal):
-            url = client.signed_url(name) if name else None
-            refusal.retry_after_s = None if url is None else retry_after(url)
+            signed = client.sign(name) if name else None
+            refusal.retry_after_s = None if signed is None else retry_after(*signed)
         return refusal
 
     def _check(self, name: str, found: Version, *, size: int | None, stop: int) -> None:

@@ -11,18 +11,22 @@ import http.client
 import time
 import urllib.error
 import urllib.request
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["parse_retry_after", "retry_after"]
 
 _TIMEOUT_S = 5.0
 
 
-def retry_after(url: str) -> float | None:
+def retry_after(url: str, headers: Mapping[str, str] | None = None) -> float | None:
     """Return the seconds that the server asks to wait before `url` is read again, or None if it does not say.
 
     It is 0 where the server answers again.
     """
-    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})  # noqa: S310 -- the store's own URL
+    request = urllib.request.Request(url, headers={**(headers or {}), "Range": "bytes=0-0"})  # noqa: S310 -- the store's own URL
     try:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_S):  # noqa: S310
             return 0.0

@@ -162,13 +162,11 @@ class _ObjectClient:
         return sorted(entry["path"] for entry in found["objects"])
 
     def head(self, name: str) -> Version:
-        if self._location.kind != "http":
-            return _version(self._obstore.head(*self._place(name)))
-        # A signed URL is for GET alone, so ask for a byte: the answer says how many there are.
+        # A signed URL is for GET alone, and only GET is told why it is refused: ask for a byte, which says the length.
         try:
             return _version(self._obstore.get(*self._place(name), options={"range": (0, 1)}).meta)
         except self._obstore.exceptions.BaseError as error:
-            if "416" not in str(error):
+            if not any(sign in str(error) for sign in ("416", "StartTooLarge", "InvalidGetRange")):
                 raise
         return _version(self._obstore.head(*self._place(name)))  # it has no first byte
 
@@ -208,15 +206,15 @@ class _ObjectClient:
         except UnavailableError as error:
             raise UnavailableError(f"{shown(self._location.url)}: {error}") from None
 
-    def signed_url(self, name: str) -> str | None:
+    def sign(self, name: str) -> tuple[str, dict[str, str]] | None:
         store, path = self._place(name)
         if self._location.kind == "http":
-            return join_url(self._location.url, name)
+            return join_url(self._url, name), self._options.get("default_headers", {})
         try:
             url: str = self._obstore.sign(cast("S3Store", store), "GET", path, timedelta(minutes=1))
         except (self._obstore.exceptions.BaseError, ValueError, TypeError):  # no signature where there are no secrets
             return None
-        return url
+        return url, {}
 
     def _place(self, name: str, *, timeout: str | None = None) -> tuple[ObjectStore, str]:
         """Return the library's store and the path in it; each file of a web server is a store of its own there."""
