@@ -551,14 +551,14 @@ def test_errors_on_a_bucket_are_one_line_and_a_code(
     out = str(tmp_path / "out")
     evaluation = ["-m", MODEL, "-b", "32"]
     cases: list[tuple[list[str], int, str]] = [
-        (["info", stored, *wrong], 1, "access denied"),
-        (["verify", stored, *wrong], 1, "access denied"),
-        (["eval", stored, *evaluation, *wrong], 1, "access denied"),
+        (["info", stored, *wrong], 1, "the secret key does not belong"),
+        (["verify", stored, *wrong], 1, "the secret key does not belong"),
+        (["eval", stored, *evaluation, *wrong], 1, "the secret key does not belong"),
         (["pack", str(made_tar), "s3://test/denied", "--allow-partial", *wrong], 1, "secret key does not belong"),
         (["pack", str(made_tar), "s3://test/denied", "--allow-partial", *nobody], 1, "does not know the access key"),
         (["info", stored, *unsigned], 1, "access denied"),
         (["info", stored, *closed], 1, "gave up"),
-        (["info", "s3://no-such-bucket/set", *right], 4, "no manifest.json"),
+        (["info", "s3://no-such-bucket/set", *right], 1, "there is no such bucket"),
         (["verify", "s3://test/nothing-here", *right], 4, "no manifest.json"),
         (["info", "s3://test/no-manifest", *right], 4, "no manifest.json"),
         (["eval", "s3://test/no-manifest", *evaluation, *right], 4, "no manifest.json"),
