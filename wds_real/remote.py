@@ -265,9 +265,10 @@ class RemoteStore:
                 result = call(client)
             except client.errors as error:
                 refusal = self._refusal(name, what, error, client)
-                raise refusal from None  # the library's text may hold secrets
-            self._answered = True
-            return result
+            else:
+                self._answered = True
+                return result
+            raise refusal  # out here: the library's text, which may hold secrets, is no part of its context either
 
         patience = self._location.patience
         if not self._answered:
