@@ -16,7 +16,7 @@ PACKAGE = Path(wds_real.__file__).parent
 # A module imports only from modules above it. The write line and the read line never import each other.
 SHARED = ("errors", "labels", "tar", "tar_walk", "jpeg", "json_fields", "manifest", "sample_index", "plan", "local",
           "aws", "retry", "location", "refusals", "retry_after", "downloads", "read_ahead",
-          "remote", "store")  # fmt: skip
+          "client", "remote", "store")  # fmt: skip
 WRITE_LINE = ("source", "writer", "foreign")
 READ_LINE = ("byte_cache", "buffers", "reader", "resample", "decode", "dataset", "verification", "distributed", "batch",
              "pixel_cache", "loader")  # fmt: skip

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from wds_real.aws import Profile, abort_uploads, have_boto3
+from wds_real.client import Answer, Version
 from wds_real.errors import StoreError, UnavailableError
 from wds_real.local import LocalStore
 from wds_real.location import Location, is_url, join_url, shown
 from wds_real.refusals import NO_CREDENTIALS
-from wds_real.remote import Answer, RemoteStore, Version
+from wds_real.remote import RemoteStore
 
 if TYPE_CHECKING:
     import builtins
