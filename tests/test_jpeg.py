@@ -1,4 +1,4 @@
-"""jpeg_size against Pillow, on pictures of every kind the data set holds and on damaged ones."""
+"""jpeg_frame and jpeg_size against Pillow, on pictures of every kind the data set holds and on damaged ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from wds_real.jpeg import JpegError, jpeg_size
+from wds_real.jpeg import JpegError, jpeg_frame, jpeg_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,8 +35,8 @@ def with_inserted(data: bytes, extra: bytes) -> bytes:
 
 
 def frame_end(data: bytes) -> int:
-    """Return where the width in the frame header of a baseline picture ends."""
-    return data.index(b"\xff\xc0") + 9
+    """Return where the number of components in the frame header of a baseline picture ends."""
+    return data.index(b"\xff\xc0") + 10
 
 
 @given(
@@ -47,14 +47,16 @@ def frame_end(data: bytes) -> int:
     progressive=st.booleans(),
     comment=st.binary(max_size=400),
 )
-def test_the_size_is_pillows(
+def test_the_frame_is_pillows(
     width: int, height: int, turned: bool, mode: str, progressive: bool, comment: bytes
 ) -> None:
-    """Colour, grayscale and CMYK, baseline and progressive, with comments: width first, as Pillow says."""
+    """Colour, gray and CMYK, baseline and progressive, with comments: width first, and a component a channel."""
     if turned:
         width, height = height, width
     data = jpeg(width, height, mode=mode, progressive=progressive, comment=comment)
-    assert jpeg_size(data) == (width, height) == Image.open(io.BytesIO(data)).size
+    image = Image.open(io.BytesIO(data))
+    assert jpeg_size(data) == (width, height) == image.size
+    assert jpeg_frame(memoryview(data)) == (width, height, len(image.getbands()))
 
 
 @pytest.mark.parametrize("side", [1, 65_500])

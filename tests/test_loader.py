@@ -26,6 +26,7 @@ from wds_real.synthetic import encode_picture
 from wds_real.writer import write_shards
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from PIL import Image
@@ -285,6 +286,36 @@ def test_iterators_do_not_disturb_each_other(ds: Dataset) -> None:
     assert [(one.key, other.key) for one, other in zip(loader, loader, strict=True)] == list(
         zip(whole, whole, strict=True)
     )
+
+
+def test_batches_that_were_let_go_give_their_memory_to_later_ones(ds: Dataset) -> None:
+    """However many batches pass, a handful of memory areas hold them: it does not grow from pass to pass."""
+    loader = loader_of(ds, batch_size=4)
+    places = {batch.image.data_ptr() for _ in range(3) for batch in loader}
+    assert 1 <= len(places) <= 5
+    assert 3 * len(loader) == 90
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        lambda batch: batch.image,
+        lambda batch: batch.image[1],
+        lambda batch: batch.image[1].numpy()[0],
+        lambda batch: torch.utils.dlpack.from_dlpack(batch.image[1]),
+        lambda batch: memoryview(batch.image.numpy().transpose(0, 2, 3, 1)[1].reshape(-1)),
+    ],
+    ids=["image", "row", "array", "dlpack", "memoryview"],
+)
+def test_what_is_kept_of_a_batch_never_changes(ds: Dataset, keep: Callable[[Batch], Any]) -> None:
+    """Any view of the pixels, whatever library it goes through, holds the memory as the batch itself does."""
+    loader = loader_of(ds, batch_size=4)
+    kept = [(view, np.asarray(view).copy()) for view in map(keep, loader)]
+    for _ in range(2):
+        for _batch in loader:
+            pass
+    assert all(np.array_equal(np.asarray(view), copy) for view, copy in kept)
+    assert len({copy.tobytes() for _, copy in kept}) > 1
 
 
 def test_no_thread_outlives_its_iterator(ds: Dataset, damaged: Dataset) -> None:

@@ -15,7 +15,6 @@ import numpy as np
 __all__ = ["Buffers"]
 
 _ROUND_TO = 1 << 20
-_IDLE_REFERENCES = 3  # the list's, the loop variable's, and the argument's of getrefcount
 
 
 class Buffers:
@@ -32,10 +31,17 @@ class Buffers:
     def take(self, num_bytes: int) -> memoryview:
         """Return a writable view of `num_bytes` bytes, which hold anything; the buffer is idle when it is gone."""
         with self._lock:
-            for buffer in self._kept:
-                if buffer.nbytes >= num_bytes and sys.getrefcount(buffer) == _IDLE_REFERENCES:
-                    return buffer.data[:num_bytes]
+            for place in range(len(self._kept)):
+                if self._kept[place].nbytes >= num_bytes and _references(self._kept, place) == _IDLE:
+                    return self._kept[place].data[:num_bytes]
             new = np.empty(-(-max(num_bytes, 1) // _ROUND_TO) * _ROUND_TO, dtype=np.uint8)
             if len(self._kept) < self._max_kept:
                 self._kept.append(new)
             return new.data[:num_bytes]
+
+
+def _references(buffers: list[np.ndarray[tuple[int], np.dtype[np.uint8]]], place: int) -> int:
+    return sys.getrefcount(buffers[place])
+
+
+_IDLE = _references([np.empty(1, dtype=np.uint8)], 0)  # how many the call itself holds is the interpreter's business

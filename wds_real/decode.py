@@ -16,6 +16,7 @@ import PIL
 import simplejpeg
 from PIL import Image
 
+from wds_real.jpeg import jpeg_frame
 from wds_real.resample import RESAMPLING, resize_crop
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 DECODERS = {"pillow": PIL.__version__, "simplejpeg": simplejpeg.__version__}  # two may differ in the last bit
 
-# simplejpeg turns CMYK and YCCK into RGB by another rounding than Pillow.
-_DECODED_DIRECTLY = ("YCbCr", "Gray", "RGB")
+_DECODED_DIRECTLY = (1, 3)  # components: simplejpeg turns CMYK and YCCK into RGB by another rounding than Pillow
 _MAX_PIXELS = 1 << 26  # more is damage: Pillow refuses it before it takes the memory
 
 
@@ -173,8 +173,8 @@ def decode_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:
         DecodeError: the bytes are not a picture, or are cut.
     """
     try:
-        height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-        if colours in _DECODED_DIRECTLY and height * width <= _MAX_PIXELS:
+        width, height, components = jpeg_frame(data)
+        if components in _DECODED_DIRECTLY and width * height <= _MAX_PIXELS:
             pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
             return pixels
     except ValueError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +44,8 @@ _LOG = logging.getLogger(__name__)
 _BATCHES_AHEAD = 2
 _DECODED_AT_ONCE = 8  # samples a task: few enough to share a batch out, many enough to make handing over cheap
 _READ_AT_ONCE = 32
-_MAX_BUFFERS = 64
+_MAX_FILE_BUFFERS = 64
+_MAX_PIXEL_BUFFERS = _BATCHES_AHEAD + 3  # that being started, and two that the caller may be at work on
 
 
 class Loader(IterableDataset[Batch]):
@@ -51,6 +53,8 @@ class Loader(IterableDataset[Batch]):
 
     Works alone, or inside ``torch.utils.data.DataLoader(loader, batch_size=None, num_workers=N)``, whose workers take
     the steps in turn. Each ``iter()`` starts at the beginning, or once at the place that `load_state_dict` set.
+
+    The memory of a batch is used again once nobody holds it or a part of it; up to five batches of it are kept.
 
     Args:
         dataset: From `wds_real.open_dataset`.
@@ -117,7 +121,7 @@ class Loader(IterableDataset[Batch]):
         self.read_s = self.decode_s = 0.0
         self._shape, self._dtype = output_shape(self.transform) if decode else ((0,), torch.uint8)
         self._decode = decode
-        self._buffers = Buffers(max_kept=_MAX_BUFFERS)
+        self._files, self._pixels = Buffers(max_kept=_MAX_FILE_BUFFERS), Buffers(max_kept=_MAX_PIXEL_BUFFERS)
         self._labels = LabelTable(dataset.index)
         self._pixel_cache = None if pixel_cache is None else self._open_cache(pixel_cache)
         total = plan.num_batches(len(dataset), batch_size)
@@ -221,8 +225,13 @@ class Loader(IterableDataset[Batch]):
 
     def _allocate(self, step: int, number: int, positions: NDArray[np.int64]) -> _PendingBatch:
         rows = self.batch_size if self.pad else len(positions)
+        shape = (rows, *self._shape)
         with torch.inference_mode(mode=False):  # the threads that write are not in the caller's inference mode
-            pixels = torch.empty((rows, *self._shape), dtype=self._dtype, pin_memory=self._decode and _may_pin())
+            if not self._decode or _may_pin():
+                pixels = torch.empty(shape, dtype=self._dtype, pin_memory=self._decode)
+            else:
+                memory = self._pixels.take(math.prod(shape) * self._dtype.itemsize)
+                pixels = torch.frombuffer(memory, dtype=self._dtype).reshape(shape)
         pixels[len(positions) :] = 0
         return _PendingBatch(step, number, positions, pixels, pixels.numpy(), [b""] * (0 if self._decode else rows))
 
@@ -236,15 +245,18 @@ class Loader(IterableDataset[Batch]):
 
     def _fill(self, samples: Samples, batch: _PendingBatch, rows: range) -> _Filled:
         """Read, check, decode and transform some rows of a batch."""
-        failed, read_s, cache, began = [], 0.0, self._pixel_cache, perf_counter()
-        for row in rows:
-            position, out = int(batch.positions[row]), batch.array[row]
-            if cache is not None and cache.read(position, out):
-                continue
+        failed, cache, began = [], self._pixel_cache, perf_counter()
+        wanted = dict(zip(rows, batch.positions[rows.start : rows.stop].tolist(), strict=True))
+        if cache is not None:
+            wanted = {row: position for row, position in wanted.items() if not cache.read(position, batch.array[row])}
+        asked = perf_counter()
+        found = samples.read_many([*wanted.values()], self._files) if wanted else []
+        read_s = perf_counter() - asked if wanted else 0.0
+        for (row, position), data in zip(wanted.items(), found, strict=True):
+            out = batch.array[row]
             try:
-                asked = perf_counter()
-                data = samples.read(position)
-                read_s += perf_counter() - asked
+                if isinstance(data, ShardError):
+                    raise data
                 self._transform_into(position, data, out)
             except ShardError as error:
                 self._record(error)
@@ -258,7 +270,7 @@ class Loader(IterableDataset[Batch]):
     def _fill_undecoded(self, samples: Samples, batch: _PendingBatch, rows: range) -> _Filled:
         """Read and check some rows of a batch."""
         failed, began = [], perf_counter()
-        found = samples.read_many(batch.positions[rows.start : rows.stop].tolist(), self._buffers)
+        found = samples.read_many(batch.positions[rows.start : rows.stop].tolist(), self._files)
         for row, data in zip(rows, found, strict=True):
             if isinstance(data, ShardError):
                 self._record(data)
