@@ -478,3 +478,23 @@ def test_a_file_that_is_not_there_is_a_missing_one(store: LocalStore) -> None:
     for verb in (store.get, store.head, store.delete, lambda name: store.get_range(name, 0, 1)):
         with pytest.raises(MissingError, match="b: No such file"):
             verb("b")
+
+
+def test_a_mapped_file_is_read_only_and_stays_when_its_name_is_gone(store: LocalStore) -> None:
+    """The same bytes as `get`, the same mapping for all who ask, and no way to write to it."""
+    store.put("a", b"0123456789")
+    view = store.map("a")
+    assert bytes(view) == b"0123456789"
+    assert view.readonly
+    assert store.map("a").obj is view.obj
+    store.delete("a")
+    assert bytes(view[3:5]) == b"34"
+    with pytest.raises(MissingError, match="a"):
+        store.map("a")
+
+
+def test_an_empty_file_cannot_be_mapped(store: LocalStore) -> None:
+    """The message says which file and why."""
+    store.put("empty", b"")
+    with pytest.raises(StoreError, match=r"empty: cannot mmap an empty file\."):
+        store.map("empty")

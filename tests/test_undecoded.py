@@ -8,7 +8,8 @@ import logging
 import os
 import pickle
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,10 +18,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from wds_real import Batch, Dataset, EvalOptions, EvalTransform, Loader, ShardError, evaluate, open_dataset
+from wds_real.local import LocalStore
+from wds_real.store import open_store
 from wds_real.synthetic import known_answer_model
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 SMALL = EvalTransform(16)
 
@@ -61,9 +61,10 @@ def assert_equal(first: list[Batch], second: list[Batch]) -> None:
 
 @pytest.mark.parametrize("shuffle", [False, True])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_undecoded_batches_hold_the_jpeg_files(ds: Dataset, threads: int, *, shuffle: bool) -> None:
+@pytest.mark.parametrize("mmap", [False, True])
+def test_undecoded_batches_hold_the_jpeg_files(ds: Dataset, threads: int, *, mmap: bool, shuffle: bool) -> None:
     """The same rows and labels as decoded ones; instead of pixels the very bytes of each file, read-only."""
-    batches = list(undecoded(ds, threads=threads, shuffle=shuffle))
+    batches = list(undecoded(ds, threads=threads, shuffle=shuffle, mmap=mmap))
     decoded = list(Loader(ds, batch_size=25, transform=SMALL, shuffle=shuffle))
     for batch, other in zip(batches, decoded, strict=True):
         assert batch.key == other.key
@@ -75,9 +76,10 @@ def test_undecoded_batches_hold_the_jpeg_files(ds: Dataset, threads: int, *, shu
     assert "undecoded" in repr(batches[0])
 
 
-def test_undecoded_files_stay_as_they_are_while_they_are_held(ds: Dataset) -> None:
+@pytest.mark.parametrize("mmap", [False, True])
+def test_undecoded_files_stay_as_they_are_while_they_are_held(ds: Dataset, *, mmap: bool) -> None:
     """Memory is used again, but never that of a file somebody still has."""
-    loader = undecoded(ds, batch_size=7)
+    loader = undecoded(ds, batch_size=7, mmap=mmap)
     kept = [view for _ in range(3) for batch in loader for view in batch.jpeg]
     expected = [ds.reader.read(position) for position in range(len(ds))] + [b""] * (-len(ds) % 7)
     assert [bytes(view) for view in kept] == expected * 3
@@ -99,26 +101,58 @@ def test_undecoded_batches_cross_from_worker_processes(ds: Dataset) -> None:
     assert bytes(arrived[1].jpeg[3]) == ds.reader.read(28)
 
 
-def test_damage_in_undecoded_files_is_found(damaged: Dataset) -> None:
+@pytest.mark.parametrize("mmap", [False, True])
+def test_damage_in_undecoded_files_is_found(damaged: Dataset, *, mmap: bool) -> None:
     """A wrong checksum is raised with its sample, or recorded: b"" in a row that is not valid."""
     with pytest.raises(ShardError, match=f"{damaged.index.keys[7]}.*checksum"):
-        list(undecoded(damaged))
-    batches = list(undecoded(damaged, on_error="record"))
+        list(undecoded(damaged, mmap=mmap))
+    batches = list(undecoded(damaged, on_error="record", mmap=mmap))
     wrong = [key for batch in batches for key, valid in zip(batch.key, batch.valid, strict=True) if key and not valid]
     assert wrong == [damaged.index.keys[7], damaged.index.keys[60]]
     assert batches[0].jpeg[7] == b""
     assert all(len(jpeg) > 0 for row, jpeg in enumerate(batches[0].jpeg) if row != 7)
 
 
-def test_a_cut_shard_gives_the_files_before_the_cut(ds: Dataset, packed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_cut_shard_gives_the_files_before_the_cut(ds: Dataset, packed: Path, tmp_path: Path, *, mmap: bool) -> None:
     """Neighbours that are read at once do not share their fate."""
     shutil.copytree(packed, tmp_path / "set")
     cut = open_dataset(tmp_path / "set")
     last = int(ds.index.offset[49])
     os.truncate(tmp_path / "set" / ds.manifest.shards[0].name, last + 10)
-    batches = list(undecoded(cut, batch_size=50, on_error="record"))
+    batches = list(undecoded(cut, batch_size=50, on_error="record", mmap=mmap))
     assert batches[0].valid.tolist() == [True] * 49 + [False]
     assert batches[1].valid.all()
+
+
+def test_mapped_files_are_parts_of_the_shard(packed: Path, tmp_path: Path) -> None:
+    """No copies: all of a shard's share its mapping, which outlives the name of the file and the loader."""
+    shutil.copytree(packed, tmp_path / "set")
+    dataset = open_dataset(tmp_path / "set")
+    kept = [view for batch in undecoded(dataset, mmap=True, pad=False) for view in batch.jpeg]
+    shards = dataset.index.shard.tolist()
+    expected = [dataset.reader.read(position) for position in range(len(dataset))]
+    mappings = {(shard, id(view.obj)) for shard, view in zip(shards, kept, strict=True) if isinstance(view, memoryview)}
+    assert len(mappings) == len(dataset.manifest.shards)
+    del dataset
+    shutil.rmtree(tmp_path / "set")
+    assert [bytes(view) for view in kept] == expected
+
+
+@pytest.mark.parametrize("decode", [True, False])
+def test_mmap_is_for_undecoded_files_in_a_folder(ds: Dataset, *, decode: bool) -> None:
+    """What cannot be mapped, decoded pictures and files in an object store, is refused at once."""
+    dataset = ds if decode else open_dataset(_in_memory(ds))
+    with pytest.raises(ValueError, match="mmap is for undecoded files of shards in a folder"):
+        Loader(dataset, mmap=True, decode=decode)
+
+
+def _in_memory(dataset: Dataset) -> str:
+    """Copy a set to a store that is not a folder, and return its URL."""
+    store, copy = LocalStore(Path(dataset.reader.url)), open_store("memory://undecoded")
+    for name in store.list():
+        copy.put(name, store.get(name))
+    return copy.url
 
 
 @pytest.mark.parametrize("shuffle", [False, True])

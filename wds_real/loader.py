@@ -72,6 +72,9 @@ class Loader(IterableDataset[Batch]):
         on_error: ``raise``, or ``record``: a sample that cannot be read keeps its index in the batch but is not valid.
         decode: False gives `Batch.jpeg` instead of `Batch.image`, for those who have their own decoder; the bytes are
             checked all the same.
+        mmap: Let `Batch.jpeg` be views of the memory-mapped shards instead of copies: faster, and no memory of this
+            process. Bytes are checked as they are read; shards must not be changed in place while views are used
+            (who touches a part that was cut off is killed by the system). For shards in a folder, with `decode` False.
         pixel_cache: Folder for a file of transformed pixels, as large as `PixelCache` says. The first pass fills it and
             later ones, of any process on this machine, read it instead of decoding. Needs an `EvalTransform`.
 
@@ -81,7 +84,8 @@ class Loader(IterableDataset[Batch]):
 
     Raises:
         PlanError: rank, world_size or batch_size are impossible.
-        ValueError: `pixel_cache` without decoding, or with another transform.
+        ValueError: `pixel_cache` without decoding, or with another transform; `mmap` with decoding, or without a
+            folder.
     """
 
     def __init__(  # noqa: PLR0913 -- what users of DataLoader expect to set here
@@ -99,6 +103,7 @@ class Loader(IterableDataset[Batch]):
         batches: Sequence[int] | None = None,
         on_error: Literal["raise", "record"] = "raise",
         decode: bool = True,
+        mmap: bool = False,
         pixel_cache: str | os.PathLike[str] | None = None,
     ) -> None:
         world = current_world()
@@ -120,7 +125,9 @@ class Loader(IterableDataset[Batch]):
         self._step = self._resume_at = 0
         self.read_s = self.decode_s = 0.0
         self._shape, self._dtype = output_shape(self.transform) if decode else ((0,), torch.uint8)
-        self._decode = decode
+        if mmap and (decode or dataset.reader.remote):
+            raise ValueError("mmap is for undecoded files of shards in a folder: leave it out, or give decode=False.")
+        self._decode, self._mmap = decode, mmap
         self._files, self._pixels = Buffers(max_kept=_MAX_FILE_BUFFERS), Buffers(max_kept=_MAX_PIXEL_BUFFERS)
         self._labels = LabelTable(dataset.index)
         self._pixel_cache = None if pixel_cache is None else self._open_cache(pixel_cache)
@@ -232,7 +239,8 @@ class Loader(IterableDataset[Batch]):
             else:
                 memory = self._pixels.take(math.prod(shape) * self._dtype.itemsize)
                 pixels = torch.frombuffer(memory, dtype=self._dtype).reshape(shape)
-        pixels[len(positions) :] = 0
+        if len(positions) < rows:
+            pixels[len(positions) :] = 0
         return _PendingBatch(step, number, positions, pixels, pixels.numpy(), [b""] * (0 if self._decode else rows))
 
     def _start(self, pool: ThreadPoolExecutor, samples: Samples, batch: _PendingBatch) -> _PendingBatch:
@@ -270,7 +278,8 @@ class Loader(IterableDataset[Batch]):
     def _fill_undecoded(self, samples: Samples, batch: _PendingBatch, rows: range) -> _Filled:
         """Read and check some rows of a batch."""
         failed, began = [], perf_counter()
-        found = samples.read_many(batch.positions[rows.start : rows.stop].tolist(), self._files)
+        positions = batch.positions[rows.start : rows.stop].tolist()
+        found = samples.read_many(positions, self._files, mapped=self._mmap)
         for row, data in zip(rows, found, strict=True):
             if isinstance(data, ShardError):
                 self._record(data)

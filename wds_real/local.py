@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
+import mmap
 import os
 import re
 import threading
@@ -123,6 +125,20 @@ class LocalStore:
         except OSError as error:
             raise self._error(name, error) from error
 
+    def map(self, name: str) -> memoryview:
+        """Return a whole file, read-only, without reading it: its pages are the system's, shared by all who read it.
+
+        They show what is later written to the file in place; who touches a page of it after the file was cut is killed.
+
+        Raises:
+            MissingError: there is no such file.
+            StoreError: the file is empty, or cannot be mapped.
+        """
+        try:
+            return (self._files.get(name) or self._open(name)).mapped
+        except (OSError, ValueError) as error:  # no file system's error: an empty file has no pages
+            raise self._error(name, error if isinstance(error, OSError) else OSError(str(error))) from error
+
     def _read_on(self, name: str, file: _OpenFile, data: bytes, start: int, stop: int, size: int | None) -> bytes:
         """Return `data` and what follows up to `stop`: one call reads 2 GiB at most, and some file systems less."""
         while data and len(data) < stop - start:
@@ -215,10 +231,13 @@ class LocalStore:
 class _OpenFile:
     """A file open for positional reads, which threads and forked processes share; closed when nobody holds it."""
 
-    __slots__ = ("descriptor",)
-
     def __init__(self, path: Path) -> None:
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    @functools.cached_property
+    def mapped(self) -> memoryview:
+        """The whole file; it stays as long as a part of it is held."""
+        return memoryview(mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ))
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):  # it could not be opened

@@ -97,7 +97,9 @@ class Samples(Protocol):
         """Return the JPEG bytes of the sample at `position`, after checking them against the index."""
         ...
 
-    def read_many(self, positions: Sequence[int], buffers: Buffers) -> list[bytes | memoryview | ShardError]:
+    def read_many(
+        self, positions: Sequence[int], buffers: Buffers, *, mapped: bool = False
+    ) -> list[bytes | memoryview | ShardError]:
         """Return those of several samples, or what is wrong with one."""
         ...
 
@@ -150,10 +152,14 @@ class SampleReader:
         """Whether reading takes a network."""
         return self._store.remote
 
-    def read_many(self, positions: Sequence[int], buffers: Buffers) -> list[bytes | memoryview | ShardError]:
+    def read_many(
+        self, positions: Sequence[int], buffers: Buffers, *, mapped: bool = False
+    ) -> list[bytes | memoryview | ShardError]:
         """Return the JPEG bytes of several samples, or what is wrong with one, after checking them against the index.
 
         On a disk, neighbours in a shard are read at once, into a buffer that is used again when nobody holds a part.
+        If `mapped`, the buffer is only for checking, and parts of the mapped shard are returned: they take no memory of
+        this process, but are checked only as they were when they were read.
 
         Raises:
             UnavailableError: the object store denies access, or gave up.
@@ -167,12 +173,15 @@ class SampleReader:
                 whole = self._store.read_into(block.name, block.start, data)
             except StoreError:
                 whole = False
+            shard = self._store.map(block.name) if mapped and whole else None
             data = data.toreadonly()
             for position in positions[block.first : block.last]:
                 start, stop = self._range(position)
                 part = data[start - block.start : stop - block.start]
-                right = whole and xxhash.xxh3_64_intdigest(part) == self._checksums[position]
-                found.append(part if right else _or_error(self.read, position))  # alone, it says what is wrong
+                if not whole or xxhash.xxh3_64_intdigest(part) != self._checksums[position]:
+                    found.append(_or_error(self.read, position))  # alone, it says what is wrong
+                else:
+                    found.append(part if shard is None else shard[start:stop])
         return found
 
     def ahead(self, positions: Sequence[int]) -> AbstractContextManager[Samples]:
@@ -248,9 +257,11 @@ class _SamplesAhead:
                 fetched = None
         return self._reader.read(position, fetched)
 
-    def read_many(self, positions: Sequence[int], buffers: Buffers) -> list[bytes | memoryview | ShardError]:
+    def read_many(
+        self, positions: Sequence[int], buffers: Buffers, *, mapped: bool = False
+    ) -> list[bytes | memoryview | ShardError]:
         """As `SampleReader.read_many`."""
-        del buffers  # what comes over a network brings its own memory
+        del buffers, mapped  # what comes over a network brings its own memory
         return [_or_error(self.read, position) for position in positions]
 
     def __enter__(self) -> Samples:

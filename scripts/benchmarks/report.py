@@ -84,7 +84,11 @@ def comparisons(settings: Settings) -> list[Comparison]:
         Comparison(own, peers.WEBDATASET, 3.0),
         Comparison(own, peers.DALI),
         Comparison(rows.cached(2), rows.cached(1), 10.0),
-        *(Comparison(rows.undecoded(threads), peers.WEBDATASET_UNDECODED, 10.0) for threads in settings.threads),
+        *(
+            Comparison(rows.undecoded(threads, mmap=mmap), peers.WEBDATASET_UNDECODED, 10.0)
+            for mmap in (False, True)
+            for threads in settings.threads
+        ),
         Comparison(rows.PACK, rows.COPY, 1.1, of="seconds"),
     ]
 

@@ -91,9 +91,9 @@ def limit(threads: int) -> str:
     return f"decode only, {threads} thread{'s' * (threads > 1)}"
 
 
-def undecoded(threads: int) -> str:
+def undecoded(threads: int, *, mmap: bool = False) -> str:
     """Return the name of the row that only reads and verifies."""
-    return f"undecoded, {threads} thread{'s' * (threads > 1)}"
+    return f"undecoded{', mmap' * mmap}, {threads} thread{'s' * (threads > 1)}"
 
 
 def cached(number: int) -> str:
@@ -108,6 +108,7 @@ def own_rows(data: Data, settings: Settings) -> list[Row]:
         rows.append(_decode_only_row(data, threads))
         rows.append(Row(exact(threads), _loading(data, settings, threads), pixels=_own_pixels))
         rows.append(Row(undecoded(threads), _loading(data, settings, threads, decode=False)))
+        rows.append(Row(undecoded(threads, mmap=True), _loading(data, settings, threads, decode=False, mmap=True)))
     return [*rows, *_cached_rows(data, settings), *_packing_rows(data)]
 
 
@@ -120,7 +121,13 @@ def consume(start: Callable[[], Iterable[Sized]]) -> Timing:
 
 
 def _loading(
-    data: Data, settings: Settings, threads: int, *, decode: bool = True, pixel_cache: Path | None = None
+    data: Data,
+    settings: Settings,
+    threads: int,
+    *,
+    decode: bool = True,
+    mmap: bool = False,
+    pixel_cache: Path | None = None,
 ) -> Callable[[], Timing]:
     """Return a function that goes once through a `wds_real.Loader` and times that; all but a cache outlives a round."""
     dataset = wds_real.open_dataset(data.root)
@@ -132,8 +139,9 @@ def _loading(
             transform=TRANSFORM,
             threads=threads,
             pad=False,
-            decode=decode,
             pixel_cache=pixel_cache,
+            decode=decode,
+            mmap=mmap,
         )
 
     if pixel_cache is not None:  # which each round makes anew
