@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
+import os
 import pickle
 import signal
 import subprocess
@@ -498,3 +500,34 @@ def test_an_empty_file_cannot_be_mapped(store: LocalStore) -> None:
     store.put("empty", b"")
     with pytest.raises(StoreError, match=r"empty: cannot mmap an empty file\."):
         store.map("empty")
+
+
+@pytest.mark.parametrize("advice", [True, False])
+def test_a_long_file_is_written_in_many_pieces(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, *, advice: bool
+) -> None:
+    """The disk begins before the end, where the system takes such advice, and the bytes are the same."""
+    advised: list[tuple[int, int]] = []
+    if advice:
+        monkeypatch.setattr(os, "posix_fadvise", lambda _file, start, size, _what: advised.append((start, size)))
+    else:
+        monkeypatch.delattr(os, "posix_fadvise")
+    piece = bytearray(5 << 20)
+    with store.create("long") as file:
+        for number in range(5):
+            piece[:] = bytes([number]) * len(piece)
+            file.write(memoryview(piece))
+    assert store.get("long") == b"".join(bytes([number]) * (5 << 20) for number in range(5))
+    assert advised == ([(0, 10 << 20), (10 << 20, 10 << 20)] if advice else [])
+
+
+def test_refused_advice_is_no_error(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would only have been faster."""
+
+    def refuse(*_: int) -> None:
+        raise OSError(errno.ENOSYS, "not here")
+
+    monkeypatch.setattr(os, "posix_fadvise", refuse)
+    with store.create("long") as file:
+        file.write(bytes(9 << 20))
+    assert store.head("long") == 9 << 20

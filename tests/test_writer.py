@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from wds_real import writer
 from wds_real.errors import SourceError, StoreError
 from wds_real.labels import bundled, classes
 from wds_real.local import LocalStore
@@ -298,3 +300,15 @@ def test_the_whole_line_of_numbers_is_cut_at_a_thousand(tmp_path: Path) -> None:
     with open_source(tmp_path / "val.tar", allow_partial=True) as source:
         manifest = write_shards(source, LocalStore(tmp_path / "set"))
     assert [shard.num_samples for shard in manifest.shards] == [1000, 1]
+
+
+@given(st.lists(st.binary(max_size=40), max_size=30))
+def test_blocks_are_the_pieces_joined(pieces: list[bytes]) -> None:
+    """Nothing is lost or moved, whatever the lengths; only a piece longer than a block makes a longer one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "_BLOCK_BYTES", 16)
+        blocks = [bytes(block) for block in writer._blocks(pieces)]
+    assert b"".join(blocks) == b"".join(pieces)
+    assert all(blocks)
+    assert all(len(block) <= 16 or block in pieces for block in blocks)
+    assert all(len(a) + len(b) > 16 for a, b in itertools.pairwise(blocks) if b)

@@ -120,10 +120,9 @@ class Labels:
         Raises:
             SourceError: the name is not a validation image's, or carries a wnid that is not its original label's.
         """
-        canonical = canonical_file_name(file_name)
-        position = int(canonical[15:23]) - 1
+        match = _match(file_name)
+        canonical, wnid, position = f"{match['stem']}.JPEG", match["wnid"], int(match["number"]) - 1
         original = self.original[position]
-        wnid = _match(file_name)["wnid"]  # type: ignore[index]  # canonical_file_name matched
         if wnid is not None and wnid != classes()[original].wnid:
             raise SourceError(
                 f"{file_name}: the name carries the label {wnid}, but the original label of {canonical} is "
@@ -146,17 +145,17 @@ def canonical_file_name(name: str) -> str:
     Raises:
         SourceError: this is not the name of one of the 50,000 validation images.
     """
+    return f"{_match(name)['stem']}.JPEG"
+
+
+def _match(name: str) -> re.Match[str]:
     match = _FILE_NAME.fullmatch(os.path.basename(name))  # noqa: PTH119 -- a Path takes ten times as long
     if match is None or not 1 <= int(match["number"]) <= NUM_IMAGES:
         raise SourceError(
             f"{name}: not the name of a validation image. Expected ILSVRC2012_val_00000001.JPEG to "
             f"ILSVRC2012_val_{NUM_IMAGES:08d}.JPEG."
         )
-    return f"{match['stem']}.JPEG"
-
-
-def _match(name: str) -> re.Match[str] | None:
-    return _FILE_NAME.fullmatch(os.path.basename(name))  # noqa: PTH119 -- a Path takes ten times as long
+    return match
 
 
 @functools.cache

@@ -29,21 +29,37 @@ if TYPE_CHECKING:
 __all__ = ["LocalStore"]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+_FLUSHED_AT_ONCE = 8 << 20  # bytes
 _MAX_OPEN = 128  # files kept open; what comes after is opened for each read
 
 
-class _ExplainedFile:
-    """Writes to a file and says which one when that fails; what else goes wrong in the caller's block is not ours."""
+class _Writing:
+    """A file that is being written, flushed on the way; what fails is said with its name.
+
+    What else goes wrong in the caller's block is not ours.
+    """
 
     def __init__(self, file: io.FileIO, explained: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
         self._file = file
         self._explained = explained
+        self._num_bytes = self._flushed = 0
 
     def write(self, data: bytes | memoryview) -> None:
         with self._explained():
             left = memoryview(data)
             while left.nbytes:  # unbuffered, so that large pieces are not copied once more; it may take a part only
                 left = left[self._file.write(left) :]
+        self._num_bytes += len(data)
+        if self._num_bytes - self._flushed >= _FLUSHED_AT_ONCE:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Let the disk begin with what is written so far, so that little is left when the file has to be on it."""
+        place, size = self._flushed, self._num_bytes - self._flushed
+        self._flushed = self._num_bytes
+        if hasattr(os, "posix_fadvise"):  # that the pages are not needed any more: Linux then starts to write them
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._file.fileno(), place, size, os.POSIX_FADV_DONTNEED)
 
 
 class LocalStore:
@@ -187,7 +203,7 @@ class LocalStore:
         try:
             with contextlib.suppress(OSError):  # file systems without locks keep their leftovers
                 fcntl.flock(file, fcntl.LOCK_EX)  # says that the writer is alive; a kill lets go of it
-            yield _ExplainedFile(file, lambda: self._explained(name))
+            yield _Writing(file, lambda: self._explained(name))
             with self._explained(name):
                 os.fsync(file.fileno())
                 _name(temporary, self.root / name, exclusive=exclusive)

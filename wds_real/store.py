@@ -39,8 +39,8 @@ _STREAM_TIMEOUT = "24h"  # a whole object may take long; that its bytes keep com
 class ByteWriter(Protocol):
     """What a store gives to write a file with."""
 
-    def write(self, data: bytes) -> object:
-        """Append bytes."""
+    def write(self, data: bytes | memoryview) -> object:
+        """Append bytes, which the caller may change afterwards."""
         ...
 
 
