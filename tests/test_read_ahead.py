@@ -144,7 +144,7 @@ def test_no_more_than_the_bound_is_ahead(wanted: list[Wanted], ahead_bytes: int,
     def watched(name: str, start: int, stop: int) -> bytes:
         assert ready.wait(PATIENCE_S)
         ahead = made[0]
-        with ahead._arrived:
+        with ahead._lock:
             claimed = zip(ahead._blocks[: ahead._next], ahead._left, strict=False)
             sizes = [block.stop - block.start for block, left in claimed if left and block.stop > block.start]
         if sum(sizes) > ahead_bytes and len(sizes) > 1:

@@ -97,9 +97,9 @@ class ReadAhead:
         self._ahead = 0
         self._next = 0
         self._closed = False
-        lock = threading.Lock()
-        self._arrived = threading.Condition(lock)  # who takes waits for this
-        self._room = threading.Condition(lock)  # who fetches waits for this, and wakes the next if some is left
+        self._lock = threading.Lock()
+        self._arrival: dict[int, threading.Condition] = {}  # by block, where somebody waits for it: nobody else is woken
+        self._room = threading.Condition(self._lock)  # who fetches waits for this, and wakes the next if some is left
         for number in range(min(requests, len(self._blocks))):
             # Daemons: a request that hangs until its time-out must not keep an interrupted process alive.
             threading.Thread(target=self._fetch, name=f"fetch-{number}", daemon=True).start()
@@ -113,9 +113,9 @@ class ReadAhead:
         """
         number = self._block_of[place]
         block, wanted = self._blocks[number], self._wanted[place]
-        with self._arrived:
+        with self._lock:
             while number not in self._fetched and not self._closed:
-                self._arrived.wait()
+                self._arrival.setdefault(number, threading.Condition(self._lock)).wait()
             if self._closed:
                 raise StoreError("reading was ended before its time.")
             data = self._fetched[number]
@@ -130,11 +130,11 @@ class ReadAhead:
 
     def close(self) -> None:
         """End the threads as soon as their requests are done, and let go of all bytes."""
-        with self._arrived:
+        with self._lock:
             self._closed = True
             self._fetched.clear()
-            self._arrived.notify_all()
-            self._room.notify_all()
+            for waiting in (*self._arrival.values(), self._room):
+                waiting.notify_all()
 
     def __enter__(self) -> Self:
         return self
@@ -152,11 +152,12 @@ class ReadAhead:
                 data = self._read(block.name, block.start, block.stop)
             except Exception as error:  # noqa: BLE001 -- raised where the range is taken
                 data = error
-            with self._arrived:
+            with self._lock:
                 if self._closed:
                     return
                 self._fetched[number] = data
-                self._arrived.notify_all()
+                if (waiting := self._arrival.pop(number, None)) is not None:
+                    waiting.notify_all()
 
     def _claim(self) -> int | None:
         """Wait for room, and return the next block to fetch, or None when there is none."""

@@ -56,6 +56,7 @@ class RemoteStore:
 
     def __init__(self, location: Location, options: dict[str, str], connect: Callable[[Location], Client]) -> None:
         self._location = location
+        self._url = shown(location.url)
         self._options = options
         self._connect = connect
         self._client: Client | None = None
@@ -81,7 +82,7 @@ class RemoteStore:
     @property
     def url(self) -> str:
         """Where it is, without user name, password and query."""
-        return shown(self._location.url)
+        return self._url
 
     @property
     def listable(self) -> bool:
