@@ -98,7 +98,7 @@ class ReadAhead:
         self._next = 0
         self._closed = False
         self._lock = threading.Lock()
-        self._arrival: dict[int, threading.Condition] = {}  # by block, where somebody waits for it: nobody else is woken
+        self._arrival: dict[int, threading.Condition] = {}  # of a block somebody waits for; nobody else is woken
         self._room = threading.Condition(self._lock)  # who fetches waits for this, and wakes the next if some is left
         for number in range(min(requests, len(self._blocks))):
             # Daemons: a request that hangs until its time-out must not keep an interrupted process alive.
