@@ -734,6 +734,17 @@ def test_a_server_without_ranges_is_downloaded_once(folder: Path) -> None:
     assert len(web.requests) <= 4
 
 
+def test_what_a_server_does_with_ranges_is_learned_once(folder: Path) -> None:
+    """The first file is asked for three times, in case it was an accident; each further one once, without a wait."""
+    (folder / "b").write_bytes(DATA[::-1])
+    with servers.http_server(folder, ranges=False) as web:
+        store = open_store(web.endpoint)
+        assert store.get_range("a", 0, 10) == DATA[:10]
+        first = len(web.requests)
+        assert store.get_range("b", 5, 10) == DATA[::-1][5:10]
+    assert (first, len(web.requests) - first) == (4, 2)
+
+
 def test_threads_share_a_download(folder: Path) -> None:
     """Several that ask for the first time while it is under way make one request for the file."""
 

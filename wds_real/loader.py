@@ -167,7 +167,8 @@ class Loader(IterableDataset[Batch]):
         self.read_s = self.decode_s = 0.0
         with ExitStack() as stack:  # at the end: drop what is not begun, wake who waits for bytes, wait for the threads
             stack.callback(pool.shutdown, wait=True)
-            samples = stack.enter_context(self.dataset.reader.ahead(self._to_read(positions.values())))
+            positions_to_read = self._to_read(positions.values())
+            samples = stack.enter_context(self.dataset.reader.ahead(positions_to_read, threads=self.threads))
             stack.callback(pool.shutdown, wait=False, cancel_futures=True)
             for step in steps:
                 batch = self._allocate(step, numbers.get(step, -1), positions.get(step, order[:0]))

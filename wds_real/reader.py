@@ -13,7 +13,7 @@ from wds_real.errors import ManifestError, MissingError, ShardError, StoreError,
 from wds_real.local import LocalStore
 from wds_real.location import is_url
 from wds_real.manifest import INDEX_NAME, MANIFEST_NAME, Manifest
-from wds_real.read_ahead import ReadAhead, Wanted, merge
+from wds_real.read_ahead import AHEAD_BYTES, BLOCK_BYTES, REQUESTS, ReadAhead, Wanted, merge
 from wds_real.sample_index import SampleIndex
 from wds_real.store import Store, open_store
 
@@ -184,16 +184,21 @@ class SampleReader:
                     found.append(part if shard is None else shard[start:stop])
         return found
 
-    def ahead(self, positions: Sequence[int]) -> AbstractContextManager[Samples]:
-        """Return what reads these samples, about in this order: from a network, before they are asked for.
+    def ahead(self, positions: Sequence[int], *, threads: int = 1) -> AbstractContextManager[Samples]:
+        """Return what reads these samples, about in this order: from a network, before so many threads ask for them.
 
         What is on a disk is read when it is asked for: the operating system reads ahead there.
         """
-        return _SamplesAhead(self, positions) if self._store.remote else contextlib.nullcontext(self)
+        return _SamplesAhead(self, positions, threads) if self._store.remote else contextlib.nullcontext(self)
 
-    def read_ahead(self, positions: Sequence[int]) -> ReadAhead:
+    def read_ahead(self, positions: Sequence[int], *, threads: int = 1) -> ReadAhead:
         """Return the bytes of samples as they come, fetched in this order before they are taken; not yet checked."""
-        return ReadAhead(self._get_range, self._wanted(positions))
+        return ReadAhead(
+            self._get_range,
+            self._wanted(positions),
+            ahead_bytes=max(AHEAD_BYTES, 2 * threads * BLOCK_BYTES),
+            requests=max(REQUESTS, 2 * threads),
+        )
 
     def error(self, position: int, problem: str) -> ShardError:
         """Return the error that says what is wrong with a sample, where it is and what to do."""
@@ -239,10 +244,10 @@ def _or_error(read: Callable[[int], bytes | memoryview], position: int) -> bytes
 class _SamplesAhead:
     """Reads samples that were fetched ahead, in the order given; what was not is read alone."""
 
-    def __init__(self, reader: SampleReader, positions: Sequence[int]) -> None:
+    def __init__(self, reader: SampleReader, positions: Sequence[int], threads: int) -> None:
         self._reader = reader
         self._places = {position: place for place, position in enumerate(positions)}
-        self._ahead = reader.read_ahead(positions)
+        self._ahead = reader.read_ahead(positions, threads=threads)
 
     def read(self, position: int, /) -> bytes | memoryview:
         """As `SampleReader.read`."""

@@ -63,7 +63,7 @@ class RemoteStore:
         self._versions: dict[str, Version] = {}
         self._downloads = Downloads()
         self._turns: dict[str, threading.Lock] = {}
-        self._answered = False
+        self._answered = self._ignores_ranges = False
         self._opened_at = time.monotonic()
         self._lock = threading.Lock()
 
@@ -106,6 +106,7 @@ class RemoteStore:
             try:
                 pinned = self._pin(name, self._request(name, "look up", lambda client: client.head(name)))
             except _RangesIgnoredError:
+                self._ignores_ranges = True
                 return self._download(name).num_bytes
         return pinned.num_bytes
 
@@ -147,6 +148,7 @@ class RemoteStore:
             try:
                 return self._request(name, f"bytes {start}-{stop}", read)
             except _RangesIgnoredError:
+                self._ignores_ranges = True  # not by accident: three times in a row
                 downloaded = self._download(name)
         data = downloaded.read(start, stop)
         if len(data) != stop - start or size not in (None, downloaded.num_bytes):
@@ -217,8 +219,9 @@ class RemoteStore:
 
     def _refusal(self, name: str, what: str, error: Exception, client: Client) -> Exception:
         if any(sign in str(error) for sign in ("RangeNotSupported", "NotPartial", "non-partial")):
-            ignored = _RangesIgnoredError()
-            return TransientFault("the server ignored the range", at_once=True, at_most=3, final=ignored)
+            if self._ignores_ranges:
+                return _RangesIgnoredError()
+            return TransientFault("the server ignored the range", at_once=True, at_most=3, final=_RangesIgnoredError())
         refusal = refusal_of(error, where=self._where(name), request=what)
         if isinstance(refusal, TransientFault) and is_slow_down(refusal):
             signed = client.sign(name) if name else None
