@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from wds_real import source as source_module
 from wds_real.errors import SourceError
 from wds_real.labels import bundled, classes, load_real_json
 from wds_real.source import open_source
@@ -279,6 +280,33 @@ def test_a_tar_that_is_cut_after_it_was_indexed_is_noticed(made_tar: Path, tmp_p
         os.truncate(path, last.offset + 1)
         with pytest.raises(SourceError, match=r"gave 1 bytes. The source changed"):
             source.read(last)
+        with (
+            source.ahead(source.images) as found,
+            pytest.raises(SourceError, match=rf"{last.label.file_name} .* gave 1 bytes. The source changed"),
+        ):
+            for _ in found:
+                pass
+
+
+@pytest.mark.parametrize("block", [1, 20_000, 1 << 20])
+@pytest.mark.parametrize("make", [make_tar, make_folder])
+def test_images_come_one_after_the_other_as_they_are_read_alone(
+    pictures: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[Path, list[Member]], Path],
+    block: int,
+) -> None:
+    """Whatever their order in the tar, and however many of them are read at once."""
+    monkeypatch.setattr(source_module, "_BLOCK_BYTES", block)
+    mixed = sorted(pictures.items(), key=lambda item: item[0][::-1])
+    expected = [pictures[name] for name in sorted(pictures)]
+    for members in (list(pictures.items()), mixed):
+        with open_source(make(tmp_path / f"val-{members is mixed}", members), allow_partial=True) as source:
+            with source.ahead(source.images) as found:
+                assert [bytes(data) for data in found] == expected
+            with source.ahead(source.images[5:2:-1]) as found:
+                assert [bytes(data) for data in found] == expected[5:2:-1]
 
 
 @pytest.mark.parametrize("make", [make_tar, make_folder])

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Protocol
 from wds_real.errors import MissingError, SourceError
 from wds_real.labels import NUM_IMAGES, bundled
 from wds_real.location import is_url, shown, split_url
-from wds_real.read_ahead import ReadAhead, Wanted
+from wds_real.read_ahead import ReadAhead, Wanted, merge
 from wds_real.store import open_store
 from wds_real.tar import BLOCK, TarError, iter_members
 from wds_real.tar_walk import walk_members
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "SourceImage", "open_source"]
 
+_BLOCK_BYTES = 1 << 20  # of a local tar that are read at once
 _SHOWN = 3  # names listed in an error before "and N more"
 
 
@@ -68,28 +70,21 @@ class Source:
         Raises:
             SourceError: the file cannot be read, or changed its length since it was indexed.
         """
-        return self._checked(image, self._reader.read(image))
+        data = self._reader.read(image)
+        _check_length(image, data)
+        return data
 
     @contextlib.contextmanager
-    def ahead(self, images: Sequence[SourceImage]) -> Iterator[Iterator[bytes]]:
-        """Give the JPEG data of these images, one after the other; what comes over a network is fetched ahead.
+    def ahead(self, images: Sequence[SourceImage]) -> Iterator[Iterator[bytes | memoryview]]:
+        """Give the JPEG data of these images, one after the other, each good until the next is taken.
+
+        Neighbours in a tar are read at once, and what comes over a network is fetched ahead.
 
         Raises:
             SourceError: as `read`.
         """
-        if not isinstance(self._reader, _StoreTarReader):
-            yield map(self.read, images)
-            return
-        with self._reader.ahead(images) as fetched:
-            yield map(self._checked, images, (bytes(fetched.take(place)) for place in range(len(images))))
-
-    def _checked(self, image: SourceImage, data: bytes) -> bytes:
-        if len(data) != image.num_bytes:
-            raise SourceError(
-                f"{image.path}: {image.label.file_name} [bytes {image.offset}-{image.offset + image.num_bytes}) gave "
-                f"{len(data)} bytes. The source changed while it was read."
-            )
-        return data
+        with self._reader.ahead(images) as pictures:
+            yield _checked(images, pictures)
 
     def __enter__(self) -> Self:
         return self
@@ -212,6 +207,8 @@ def _visible(folder: Path) -> list[Path]:
 class _Reader(Protocol):
     def read(self, image: SourceImage) -> bytes: ...
 
+    def ahead(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[bytes | memoryview]]: ...
+
     def close(self) -> None: ...
 
 
@@ -223,6 +220,9 @@ class _FileReader:
             return Path(image.path).read_bytes()
         except OSError as error:
             raise SourceError(f"{image.path}: cannot be read: {error.strerror}.") from error
+
+    def ahead(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[bytes]]:
+        return contextlib.nullcontext(map(self.read, images))
 
     def close(self) -> None:
         """Hold nothing open."""
@@ -250,14 +250,34 @@ class _TarReader:
     def read(self, image: SourceImage) -> bytes:
         return self._pread(image.offset, image.offset + image.num_bytes)
 
+    def ahead(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[memoryview]]:
+        return contextlib.nullcontext(self._in_blocks(images))
+
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _in_blocks(self, images: Sequence[SourceImage]) -> Iterator[memoryview]:
+        """Read neighbours at once, into memory that is used again."""
+        memory = memoryview(b"")
+        for block in merge(_wanted("", images), max_bytes=_BLOCK_BYTES):
+            if len(memory) < block.stop - block.start:
+                memory = memoryview(bytearray(block.stop - block.start))
+            try:
+                num_bytes = os.preadv(self._descriptor, (memory[: block.stop - block.start],), block.start)
+            except OSError as error:
+                raise self._error(block.start, block.stop, error) from error
+            for image in images[block.first : block.last]:
+                start = image.offset - block.start
+                yield memory[start:num_bytes][: image.num_bytes]
 
     def _pread(self, start: int, stop: int) -> bytes:
         try:
             return os.pread(self._descriptor, stop - start, start)
         except OSError as error:
-            raise SourceError(f"{self._path}: cannot read bytes {start}-{stop}: {error.strerror}.") from error
+            raise self._error(start, stop, error) from error
+
+    def _error(self, start: int, stop: int, error: OSError) -> SourceError:
+        return SourceError(f"{self._path}: cannot read bytes {start}-{stop}: {error.strerror}.")
 
 
 class _StoreTarReader:
@@ -283,16 +303,34 @@ class _StoreTarReader:
     def read(self, image: SourceImage) -> bytes:
         return self._read_range(image.offset, image.offset + image.num_bytes)
 
-    def ahead(self, images: Sequence[SourceImage]) -> ReadAhead:
-        """Fetch images in this order before they are taken."""
-        wanted = [Wanted(self._name, image.offset, image.offset + image.num_bytes) for image in images]
-        return ReadAhead(lambda _, start, stop: self._read_range(start, stop), wanted)
+    @contextlib.contextmanager
+    def ahead(self, images: Sequence[SourceImage]) -> Iterator[Iterator[memoryview]]:
+        with ReadAhead(lambda _, start, stop: self._read_range(start, stop), _wanted(self._name, images)) as fetched:
+            yield map(fetched.take, range(len(images)))
 
     def close(self) -> None:
         """Hold nothing open."""
 
     def _read_range(self, start: int, stop: int) -> bytes:
         return bytes(self._store.get_range(self._name, start, stop, size=self._num_bytes))
+
+
+def _checked(images: Sequence[SourceImage], pictures: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    for image, data in zip(images, pictures, strict=True):
+        _check_length(image, data)
+        yield data
+
+
+def _check_length(image: SourceImage, data: bytes | memoryview) -> None:
+    if len(data) != image.num_bytes:
+        raise SourceError(
+            f"{image.path}: {image.label.file_name} [bytes {image.offset}-{image.offset + image.num_bytes}) gave "
+            f"{len(data)} bytes. The source changed while it was read."
+        )
+
+
+def _wanted(name: str, images: Sequence[SourceImage]) -> list[Wanted]:
+    return [Wanted(name, image.offset, image.offset + image.num_bytes) for image in images]
 
 
 def _visible_files(members: Iterable[Member]) -> Iterator[tuple[str, int, int]]:

@@ -187,7 +187,7 @@ def _write_shard(
     return ShardInfo(shard.name, len(shard.images), num_bytes, digest.hexdigest()), rows
 
 
-def _blocks(pieces: Iterable[bytes]) -> Iterator[memoryview]:
+def _blocks(pieces: Iterable[bytes | memoryview]) -> Iterator[memoryview]:
     """Join pieces, in memory that is used again: few large steps hand the GIL over less often than many small ones."""
     memory, filled = memoryview(bytearray(_BLOCK_BYTES)), 0
     for piece in pieces:
@@ -203,7 +203,7 @@ def _blocks(pieces: Iterable[bytes]) -> Iterator[memoryview]:
         yield memory[:filled]
 
 
-def _compare(pieces: Iterable[bytes], store: Store, name: str) -> tuple[int, str] | None:
+def _compare(pieces: Iterable[bytes | memoryview], store: Store, name: str) -> tuple[int, str] | None:
     """Return length and SHA-256 of the stored shard if it consists of exactly `pieces`, else None."""
     num_bytes, position, digest = store.head(name), 0, hashlib.sha256()
     stored, stored_from = memoryview(b""), 0
@@ -227,7 +227,7 @@ def _pieces(
     rows: list[SampleRow],
     stop: threading.Event,
     progress: Callable[[int], None] | None,
-) -> Iterator[bytes]:
+) -> Iterator[bytes | memoryview]:
     """Yield a shard's bytes in order, and append each sample's line of the index to `rows` on the way."""
     with source.ahead(shard.images) as pictures:
         yield from _framed(shard, pictures, rows, stop, progress)
@@ -236,12 +236,12 @@ def _pieces(
 
 def _framed(
     shard: ShardPlan,
-    pictures: Iterator[bytes],
+    pictures: Iterator[bytes | memoryview],
     rows: list[SampleRow],
     stop: threading.Event,
     progress: Callable[[int], None] | None,
-) -> Iterator[bytes]:
-    """Yield headers, pictures and labels as they follow each other in a shard."""
+) -> Iterator[bytes | memoryview]:
+    """Yield headers, pictures and labels as they follow each other in a shard; each is good until the next."""
     position = 0
     for image, data in zip(shard.images, pictures, strict=True):
         if stop.is_set():
