@@ -221,7 +221,7 @@ def test_a_device_that_is_not_there_is_said(in_process: Callable[..., Ended], de
     """An accelerator this machine lacks is a usage error."""
     import torch
 
-    accelerator = torch.accelerator.current_accelerator()
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
     if accelerator is not None and accelerator.type == device:
         pytest.skip(f"this machine has {device}")
     expect_one_line(in_process("eval", "shards", "-m", MODEL, "--device", device), 2, device)

@@ -63,7 +63,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[
 
 def default_device() -> torch.device:
     """Return this rank's accelerator, or the CPU."""
-    accelerator = torch.accelerator.current_accelerator()
+    accelerator = torch.accelerator.current_accelerator(check_available=True)  # not the one that torch was built for
     if accelerator is None:
         return torch.device("cpu")
     # A launcher may show each process its own accelerator only: then that is number 0 for all of them.

@@ -215,7 +215,7 @@ def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.
         return tensor
     device = torch.device("cpu")
     if dist.get_backend() != "gloo":  # nccl and its kin reduce on the accelerator only
-        accelerator = torch.accelerator.current_accelerator()
+        accelerator = torch.accelerator.current_accelerator(check_available=True)
         if accelerator is not None:
             device = torch.device(accelerator.type, torch.accelerator.current_device_index())
     total = tensor.to(device, copy=True)

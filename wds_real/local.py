@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import mmap
 import os
 import re
@@ -151,7 +150,11 @@ class LocalStore:
             StoreError: the file is empty, or cannot be mapped.
         """
         try:
-            return (self._files.get(name) or self._open(name)).mapped
+            file = self._files.get(name) or self._open(name)
+            with self._lock:
+                if file.mapped is None:
+                    file.mapped = memoryview(mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ))
+                return file.mapped
         except (OSError, ValueError) as error:  # no file system's error: an empty file has no pages
             raise self._error(name, error if isinstance(error, OSError) else OSError(str(error))) from error
 
@@ -245,15 +248,18 @@ class LocalStore:
 
 
 class _OpenFile:
-    """A file open for positional reads, which threads and forked processes share; closed when nobody holds it."""
+    """A file open for positional reads, which threads and forked processes share; closed when nobody holds it.
+
+    Attributes:
+        descriptor: Number of the open file.
+        mapped: All of it, if it was mapped; stays as long as a part is held.
+    """
+
+    __slots__ = ("descriptor", "mapped")
 
     def __init__(self, path: Path) -> None:
+        self.mapped: memoryview | None = None
         self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-
-    @functools.cached_property
-    def mapped(self) -> memoryview:
-        """The whole file; it stays as long as a part of it is held."""
-        return memoryview(mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ))
 
     def __del__(self) -> None:
         with contextlib.suppress(AttributeError):  # it could not be opened
