@@ -387,7 +387,7 @@ def _listening(converse: Callable[[_Wire, _Wires], None]) -> Iterator[int]:
                 return
             threads.append(pool.submit(serve, connection))
 
-    with socket.create_server((LOOPBACK, 0), backlog=512) as listener, ThreadPoolExecutor(max_workers=512) as pool:
+    with socket.create_server((LOOPBACK, 0), backlog=512) as listener, ThreadPoolExecutor(max_workers=2048) as pool:
         port: int = listener.getsockname()[1]
         accepting = pool.submit(accept)
         try:

@@ -721,6 +721,27 @@ def test_more_objects_than_one_answer_holds_are_listed(lab: Lab) -> None:
     assert len(heard.requests) == 2
 
 
+def test_the_files_of_a_web_server_share_connections(folder: Path) -> None:
+    """One after the other they take one; what needs quoting, or comes with a query, is found all the same."""
+    names = ["a", "b.tar", "c-1_2.json", "mit Leer#zeichen?.tar"]
+    for name in names[1:]:
+        (folder / name).write_bytes(name.encode())
+    connections: dict[str, int] = {}  # each has a thread of its own while it is kept
+
+    def note(request: servers.Request) -> None:
+        connections[request.path] = threading.get_ident()
+
+    with servers.http_server(folder, on_request=note) as web:
+        for url, shared in ((web.endpoint, 3), (f"{web.endpoint}?sig=1", 1)):
+            connections.clear()
+            store = open_store(url)
+            assert [bytes(store.get_range(name, 0, 1)) for name in names[1:]] == [b"b", b"c", b"m"]
+            assert bytes(store.get_range("a", 0, 5)) == DATA[:5]
+            counted = Counter(connections.values())
+            assert max(counted.values()) == shared
+            assert sorted(connections) == sorted(f"/{name}" for name in names)
+
+
 # --- Servers without ranges ---------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
@@ -33,6 +34,7 @@ __all__ = ["ByteWriter", "Store", "open_store"]
 
 _PART_BYTES = 16 << 20  # of a multipart upload; S3 allows 10,000 parts
 _PARTS_AT_A_TIME = 4
+_PLAIN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _STREAM_TIMEOUT = "24h"  # a whole object may take long; that its bytes keep coming is what counts
 
 
@@ -156,7 +158,7 @@ class _ObjectClient:
         if headers:
             self._options["default_headers"] = headers
         self._root = None if location.kind == "http" else self._open(self._url, self._options)
-        self._files: dict[str, ObjectStore] = {}
+        self._webs: dict[tuple[str, str | None], ObjectStore] = {}
 
     def list(self) -> list[str]:
         found = self._obstore.list_with_delimiter(self._place("")[0])
@@ -218,16 +220,20 @@ class _ObjectClient:
         return url, {}
 
     def _place(self, name: str, *, timeout: str | None = None) -> tuple[ObjectStore, str]:
-        """Return the library's store and the path in it; each file of a web server is a store of its own there."""
+        """Return the library's store and the path in it.
+
+        A web server is one store, with the connections it keeps, unless its URL has a query, which the library would
+        put before the name; then, and where it might quote the name otherwise, each file is a store of its own.
+        """
         if self._root is not None and timeout is None:
             return self._root, name
         options = self._options if timeout is None else {**self._options, "timeout": timeout}
         if self._location.kind != "http":
             return self._open(self._url, options), name
-        key = f"{name}?{timeout}"
-        if key not in self._files:
-            self._files[key] = self._open(join_url(self._url, name), options)
-        return self._files[key], ""
+        plain = "?" not in self._url and _PLAIN_NAME.fullmatch(name) is not None
+        url, path = (self._url.rstrip("/"), name) if plain else (join_url(self._url, name), "")
+        store = self._webs.get((url, timeout)) or self._open(url, options)
+        return self._webs.setdefault((url, timeout), store), path
 
     def _open(self, url: str, options: dict[str, Any]) -> ObjectStore:
         from obstore.store import HTTPStore, from_url
