@@ -48,7 +48,7 @@ __all__ = ["ShardPlan", "encode_label", "plan_shards", "write_shards"]
 
 _LOG = logging.getLogger(__name__)
 _COMPARED = 8 << 20  # bytes of a stored shard that are read at a time
-_BLOCK_BYTES = 1 << 20  # of a shard that are written and hashed at a time
+_BLOCK_BYTES = 4 << 20  # of a shard that are written and hashed at a time
 
 
 @dataclass(frozen=True, slots=True)
