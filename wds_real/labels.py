@@ -11,7 +11,6 @@ import hashlib
 import importlib.resources
 import io
 import json
-import os
 import re
 import zlib
 from dataclasses import dataclass
@@ -149,7 +148,7 @@ def canonical_file_name(name: str) -> str:
 
 
 def _match(name: str) -> re.Match[str]:
-    match = _FILE_NAME.fullmatch(os.path.basename(name))  # noqa: PTH119 -- a Path takes ten times as long
+    match = _FILE_NAME.fullmatch(name.rpartition("/")[2])
     if match is None or not 1 <= int(match["number"]) <= NUM_IMAGES:
         raise SourceError(
             f"{name}: not the name of a validation image. Expected ILSVRC2012_val_00000001.JPEG to "

@@ -13,7 +13,7 @@ from wds_real.errors import ManifestError, MissingError, ShardError, StoreError,
 from wds_real.local import LocalStore
 from wds_real.location import is_url
 from wds_real.manifest import INDEX_NAME, MANIFEST_NAME, Manifest
-from wds_real.read_ahead import AHEAD_BYTES, BLOCK_BYTES, REQUESTS, ReadAhead, Wanted, merge
+from wds_real.read_ahead import AHEAD_BYTES, ASKED_BYTES, BLOCK_BYTES, REQUESTS, ReadAhead, Wanted, merge
 from wds_real.sample_index import SampleIndex
 from wds_real.store import Store, open_store
 
@@ -197,6 +197,7 @@ class SampleReader:
             self._get_range,
             self._wanted(positions),
             ahead_bytes=max(AHEAD_BYTES, 2 * threads * BLOCK_BYTES),
+            asked_bytes=max(ASKED_BYTES, threads * BLOCK_BYTES),
             requests=max(REQUESTS, 2 * threads),
         )
 

@@ -86,16 +86,14 @@ class SampleIndex:
     @classmethod
     def from_rows(cls, rows: Sequence[SampleRow]) -> SampleIndex:
         """Return the columns of rows that are in key order."""
-
-        def column(name: str) -> NDArray[np.int64]:
-            return np.array([getattr(row, name) for row in rows], dtype=np.int64)
-
+        labels, *numbers = zip(*rows, strict=True) if rows else ((),) * len(SampleRow._fields)
+        columns = dict(zip(SampleRow._fields[1:], numbers, strict=True))
         return cls(
-            keys=tuple(row.label.key for row in rows),
-            checksum=np.array([row.checksum for row in rows], dtype=np.uint64),
-            original_label=np.array([row.label.original_label for row in rows], dtype=np.int64),
-            real_label=tuple(row.label.real_label for row in rows),
-            **{name: column(name) for name in _INTEGER_COLUMNS if name != "original_label"},
+            keys=tuple(label.key for label in labels),
+            checksum=np.array(columns.pop("checksum"), dtype=np.uint64),
+            original_label=np.array([label.original_label for label in labels], dtype=np.int64),
+            real_label=tuple(label.real_label for label in labels),
+            **{name: np.array(column, dtype=np.int64) for name, column in columns.items()},
         )
 
     def to_json(self) -> bytes:

@@ -335,7 +335,7 @@ def _wanted(name: str, images: Sequence[SourceImage]) -> list[Wanted]:
 
 def _visible_files(members: Iterable[Member]) -> Iterator[tuple[str, int, int]]:
     for member in members:
-        if member.is_file and not os.path.basename(member.name).startswith("."):  # noqa: PTH119 -- many
+        if member.is_file and not member.name.rpartition("/")[2].startswith("."):
             yield member.name, member.offset, member.size
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import wds_real
 from wds_real import plan
-from wds_real.read_ahead import AHEAD_BYTES, BLOCK_BYTES, REQUESTS, Wanted, merge
+from wds_real.read_ahead import ASKED_BYTES, BLOCK_BYTES, REQUESTS, Wanted, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -130,7 +130,7 @@ def _ranges(job: Job) -> list[Wanted]:
 
 def _threaded(job: Job, read: Callable[[str, int, int], int]) -> Callable[[], int]:
     ranges = _ranges(job)
-    at_a_time = REQUESTS if job.shuffle else AHEAD_BYTES // BLOCK_BYTES
+    at_a_time = REQUESTS if job.shuffle else ASKED_BYTES // BLOCK_BYTES
 
     def run() -> int:
         with ThreadPoolExecutor(at_a_time) as pool:
