@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -57,14 +58,26 @@ def ours(job: Job) -> Callable[[], int]:
     return lambda: num_bytes if sum(map(len, loader)) == len(dataset) else 0
 
 
-def bare_obstore(job: Job) -> Callable[[], int]:
-    """Nothing but obstore's GETs of the same ranges, as many at a time."""
+def bare_obstore(job: Job, *, kept: int = 0) -> Callable[[], int]:
+    """Nothing but obstore's GETs of the same ranges, as many at a time; so many of the last answers are kept."""
     import obstore  # noqa: PLC0415 -- each client alone in its process
     from obstore.store import from_url  # noqa: PLC0415
 
     config: dict[str, Any] = {name: value for name, value in job.options.items() if name != "allow_http"}
     store = from_url(job.url, config=cast("S3Config", config), client_options={"allow_http": True})
-    return _threaded(job, lambda name, start, stop: len(obstore.get_range(store, name, start=start, end=stop)))
+    last: deque[Any] = deque(maxlen=kept)
+
+    def read(name: str, start: int, stop: int) -> int:
+        data = obstore.get_range(store, name, start=start, end=stop)
+        last.append(data)
+        return len(data)
+
+    return _threaded(job, read)
+
+
+def keeping_obstore(job: Job) -> Callable[[], int]:
+    """The same, but what came last is kept: as much as is asked for at a time."""
+    return bare_obstore(job, kept=REQUESTS if job.shuffle else ASKED_BYTES // BLOCK_BYTES)
 
 
 def boto3(job: Job) -> Callable[[], int]:
@@ -109,7 +122,7 @@ def s3fs(job: Job) -> Callable[[], int]:
     return run
 
 
-CLIENTS = {"wds_real": ours, "obstore": bare_obstore, "boto3": boto3, "s3fs": s3fs}
+CLIENTS = {"wds_real": ours, "obstore": bare_obstore, "obstore, kept": keeping_obstore, "boto3": boto3, "s3fs": s3fs}
 
 
 def _ranges(job: Job) -> list[Wanted]:
