@@ -128,10 +128,15 @@ def as_table(lines: Sequence[Line], *, markdown: bool) -> str:
         ratio = f"{median(line.ratios):.2f}"
         missed = "missed" * line.missed
         cells.append(
-            (line.what, f"{line.own:,.3g}", line.against, f"{line.other:,.3g}", ratio, spread, line.wanted, missed)
+            (line.what, _number(line.own), line.against, _number(line.other), ratio, spread, line.wanted, missed)
         )
     if markdown:
         rows = (cells[0], ("---", "--:", "---", "--:", "--:", "---", "---", "---"), *cells[1:])
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in cells)
+
+
+def _number(value: float) -> str:
+    """Return three significant digits, never as a power of ten."""
+    return f"{float(f'{value:.3g}'):,.10g}"
