@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,3 +87,12 @@ def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, closed)
     for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
         monkeypatch.setenv(name, os.devnull)
+
+
+@pytest.fixture
+def _files_left_open() -> Iterator[None]:
+    """Let the garbage collector close what webdataset leaves open, here and now, without its warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import shutil
 import subprocess
 import tarfile
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +18,6 @@ from torch.utils.data import DataLoader
 from wds_real.synthetic import labels_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 wds = pytest.importorskip("webdataset")
@@ -45,15 +42,6 @@ def expected_labels() -> dict[str, dict[str, Any]]:
         }
         for label in labels_of(range(1, 121))
     }
-
-
-@pytest.fixture
-def _files_left_open() -> Iterator[None]:
-    """Let the garbage collector close what webdataset leaves open, here and now, without its warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()
 
 
 @pytest.mark.usefixtures("_files_left_open")

@@ -14,7 +14,6 @@ import tarfile
 import textwrap
 import threading
 import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,15 +62,6 @@ def _schemes_as_before() -> Iterator[None]:
     yield
     gopen_schemes.clear()
     gopen_schemes.update(before)
-
-
-@pytest.fixture
-def _files_left_open() -> Iterator[None]:
-    """Let the garbage collector close what webdataset leaves open, here and now, without its warnings."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()
 
 
 @pytest.fixture(scope="module")

@@ -106,7 +106,6 @@ class RemoteStore:
             try:
                 pinned = self._pin(name, self._request(name, "look up", lambda client: client.head(name)))
             except _RangesIgnoredError:
-                self._ignores_ranges = True
                 return self._download(name).num_bytes
         return pinned.num_bytes
 
@@ -148,7 +147,6 @@ class RemoteStore:
             try:
                 return self._request(name, f"bytes {start}-{stop}", read)
             except _RangesIgnoredError:
-                self._ignores_ranges = True  # not by accident: three times in a row
                 downloaded = self._download(name)
         data = downloaded.read(start, stop)
         if len(data) != stop - start or size not in (None, downloaded.num_bytes):
@@ -249,6 +247,7 @@ class RemoteStore:
 
     def _download(self, name: str) -> Download:
         """Fetch a whole object in one stream; where that breaks, a new one is read up to the same place."""
+        self._ignores_ranges = True  # else this is not called; not by accident: three times in a row
         with self._lock:
             turn = self._turns.setdefault(name, threading.Lock())
         with turn:
