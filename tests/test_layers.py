@@ -16,9 +16,9 @@ PACKAGE = Path(wds_real.__file__).parent
 # A module imports only from modules above it. The write line and the read line never import each other.
 SHARED = ("errors", "labels", "tar", "tar_walk", "jpeg", "json_fields", "manifest", "sample_index", "plan", "local",
           "aws", "retry", "location", "refusals", "retry_after", "downloads", "read_ahead",
-          "client", "remote", "store")  # fmt: skip
+          "client", "remote", "buffers", "store")  # fmt: skip
 WRITE_LINE = ("source", "writer", "foreign")
-READ_LINE = ("byte_cache", "buffers", "reader", "resample", "decode", "dataset", "verification", "distributed", "batch",
+READ_LINE = ("byte_cache", "reader", "resample", "decode", "dataset", "verification", "distributed", "batch",
              "pixel_cache", "loader")  # fmt: skip
 EVALUATION = ("breakdown", "result", "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
               "metrics", "models", "device", "evaluation")  # fmt: skip
@@ -51,7 +51,7 @@ OWNERS: dict[str, set[str | None]] = {
     },
 }
 WITHOUT_TORCH = (
-    *SHARED, *WRITE_LINE, "byte_cache", "buffers", "reader",
+    *SHARED, *WRITE_LINE, "byte_cache", "reader",
     "resample", "decode", "dataset", "verification", "pixel_cache",
     "breakdown", "result",
     "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",

@@ -255,8 +255,12 @@ def run(code: str, *arguments: str, timeout_s: float = 60) -> subprocess.Complet
 
 
 @pytest.mark.parametrize("kind", NOTICED)
-def test_each_kind_of_fault_is_survived(lab: Lab, kind: str) -> None:
-    """Half of the requests fail, up to twice in a row: all ranges are right."""
+@pytest.mark.parametrize("gathered_from", [1, 1 << 20])
+def test_each_kind_of_fault_is_survived(
+    lab: Lab, kind: str, gathered_from: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of the requests fail, up to twice in a row: all ranges are right, whoever's memory the answers fill."""
+    monkeypatch.setattr("wds_real.store._GATHERED_FROM", gathered_from)
     lab.put("a")
     with lab.spoiled(seed=1, rate=0.5, kinds=[kind], max_faults_in_a_row=2, drip_s=0.1) as proxy:
         read_many(lab.store(proxy.endpoint, read_timeout="0.3"), "a", seed=1)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from wds_real.aws import Profile, abort_uploads, have_boto3
+from wds_real.buffers import Buffers
 from wds_real.client import Answer, Version
 from wds_real.errors import StoreError, UnavailableError
 from wds_real.local import LocalStore
@@ -34,6 +35,9 @@ __all__ = ["ByteWriter", "Store", "open_store"]
 
 _PART_BYTES = 16 << 20  # of a multipart upload; S3 allows 10,000 parts
 _PARTS_AT_A_TIME = 4
+_GATHERED_FROM = 1 << 20  # bytes of a range: less comes from memory that the process has at hand
+_CHUNK_BYTES = 256 << 10
+_BUFFERS_KEPT = 16
 _PLAIN_NAME = re.compile(r"\w[\w.-]*", re.ASCII)
 _STREAM_TIMEOUT = "24h"  # a whole object may take long; that its bytes keep coming is what counts
 
@@ -159,6 +163,7 @@ class _ObjectClient:
             self._options["default_headers"] = headers
         self._root = None if location.kind == "http" else self._open(self._url, self._options)
         self._webs: dict[tuple[str, str | None], ObjectStore] = {}
+        self._buffers = Buffers(max_kept=_BUFFERS_KEPT)
 
     def list(self) -> list[str]:
         found = self._obstore.list_with_delimiter(self._place("")[0])
@@ -178,8 +183,17 @@ class _ObjectClient:
         if if_match is not None and self._location.kind != "memory":  # whose ETags are not quoted as it wants them
             options["if_match"] = if_match
         answer = self._obstore.get(*self._place(name), options=options)
-        data = memoryview(answer.bytes())
-        return Answer(data, *answer.range, version=_version(answer.meta))
+        found, version = answer.range, _version(answer.meta)
+        if stop - start < _GATHERED_FROM or found != (start, stop):
+            return Answer(memoryview(answer.bytes()), *found, version=version)
+        # One answer after the other in the same memory: the library would ask the system for new pages each time.
+        memory, filled = self._buffers.take(stop - start), 0
+        for chunk in answer.stream(min_chunk_size=_CHUNK_BYTES):
+            if filled + len(chunk) > len(memory):
+                return Answer(memoryview(b""), *found, version=version)  # too much: nothing of it is to be believed
+            memory[filled : filled + len(chunk)] = memoryview(chunk)
+            filled += len(chunk)
+        return Answer(memory[:filled].toreadonly(), *found, version=version)
 
     def stream(self, name: str) -> tuple[Version, Iterator[memoryview]]:
         store, path = self._place(name, timeout=_STREAM_TIMEOUT)
