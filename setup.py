@@ -1,21 +1,29 @@
-"""The one thing pyproject.toml does not say: the extension, which is built where there is a C compiler."""
+"""What pyproject.toml does not say: the extensions, each of which is built where there is what it needs."""
 
 import sysconfig
 
 from setuptools import Extension, setup
 
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")  # one build for Python 3.11 and later
+FLAGS = ["-O3", "-std=c11", "-ffp-contract=off"]  # fused multiply-adds would round otherwise than Pillow
 
 setup(
     ext_modules=[
-        Extension(
+        Extension(  # needs a C compiler
             "wds_real._resample",
             ["wds_real/_resample.c"],
-            # Fused multiply-adds would round otherwise than Pillow.
-            extra_compile_args=["-O3", "-std=c11", "-ffp-contract=off"],
+            extra_compile_args=FLAGS,
             py_limited_api=STABLE_ABI,
             optional=True,
-        )
+        ),
+        Extension(  # needs libjpeg-turbo and its headers, too
+            "wds_real._jpeg",
+            ["wds_real/_jpeg.c"],
+            libraries=["jpeg"],
+            extra_compile_args=FLAGS,
+            py_limited_api=STABLE_ABI,
+            optional=True,
+        ),
     ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}} if STABLE_ABI else {},
 )

@@ -19,6 +19,8 @@ import pytest
 
 from wds_real import __version__
 from wds_real.cli.main import cli, main
+from wds_real.jpeg_part import parts_are_exact
+from wds_real.resample import HAVE_EXTENSION
 from wds_real.synthetic import known_answer, labels_of
 
 if TYPE_CHECKING:
@@ -313,7 +315,10 @@ def test_info_of_the_machine_needs_no_data_set(in_process: Callable[..., Ended])
     """``info --env`` says what would evaluate, and with which versions, in a folder without shards too."""
     code, out, err = in_process("info", "nowhere", "--env", "--json")
     assert (code, err) == (0, "")
-    assert {"torch", "numpy", "pillow"} <= json.loads(out)["versions"].keys()
+    facts = json.loads(out)
+    assert {"torch", "numpy", "pillow"} <= facts["versions"].keys()
+    assert facts["decode"].startswith("our extension" if parts_are_exact() else "simplejpeg")
+    assert facts["resize"].startswith("our extension" if HAVE_EXTENSION else "Pillow")
 
 
 @pytest.mark.usefixtures("here")

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from wds_real.decode import DecodeError, EvalTransform, decode_image, decode_rgb
+from wds_real.jpeg_part import parts_are_exact
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -109,6 +110,13 @@ def tar_images(path: Path) -> Iterator[tuple[str, bytes]]:
             yield member.name, file.read()
 
 
+@pytest.fixture(params=["part", "whole"])
+def either_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decode the part that a crop needs, where that can be done, or whole pictures."""
+    exact = request.param == "part" and parts_are_exact()
+    monkeypatch.setattr("wds_real.decode.parts_are_exact", lambda: exact)
+
+
 transforms = st.builds(
     EvalTransform,
     img_size=st.one_of(st.integers(1, 64), st.tuples(st.integers(1, 64), st.integers(1, 64))),
@@ -189,6 +197,7 @@ def test_crop_pct_above_one_pads_with_black(crop_mode: CropMode) -> None:
     assert np.array_equal(decoded(transform, data), expected)
 
 
+@pytest.mark.usefixtures("either_way")
 def test_full_size_photos(real_data: Callable[[str], Path]) -> None:
     """300 full-size photos decode as with Pillow and transform as the reference, whatever the settings."""
     every = [
@@ -207,6 +216,7 @@ def test_full_size_photos(real_data: Callable[[str], Path]) -> None:
         assert np.array_equal(decoded(transform, data), reference(Image.open(io.BytesIO(data)), transform)), name
 
 
+@pytest.mark.usefixtures("either_way")
 def test_validation_images(real_data: Callable[[str], Path]) -> None:
     """650 validation images decode as with Pillow and transform as the reference."""
     transform, count = EvalTransform(), 0
@@ -235,11 +245,25 @@ def test_damaged_files_give_pillows_pixels_or_decode_error(data: st.DataObject, 
         del damaged[data.draw(st.integers(0, len(damaged))) :]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on damaged metadata
+        outcomes = []
+        for exact in (parts_are_exact(), False):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr("wds_real.decode.parts_are_exact", lambda exact=exact: exact)
+                outcomes.append(outcome(bytes(damaged)))
+        assert outcomes[0] == outcomes[1]
         try:
             pixels = decode_rgb(bytes(damaged))
         except DecodeError:
             return
     assert np.array_equal(pixels, pillow_pixels(bytes(damaged)))
+
+
+def outcome(data: bytes) -> bytes | str:
+    """Return the pixels of a transform that leaves much away, or what is wrong."""
+    try:
+        return decoded(EvalTransform(64, 0.6), data).tobytes()
+    except DecodeError as error:
+        return str(error)
 
 
 def test_a_cut_file_is_an_error_wherever_it_is_cut() -> None:
@@ -248,14 +272,17 @@ def test_a_cut_file_is_an_error_wherever_it_is_cut() -> None:
     for stop in range(0, len(data) - 2, 7):
         with pytest.raises(DecodeError):
             decode_rgb(data[:stop])
+        with pytest.raises(DecodeError):  # also where the crop needs nothing of what is cut
+            decoded(EvalTransform(16, 0.5), data[:stop])
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\xd8", b"<html>", b"\0" * 5000, b"\x89PNG\r\n\x1a\n" + bytes(40)])
 def test_what_is_no_picture_is_a_decode_error(junk: bytes) -> None:
     """Bytes that are no picture give DecodeError from both decoders."""
     for decode in (decode_rgb, decode_image):
-        with pytest.raises(DecodeError, match="cannot be decoded"):
+        with pytest.raises(DecodeError, match="cannot be decoded") as caught:
             decode(junk)
+        assert " at 0x" not in str(caught.value)
 
 
 def test_a_header_that_claims_a_huge_picture_is_a_decode_error() -> None:

@@ -27,6 +27,8 @@ from wds_real import (
     ShardError,
     evaluate,
 )
+from wds_real.jpeg_part import parts_are_exact
+from wds_real.resample import HAVE_EXTENSION
 from wds_real.synthetic import KnownAnswerModel, known_answer, known_answer_model, labels_of
 
 if TYPE_CHECKING:
@@ -125,6 +127,8 @@ def test_the_result_says_what_was_done(ds: Dataset) -> None:
     assert (found["dataset"]["digest"], found["dataset"]["num_samples"]) == (ds.digest, 60)
     assert found["preprocessing"]["img_size"] == [64, 64]
     assert found["run"]["options"]["batch_size"] == 50
+    assert found["run"]["decode"] == ("part" if parts_are_exact() else "whole")
+    assert found["run"]["resize"] == ("extension" if HAVE_EXTENSION else "pillow")
     assert found["run"]["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     title, *lines = str(result).splitlines()
     assert "on imagenet2012_real, validation" in title

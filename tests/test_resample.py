@@ -17,7 +17,7 @@ from PIL import Image
 
 from wds_real import resample
 from wds_real.decode import EvalTransform, decode_rgb
-from wds_real.resample import HAVE_EXTENSION, RESAMPLING, columns_first, resize_crop
+from wds_real.resample import HAVE_EXTENSION, RESAMPLING, columns_first, needed, resize_crop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -270,15 +270,22 @@ def test_wrong_arguments(wrong: dict[str, Any], says: str, extension: bool, monk
         (1, np.zeros((10, 24, 3), np.uint8)[:, ::2], ValueError, "out: the pixels of a row"),
         (1, READ_ONLY, ValueError, "read-only"),
         (1, np.zeros((10, 0, 3), np.uint8), ValueError, "out: a side is 0"),
-        (2, 0, ValueError, "width: 12 from 2 on is not within 0"),
-        (2, 13, ValueError, "width: 12 from 2 on is not within 13"),
-        (2, 1 << 25, ValueError, "width"),
-        (2, -(1 << 31), ValueError, "width"),
-        (2, 1 << 40, OverflowError, "int"),
-        (3, 12, ValueError, "height: 10 from 3 on is not within 12"),
-        (4, -1, ValueError, "width: 12 from -1 on"),
-        (4, (1 << 31) - 1, ValueError, "width"),
-        (5, 6, ValueError, "height: 10 from 6 on"),
+        (2, (39, 30), ValueError, "width: 40 from 0 on is not within a picture of 39"),
+        (2, (40, 29), ValueError, "height: 30 from 0 on is not within a picture of 29"),
+        (2, (1 << 25, 30), ValueError, "width"),
+        (2, (60, 30), ValueError, "do not hold all the crop needs"),
+        (2, (40, 60), ValueError, "do not hold all the crop needs"),
+        (3, (1, 0), ValueError, "width: 40 from 1 on is not within a picture of 40"),
+        (3, (0, -1), ValueError, "height: 30 from -1 on is not within a picture of 30"),
+        (4, (0, 15), ValueError, "width: 12 from 2 on is not within 0"),
+        (4, (13, 15), ValueError, "width: 12 from 2 on is not within 13"),
+        (4, (1 << 25, 15), ValueError, "width"),
+        (4, (-(1 << 31), 15), ValueError, "width"),
+        (4, (1 << 40, 15), OverflowError, "int"),
+        (4, (20, 12), ValueError, "height: 10 from 3 on is not within 12"),
+        (5, (-1, 3), ValueError, "width: 12 from -1 on"),
+        (5, ((1 << 31) - 1, 3), ValueError, "width"),
+        (5, (2, 6), ValueError, "height: 10 from 6 on"),
         (6, -1, ValueError, "filter is -1"),
         (6, 5, ValueError, "filter is 5, expected 0 to 4"),
     ],
@@ -287,11 +294,83 @@ def test_the_extension_checks_for_itself(place: int, wrong: object, error: type[
     """The extension reads and writes within the two arrays only, whoever calls it."""
     from wds_real import _resample
 
-    arguments: list[Any] = [GOOD["pixels"], GOOD["out"], 20, 15, 2, 3, 3, False]
+    arguments: list[Any] = [GOOD["pixels"], GOOD["out"], (40, 30), (0, 0), (20, 15), (2, 3), 3, False]
     _resample.resize_crop(*arguments)
     arguments[place] = wrong
     with pytest.raises(error, match=says):
         _resample.resize_crop(*arguments)
+
+
+@with_extension
+@pytest.mark.parametrize(
+    ("place", "wrong", "says"),
+    [
+        (0, (0, 30), "width: 1 from 0 on is not within a picture of 0"),
+        (0, (40, 1 << 25), "height"),
+        (1, (13, 15), "width: 12 from 2 on is not within 13"),
+        (2, (-1, 3), "width: 12 from -1 on"),
+        (3, (0, 10), "nothing is kept"),
+        (3, (12, -5), "nothing is kept"),
+        (3, (12, 13), "height: 13 from 3 on"),
+        (4, 5, "filter is 5"),
+    ],
+)
+def test_what_is_needed_is_asked_of_what_can_be(place: int, wrong: object, says: str) -> None:
+    """The extension checks these numbers as it does those of a resize."""
+    from wds_real import _resample
+
+    arguments: list[Any] = [(40, 30), (20, 15), (2, 3), (12, 10), 3]
+    _resample.needed(*arguments)
+    arguments[place] = wrong
+    with pytest.raises(ValueError, match=says):
+        _resample.needed(*arguments)
+
+
+# --- Parts of a picture -------------------------------------------------------------------------------------
+
+
+@with_extension
+@given(data=st.data(), width=sides, height=sides, resized=st.tuples(sides, sides))
+@settings(max_examples=1000, deadline=None)
+def test_what_a_crop_needs_is_enough_and_not_more(
+    data: st.DataObject, width: int, height: int, resized: tuple[int, int]
+) -> None:
+    """With just the needed part of a picture the pixels are Pillow's; without its first or last row or column, none."""
+    interpolation = data.draw(st.sampled_from([name for name in INTERPOLATIONS if name != "nearest"]))
+    pixels = picture(width, height)
+    left, top = (data.draw(st.integers(0, side - 1)) for side in resized)
+    right, bottom = data.draw(st.integers(left + 1, resized[0])), data.draw(st.integers(top + 1, resized[1]))
+    box = needed(
+        (width, height), resized=resized, crop=(left, top), size=(right - left, bottom - top),
+        interpolation=interpolation,
+    )  # fmt: skip
+    assert box is not None
+    expected = pillow(pixels, resized, interpolation)[top:bottom, left:right]
+
+    def of(box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        held = np.ascontiguousarray(pixels[box[1] : box[3], box[0] : box[2]])
+        out = np.empty_like(expected)
+        resize_crop(
+            held, out, resized=resized, left=left, top=top, interpolation=interpolation,
+            full=(width, height), at=box[:2],
+        )  # fmt: skip
+        return out
+
+    assert np.array_equal(of(box), expected)
+    for side, step in ((0, 1), (1, 1), (2, -1), (3, -1)):
+        from_x, from_y, to_x, to_y = (value + step * (place == side) for place, value in enumerate(box))
+        if from_x < to_x and from_y < to_y:
+            with pytest.raises(ValueError, match="do not hold all the crop needs"):
+                of((from_x, from_y, to_x, to_y))
+
+
+def test_a_part_is_refused_where_pillow_does_the_work() -> None:
+    """Pillow looks at all of the picture, so nothing is said to be needed, and a part is an error."""
+    out = np.zeros((5, 5, 3), np.uint8)
+    crop: dict[str, Any] = {"resized": (20, 20), "interpolation": "nearest"}
+    assert needed((40, 40), crop=(0, 0), size=(5, 5), **crop) is None
+    with pytest.raises(ValueError, match="needs all of the picture"):
+        resize_crop(np.zeros((20, 20, 3), np.uint8), out, left=0, top=0, full=(40, 40), **crop)
 
 
 @with_extension

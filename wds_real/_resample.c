@@ -130,15 +130,40 @@ static void weigh(double *weight, int count, int first, double centre, double pe
 #undef EACH
 }
 
-/* Fill `axis` for the `kept` pixels from `from` on of a side of `before` pixels resized to `after`.
- * 0 where memory lacks; the caller frees spans and weights. */
-static int plan_axis(Axis *axis, int before, int after, int from, int kept, int filter) {
+/* How a side of `before` pixels becomes one of `after`. */
+typedef struct {
+    int before, filter;
+    double scale, support, per_pixel;
+} Scaling;
+
+static Scaling scaling_of(int before, int after, int filter) {
     if (before == after) {
         filter = BOX; /* whose only weight is then 1 */
     }
     const double scale = (double)before / after, filter_scale = scale < 1.0 ? 1.0 : scale;
-    const double support = SUPPORT[filter] * filter_scale, per_pixel = 1.0 / filter_scale;
-    axis->most = (int)ceil(support) * 2 + 1;
+    return (Scaling){before, filter, scale, SUPPORT[filter] * filter_scale, 1.0 / filter_scale};
+}
+
+/* The source pixels that make a resized pixel with this centre. */
+static Span span_of(const Scaling *side, double centre) {
+    const int first = (int)(centre - side->support + 0.5), stop = (int)(centre + side->support + 0.5);
+    const int start = first < 0 ? 0 : first;
+    return (Span){start, (stop > side->before ? side->before : stop) - start};
+}
+
+/* Those that make the `kept` pixels from `from` on. */
+static Span needed_span(int before, int after, int from, int kept, int filter) {
+    const Scaling side = scaling_of(before, after, filter);
+    const Span first = span_of(&side, (from + 0.5) * side.scale);
+    const Span last = span_of(&side, (from + kept - 0.5) * side.scale);
+    return (Span){first.first, last.first + last.count - first.first};
+}
+
+/* Fill `axis` for the `kept` pixels from `from` on of a side of `before` pixels resized to `after`.
+ * 0 where memory lacks; the caller frees spans and weights. */
+static int plan_axis(Axis *axis, int before, int after, int from, int kept, int filter) {
+    const Scaling side = scaling_of(before, after, filter);
+    axis->most = (int)ceil(side.support) * 2 + 1;
     axis->spans = allocate(kept, sizeof(Span));
     axis->weights = allocate((uint64_t)kept * axis->most, sizeof(int32_t));
     double *weight = allocate(axis->most, sizeof(double));
@@ -147,12 +172,10 @@ static int plan_axis(Axis *axis, int before, int after, int from, int kept, int 
         return 0;
     }
     for (int i = 0; i < kept; i++) {
-        const double centre = (from + i + 0.5) * scale;
-        int first = (int)(centre - support + 0.5), stop = (int)(centre + support + 0.5);
-        first = first < 0 ? 0 : first;
-        stop = stop > before ? before : stop;
-        const int count = stop - first;
-        weigh(weight, count, first, centre, per_pixel, filter);
+        const double centre = (from + i + 0.5) * side.scale;
+        const Span span = span_of(&side, centre);
+        const int first = span.first, count = span.count;
+        weigh(weight, count, first, centre, side.per_pixel, side.filter);
         double sum = 0.0;
         for (int j = 0; j < count; j++) {
             sum += weight[j];
@@ -165,7 +188,7 @@ static int plan_axis(Axis *axis, int before, int after, int from, int kept, int 
         if (i == 0) {
             axis->start = first;
         }
-        axis->stop = stop;
+        axis->stop = first + count;
         axis->spans[i] = (Span){first - axis->start, count};
     }
     free(weight);
@@ -293,9 +316,12 @@ typedef struct {
     int width, height;
 } Picture;
 
-/* Write the kept part of the resized picture. 0 where memory lacks. */
-static int resize(Picture source, Picture out, const Axis *across, const Axis *down, int columns_first) {
-    const uint8_t *first = source.data + down->start * source.stride + (ptrdiff_t)across->start * CHANNELS;
+/* Write the kept part of the resized picture. `source` is the part of the picture at (left, top).
+ * 0 where memory lacks. */
+static int resize(Picture source, int left, int top, Picture out, const Axis *across, const Axis *down,
+                  int columns_first) {
+    const uint8_t *first =
+        source.data + (down->start - top) * source.stride + (ptrdiff_t)(across->start - left) * CHANNELS;
     const int columns = across->stop - across->start, rows = down->stop - down->start, width = out.width * CHANNELS;
     const ptrdiff_t stride = columns_first ? (ptrdiff_t)columns * CHANNELS : width;
     uint8_t *between = allocate(columns_first ? out.height : rows, stride);
@@ -335,6 +361,16 @@ static int as_picture(Picture *picture, const Py_buffer *view, const char *name)
     return 1;
 }
 
+static int check_part(int size, int from, int held, const char *name) {
+    if (size < 1 || size > MAX_SIDE || from < 0 || from > size - held) {
+        PyErr_Format(PyExc_ValueError, "%s: %d from %d on is not within a picture of %d.", name, held, from, size);
+        return 0;
+    }
+    return 1;
+}
+
+static int holds(int from, int held, const Axis *axis) { return from <= axis->start && axis->stop <= from + held; }
+
 static int check_crop(int size, int from, int kept, const char *name) {
     if (size < 1 || size > MAX_SIDE || from < 0 || from > size - kept) {
         PyErr_Format(PyExc_ValueError, "%s: %d from %d on is not within %d resized pixels.", name, kept, from, size);
@@ -344,14 +380,15 @@ static int check_crop(int size, int from, int kept, const char *name) {
 }
 
 PyDoc_STRVAR(resize_crop_doc,
-"resize_crop(pixels, out, resized_width, resized_height, left, top, filter, columns_first)\n--\n\n"
-"Write to `out` the part at (left, top) of `pixels` resized; the face of it is wds_real.resample.resize_crop.");
+"resize_crop(pixels, out, full, at, resized, crop, filter, columns_first)\n--\n\n"
+"Write to `out` the part at `crop` of a picture resized; the face of it is wds_real.resample.resize_crop.");
 
 static PyObject *resize_crop(PyObject *module, PyObject *args) {
     (void)module;
     PyObject *pixels, *target;
-    int width, height, left, top, filter, columns_first;
-    if (!PyArg_ParseTuple(args, "OOiiiiip", &pixels, &target, &width, &height, &left, &top, &filter, &columns_first)) {
+    int full_width, full_height, at_left, at_top, width, height, left, top, filter, columns_first;
+    if (!PyArg_ParseTuple(args, "OO(ii)(ii)(ii)(ii)ip", &pixels, &target, &full_width, &full_height, &at_left, &at_top,
+                          &width, &height, &left, &top, &filter, &columns_first)) {
         return NULL;
     }
     Py_buffer from, to;
@@ -367,26 +404,63 @@ static PyObject *resize_crop(PyObject *module, PyObject *args) {
     if (filter < 0 || filter >= FILTERS) {
         PyErr_Format(PyExc_ValueError, "filter is %d, expected 0 to %d.", filter, FILTERS - 1);
     } else if (as_picture(&source, &from, "pixels") && as_picture(&out, &to, "out") &&
+               check_part(full_width, at_left, source.width, "width") &&
+               check_part(full_height, at_top, source.height, "height") &&
                check_crop(width, left, out.width, "width") && check_crop(height, top, out.height, "height")) {
         Axis across = {0}, down = {0};
-        int done;
+        int done, held = 1;
         Py_BEGIN_ALLOW_THREADS
-        done = plan_axis(&across, source.width, width, left, out.width, filter) &&
-               plan_axis(&down, source.height, height, top, out.height, filter) &&
-               resize(source, out, &across, &down, columns_first);
+        done = plan_axis(&across, full_width, width, left, out.width, filter) &&
+               plan_axis(&down, full_height, height, top, out.height, filter);
+        if (done) {
+            held = holds(at_left, source.width, &across) && holds(at_top, source.height, &down);
+            done = held && resize(source, at_left, at_top, out, &across, &down, columns_first);
+        }
         free(across.spans);
         free(across.weights);
         free(down.spans);
         free(down.weights);
         Py_END_ALLOW_THREADS
-        result = done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+        if (!held) {
+            PyErr_SetString(PyExc_ValueError, "pixels are a part of the picture and do not hold all the crop needs.");
+        } else {
+            result = done ? Py_NewRef(Py_None) : PyErr_NoMemory();
+        }
     }
     PyBuffer_Release(&to);
     PyBuffer_Release(&from);
     return result;
 }
 
-static PyMethodDef methods[] = {{"resize_crop", resize_crop, METH_VARARGS, resize_crop_doc}, {NULL, NULL, 0, NULL}};
+PyDoc_STRVAR(needed_doc,
+"needed(full, resized, crop, size, filter)\n--\n\n"
+"Return (left, top, right, bottom) of what a crop of a resized picture needs of the picture.");
+
+static PyObject *needed(PyObject *module, PyObject *args) {
+    (void)module;
+    int full_width, full_height, width, height, left, top, kept_width, kept_height, filter;
+    if (!PyArg_ParseTuple(args, "(ii)(ii)(ii)(ii)i", &full_width, &full_height, &width, &height, &left, &top,
+                          &kept_width, &kept_height, &filter)) {
+        return NULL;
+    }
+    if (filter < 0 || filter >= FILTERS) {
+        return PyErr_Format(PyExc_ValueError, "filter is %d, expected 0 to %d.", filter, FILTERS - 1);
+    }
+    if (kept_width < 1 || kept_height < 1 || !check_part(full_width, 0, 1, "width") ||
+        !check_part(full_height, 0, 1, "height") || !check_crop(width, left, kept_width, "width") ||
+        !check_crop(height, top, kept_height, "height")) {
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "nothing is kept.");
+    }
+    const Span across = needed_span(full_width, width, left, kept_width, filter);
+    const Span down = needed_span(full_height, height, top, kept_height, filter);
+    return Py_BuildValue("iiii", across.first, down.first, across.first + across.count, down.first + down.count);
+}
+
+static PyMethodDef methods[] = {
+    {"resize_crop", resize_crop, METH_VARARGS, resize_crop_doc},
+    {"needed", needed, METH_VARARGS, needed_doc},
+    {NULL, NULL, 0, NULL},
+};
 
 static PyModuleDef_Slot slots[] = {
 #ifdef Py_GIL_DISABLED

@@ -4,11 +4,19 @@ from numpy.typing import NDArray
 def resize_crop(
     pixels: NDArray[np.uint8],
     out: NDArray[np.uint8],
-    resized_width: int,
-    resized_height: int,
-    left: int,
-    top: int,
+    full: tuple[int, int],
+    at: tuple[int, int],
+    resized: tuple[int, int],
+    crop: tuple[int, int],
     filter_number: int,
     columns_first: bool,
     /,
 ) -> None: ...
+def needed(
+    full: tuple[int, int],
+    resized: tuple[int, int],
+    crop: tuple[int, int],
+    size: tuple[int, int],
+    filter_number: int,
+    /,
+) -> tuple[int, int, int, int]: ...

@@ -9,15 +9,16 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import PIL
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from wds_real.jpeg import jpeg_frame
-from wds_real.resample import RESAMPLING, resize_crop
+from wds_real.jpeg import JpegError, jpeg_frame
+from wds_real.jpeg_part import decode_part, parts_are_exact
+from wds_real.resample import RESAMPLING, needed, resize_crop
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -122,7 +123,11 @@ class EvalTransform:
         Raises:
             DecodeError: the bytes are not a picture.
         """
-        self._resize_crop(decode_rgb(data), out)
+        part = self._decode_part(data) if parts_are_exact() else None
+        if part is None:
+            self._resize_crop(decode_rgb(data), out)
+        else:
+            self._resize_crop(part.pixels, out, full=part.full, at=part.at)
 
     def geometry(self, width: int, height: int) -> Geometry:
         """Return the sizes and places for an image of `width` x `height` pixels, rounded as torchvision and timm do.
@@ -148,15 +153,58 @@ class EvalTransform:
         """Return the settings as JSON-ready values, for the result."""
         return {"name": "EvalTransform", **asdict(self), "img_size": list(self.size)}
 
-    def _resize_crop(self, pixels: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-        place = self.geometry(pixels.shape[1], pixels.shape[0])
-        (width, height), (out_height, out_width) = place.resized, self.size
-        left, top = max(place.left, 0), max(place.top, 0)
-        right, bottom = min(place.left + out_width, width), min(place.top + out_height, height)
+    def _decode_part(self, data: bytes | memoryview) -> _Part | None:
+        """Decode what the crop needs, or return None: then all of the picture has to be decoded."""
+        try:
+            width, height, _ = jpeg_frame(data)
+        except JpegError:
+            return None
+        if width * height > _MAX_PIXELS:
+            return None
+        place = self.geometry(width, height)
+        left, top, right, bottom = self._kept(place)
+        box = needed(
+            (width, height),
+            resized=place.resized,
+            crop=(left, top),
+            size=(right - left, bottom - top),
+            interpolation=self.interpolation,
+        )
+        pixels = None if box is None else decode_part(data, size=(width, height), box=box)
+        return None if box is None or pixels is None else _Part(pixels, (width, height), box[:2])
+
+    def _resize_crop(
+        self,
+        pixels: NDArray[np.uint8],
+        out: NDArray[np.uint8],
+        *,
+        full: tuple[int, int] | None = None,
+        at: tuple[int, int] = (0, 0),
+    ) -> None:
+        width, height = full or (pixels.shape[1], pixels.shape[0])
+        place = self.geometry(width, height)
+        left, top, right, bottom = self._kept(place)
         covered = out[top - place.top : bottom - place.top, left - place.left : right - place.left]
         if covered.shape != out.shape:
             out[:] = [round(255 * value) for value in self.mean] if self.crop_mode == "border" else 0
-        resize_crop(pixels, covered, resized=place.resized, left=left, top=top, interpolation=self.interpolation)
+        resize_crop(
+            pixels, covered, resized=place.resized, left=left, top=top, interpolation=self.interpolation,
+            full=(width, height), at=at,
+        )  # fmt: skip
+
+    def _kept(self, place: Geometry) -> tuple[int, int, int, int]:
+        """Return (left, top, right, bottom) of what the crop keeps of the resized picture."""
+        (width, height), (out_height, out_width) = place.resized, self.size
+        right, bottom = min(place.left + out_width, width), min(place.top + out_height, height)
+        return max(place.left, 0), max(place.top, 0), right, bottom
+
+
+class _Part(NamedTuple):
+    """Decoded pixels, and where they are (left, top) in a picture of size `full` (width, height)."""
+
+    pixels: NDArray[np.uint8]
+    full: tuple[int, int]
+    at: tuple[int, int]
 
 
 def _crop_start(resized: int, cropped: int) -> int:
@@ -190,6 +238,8 @@ def decode_image(data: bytes | memoryview) -> Image.Image:
     """
     try:
         return Image.open(io.BytesIO(data)).convert("RGB")
+    except UnidentifiedImageError as error:  # whose text has an address in memory
+        raise DecodeError("cannot be decoded: it is no kind of picture that Pillow knows") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DecodeError(f"cannot be decoded: {error}") from error
 

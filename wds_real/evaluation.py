@@ -20,6 +20,7 @@ from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 from wds_real.device import Normalize, default_device, device_name, on_device
 from wds_real.distributed import all_reduce, process_group
 from wds_real.errors import ModelError
+from wds_real.jpeg_part import parts_are_exact
 from wds_real.ledger import Ledger, Record, RunKey
 from wds_real.loader import Loader
 from wds_real.local import LocalStore
@@ -148,6 +149,7 @@ def evaluate(
         "threads": loader.threads,
         "batches_done_before": total - len(remaining),
         "timings": watch.timings(sum(sizes), loader),
+        "decode": "part" if parts_are_exact() else "whole",
         "resize": "extension" if HAVE_EXTENSION else "pillow",
         "versions": versions(),
     }

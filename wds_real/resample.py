@@ -26,7 +26,7 @@ except ImportError:  # built without a compiler
 else:
     HAVE_EXTENSION = True
 
-__all__ = ["HAVE_EXTENSION", "RESAMPLING", "resize_crop"]
+__all__ = ["HAVE_EXTENSION", "RESAMPLING", "needed", "resize_crop"]
 
 RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -50,6 +50,8 @@ def resize_crop(
     left: int,
     top: int,
     interpolation: str,
+    full: tuple[int, int] | None = None,
+    at: tuple[int, int] = (0, 0),
 ) -> None:
     """Write to `out` the part of the resized `pixels` whose upper left corner is (left, top).
 
@@ -64,20 +66,51 @@ def resize_crop(
         left: Column of the resized picture where the part starts.
         top: Row of the resized picture where the part starts.
         interpolation: One of the names in `RESAMPLING`.
+        full: (width, height) of the picture of which `pixels` are a part, one that holds `needed`; None if they are
+            all of it.
+        at: (left, top) of `pixels` in that picture.
 
     Raises:
-        ValueError: an array is not what is said above, or the part is not within the resized picture.
+        ValueError: an array is not what is said above, the part is not within the resized picture, or `pixels` do not
+            hold what it needs.
     """
-    _check(pixels, out, resized, left, top)
+    full = pixels.shape[1::-1] if full is None else full
+    _check(pixels, out, full, resized, left, top)
     if interpolation not in RESAMPLING:
         raise ValueError(f"interpolation is {interpolation!r}, expected one of {', '.join(RESAMPLING)}.")
     packed = pixels.strides[1:] == out.strides[1:] == (3, 1)
     if HAVE_EXTENSION and packed and interpolation in _FILTERS:
-        height, width, _ = pixels.shape
-        order = columns_first(width, height, resized, pillow=_PILLOW)
-        _resample.resize_crop(pixels, out, *resized, left, top, _FILTERS.index(interpolation), order)
-    else:
+        order = columns_first(*full, resized, pillow=_PILLOW)
+        _resample.resize_crop(pixels, out, full, at, resized, (left, top), _FILTERS.index(interpolation), order)
+    elif pixels.shape[1::-1] == full:
         _resize_crop_with_pillow(pixels, out, resized, left, top, interpolation)
+    else:
+        raise ValueError(f"pixels are a part of {full}: Pillow, which does this, needs all of the picture.")
+
+
+def needed(
+    full: tuple[int, int],
+    *,
+    resized: tuple[int, int],
+    crop: tuple[int, int],
+    size: tuple[int, int],
+    interpolation: str,
+) -> tuple[int, int, int, int] | None:
+    """Return (left, top, right, bottom) of what `resize_crop` looks at, or None where it looks at all of the picture.
+
+    Args:
+        full: (width, height) of the picture.
+        resized: (width, height) that it is resized to.
+        crop: (left, top) of the kept part in the resized picture.
+        size: (width, height) of the kept part.
+        interpolation: One of the names in `RESAMPLING`.
+
+    Raises:
+        ValueError: the kept part is not within the resized picture.
+    """
+    if not HAVE_EXTENSION or interpolation not in _FILTERS:
+        return None
+    return _resample.needed(full, resized, crop, size, _FILTERS.index(interpolation))
 
 
 def columns_first(width: int, height: int, resized: tuple[int, int], *, pillow: tuple[int, ...]) -> bool:
@@ -98,15 +131,22 @@ def columns_first(width: int, height: int, resized: tuple[int, int], *, pillow: 
     return height - resized[1] > 2 * max(width - resized[0], 0)
 
 
-def _check(pixels: NDArray[np.uint8], out: NDArray[np.uint8], resized: tuple[int, int], left: int, top: int) -> None:
+def _check(
+    pixels: NDArray[np.uint8],
+    out: NDArray[np.uint8],
+    full: tuple[int, int],
+    resized: tuple[int, int],
+    left: int,
+    top: int,
+) -> None:
     for name, array in (("pixels", pixels), ("out", out)):
         if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
             raise ValueError(f"{name} is {array.dtype} {array.shape}, expected uint8 (height, width, 3).")
     if not out.flags.writeable:
         raise ValueError("out is read-only.")
     (height, width, _), (resized_width, resized_height) = out.shape, resized
-    if max(*pixels.shape, *resized) > _MAX_SIDE:
-        raise ValueError(f"pixels are {pixels.shape}, resized {resized}: expected at most {_MAX_SIDE} a side.")
+    if max(*full, *resized) > _MAX_SIDE:
+        raise ValueError(f"the picture is {full}, resized {resized}: expected at most {_MAX_SIDE} a side.")
     if not (0 <= left <= resized_width - width and 0 <= top <= resized_height - height):
         raise ValueError(
             f"out is {width} x {height} from ({left}, {top}) on, expected a part of {resized_width} x {resized_height}."

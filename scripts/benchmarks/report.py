@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from benchmarks import peers, rows
+from wds_real.jpeg_part import parts_are_exact
 from wds_real.resample import HAVE_EXTENSION
 
 if TYPE_CHECKING:
@@ -134,7 +135,11 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """Return the versions of what was run; a package that is not installed is left out."""
-    found = {"python": platform.python_version(), "wds_real extension": "yes" if HAVE_EXTENSION else "no"}
+    found = {
+        "python": platform.python_version(),
+        "resize": "our extension" if HAVE_EXTENSION else "Pillow",
+        "decode": "parts" if parts_are_exact() else "whole pictures",
+    }
     for name in _PACKAGES:
         try:
             found[name] = importlib.metadata.version(name)

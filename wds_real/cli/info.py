@@ -39,11 +39,15 @@ def _environment() -> dict[str, Any]:
 
     from wds_real.device import default_device
     from wds_real.evaluation import versions
+    from wds_real.jpeg_part import parts_are_exact
     from wds_real.resample import HAVE_EXTENSION
 
     return {
         "device": str(default_device()),
         "cores": os.cpu_count(),
+        "decode": "our extension, the part that is kept"
+        if parts_are_exact()
+        else "simplejpeg (the same pixels, slower: built without libjpeg-turbo's headers)",
         "resize": "our extension" if HAVE_EXTENSION else "Pillow (the same pixels, slower: built without a compiler)",
         "versions": versions(),
     }
