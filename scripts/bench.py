@@ -21,7 +21,7 @@ from benchmarks import data, figures, report, stores
 from benchmarks.load import Load
 from benchmarks.peers import peer_rows
 from benchmarks.report import Comparison, Measured, Pair, comparisons
-from benchmarks.rows import Row, Settings, Timing, own_rows
+from benchmarks.rows import UNDECODED_BATCH, Row, Settings, Timing, own_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def main() -> None:
         "versions": report.versions(),
         "settings": {
             "data": pictures.origin,
-            "batch_size": settings.batch_size,
+            "batch_size": f"{settings.batch_size}, undecoded {UNDECODED_BATCH}",
             "threads": settings.threads,
             "rounds": arguments.rounds,
             "transform": "resize 256 bicubic, crop 224",

@@ -485,21 +485,36 @@ def test_a_file_that_is_not_there_is_a_missing_one(store: LocalStore) -> None:
 def test_a_mapped_file_is_read_only_and_stays_when_its_name_is_gone(store: LocalStore) -> None:
     """The same bytes as `get`, the same mapping for all who ask, and no way to write to it."""
     store.put("a", b"0123456789")
-    view = store.map("a")
-    assert bytes(view) == b"0123456789"
+    view = store.view("a", 1, 10)
+    assert bytes(view) == b"123456789"
     assert view.readonly
-    assert store.map("a").obj is view.obj
+    assert store.view("a", 3, 5).obj is view.obj
     store.delete("a")
-    assert bytes(view[3:5]) == b"34"
+    assert bytes(view[3:5]) == b"45"
     with pytest.raises(MissingError, match="a"):
-        store.map("a")
+        store.view("a", 1, 10)
+
+
+def test_a_view_is_within_the_file_as_it_is_now(store: LocalStore) -> None:
+    """What ends behind the file is an error, also where it was cut after it was mapped."""
+    store.put("a", b"0123456789")
+    assert bytes(store.view("a", 8, 10)) == b"89"
+    with pytest.raises(StoreError, match="bytes 8-11 asked for, the file ends at 10"):
+        store.view("a", 8, 11)
+    os.truncate(store.root / "a", 9)
+    with pytest.raises(StoreError, match="bytes 8-10 asked for, the file ends at 9"):
+        store.view("a", 8, 10)
+    assert bytes(store.view("a", 8, 9)) == b"8"
+    os.truncate(store.root / "a", 20)
+    with pytest.raises(StoreError, match="bytes 8-11 asked for, the file ends at 10"):  # as far as it is mapped
+        store.view("a", 8, 11)
 
 
 def test_an_empty_file_cannot_be_mapped(store: LocalStore) -> None:
     """The message says which file and why."""
     store.put("empty", b"")
     with pytest.raises(StoreError, match=r"empty: cannot mmap an empty file\."):
-        store.map("empty")
+        store.view("empty", 0, 0)
 
 
 @pytest.mark.parametrize("advice", [True, False])

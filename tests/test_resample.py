@@ -340,10 +340,8 @@ def test_what_a_crop_needs_is_enough_and_not_more(
     pixels = picture(width, height)
     left, top = (data.draw(st.integers(0, side - 1)) for side in resized)
     right, bottom = data.draw(st.integers(left + 1, resized[0])), data.draw(st.integers(top + 1, resized[1]))
-    box = needed(
-        (width, height), resized=resized, crop=(left, top), size=(right - left, bottom - top),
-        interpolation=interpolation,
-    )  # fmt: skip
+    size = (right - left, bottom - top)
+    box = needed((width, height), resized, start=(left, top), size=size, interpolation=interpolation)
     assert box is not None
     expected = pillow(pixels, resized, interpolation)[top:bottom, left:right]
 
@@ -367,10 +365,12 @@ def test_what_a_crop_needs_is_enough_and_not_more(
 def test_a_part_is_refused_where_pillow_does_the_work() -> None:
     """Pillow looks at all of the picture, so nothing is said to be needed, and a part is an error."""
     out = np.zeros((5, 5, 3), np.uint8)
-    crop: dict[str, Any] = {"resized": (20, 20), "interpolation": "nearest"}
-    assert needed((40, 40), crop=(0, 0), size=(5, 5), **crop) is None
+    assert needed((40, 40), (20, 20), start=(0, 0), size=(5, 5), interpolation="nearest") is None
     with pytest.raises(ValueError, match="needs all of the picture"):
-        resize_crop(np.zeros((20, 20, 3), np.uint8), out, left=0, top=0, full=(40, 40), **crop)
+        resize_crop(
+            np.zeros((20, 20, 3), np.uint8), out, resized=(20, 20), left=0, top=0, interpolation="nearest",
+            full=(40, 40),
+        )  # fmt: skip
 
 
 @with_extension

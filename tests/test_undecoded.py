@@ -125,6 +125,17 @@ def test_a_cut_shard_gives_the_files_before_the_cut(ds: Dataset, packed: Path, t
     assert batches[1].valid.all()
 
 
+@pytest.mark.parametrize("mmap", [False, True])
+def test_a_shard_that_is_cut_between_two_passes(packed: Path, tmp_path: Path, *, mmap: bool) -> None:
+    """The second pass finds it, and the process lives, though all of the shard was mapped."""
+    shutil.copytree(packed, tmp_path / "set")
+    dataset = open_dataset(tmp_path / "set")
+    loader = undecoded(dataset, batch_size=50, on_error="record", mmap=mmap)
+    assert all(batch.valid[:20].all() for batch in loader)
+    os.truncate(tmp_path / "set" / dataset.manifest.shards[0].name, int(dataset.index.offset[20]) + 1)
+    assert next(iter(loader)).valid.tolist() == [True] * 20 + [False] * 30
+
+
 def test_mapped_files_are_parts_of_the_shard(packed: Path, tmp_path: Path) -> None:
     """No copies: all of a shard's share its mapping, which outlives the name of the file and the loader."""
     shutil.copytree(packed, tmp_path / "set")

@@ -29,7 +29,7 @@
 
 enum {
     CHANNELS = 3,
-    MARGIN = 8,    /* columns beside the wanted ones; upsampling looks at one sample of chroma, two columns, at most */
+    MARGIN = 2,    /* columns beside the wanted ones: the one sample of chroma that upsampling looks at */
     BLOCK_MAX = 16, /* columns of the widest block that chroma is shared in: a part starts at a multiple of it */
     ROWS_AT_ONCE = 4,
 };
@@ -73,21 +73,21 @@ static int is_usual(const struct jpeg_decompress_struct *info) {
            parts[2].h_samp_factor == 1 && parts[2].v_samp_factor == 1;
 }
 
-/* Whether the scan's data, whose first byte is `data`, go on to the end of the picture without a marker that does not
- * belong there. Rows below the part are not decoded; but then no decoder can fail because of them. */
-static int ends_well(const uint8_t *data, size_t num_bytes, int restarts) {
-    const uint8_t *const end = data + num_bytes;
-    while ((data = memchr(data, 0xFF, (size_t)(end - data))) != NULL && end - data > 1) {
-        const uint8_t marker = data[1];
-        if (marker == 0xD9) { /* EOI */
-            return 1;
-        }
-        if (marker != 0 && !(restarts && marker >= 0xD0 && marker <= 0xD7)) { /* no stuffed zero, no restart */
+/* Whether what was not decoded goes on to the end of the picture without a marker that does not belong there. Rows below
+ * the part are not looked at; but then no decoder can fail because of them. */
+static int ends_well(const struct jpeg_decompress_struct *info) {
+    const uint8_t *data = info->src->next_input_byte, *const end = data + info->src->bytes_in_buffer;
+    const int restarts = info->restart_interval > 0;
+    int marker = info->unread_marker; /* one that was come across, or 0 */
+    while (marker == 0 || (restarts && marker >= 0xD0 && marker <= 0xD7)) { /* 0 in the data: a stuffed FF */
+        data = memchr(data, 0xFF, (size_t)(end - data));
+        if (data == NULL || end - data < 2) {
             return 0;
         }
+        marker = data[1];
         data += 2;
     }
-    return 0;
+    return marker == 0xD9;
 }
 
 /* Read `count` rows to where `to` is, one `stride` after the other. */
@@ -107,8 +107,7 @@ static void read_rows(j_decompress_ptr info, uint8_t *to, ptrdiff_t stride, int 
 /* Fill the part; return the column of the picture at which its rows start, or -1 if this is no usual picture. */
 static int fill(j_decompress_ptr info, int width, int height, const Part *part) {
     jpeg_read_header(info, TRUE);
-    if (!is_usual(info) || (int)info->image_width != width || (int)info->image_height != height ||
-        !ends_well(info->src->next_input_byte, info->src->bytes_in_buffer, info->restart_interval > 0)) {
+    if (!is_usual(info) || (int)info->image_width != width || (int)info->image_height != height) {
         return -1;
     }
     info->out_color_space = JCS_RGB;
@@ -125,7 +124,7 @@ static int fill(j_decompress_ptr info, int width, int height, const Part *part) 
         jpeg_skip_scanlines(info, (JDIMENSION)part->top);
     }
     read_rows(info, part->data, part->stride, part->rows);
-    return (int)first;
+    return ends_well(info) ? (int)first : -1;
 }
 
 /* As `fill`; -1 also for errors and warnings. */

@@ -114,7 +114,7 @@ class EvalTransform:
     def __call__(self, image: Image.Image) -> Image.Image:
         """Return the transformed image, as torchvision's ``Compose([Resize, CenterCrop])`` does."""
         out = np.empty((*self.size, 3), dtype=np.uint8)
-        self._resize_crop(np.asarray(image.convert("RGB")), out)
+        self._resize_crop(_Part(np.asarray(image.convert("RGB")), (0, 0), self._crop(*image.size)), out)
         return Image.fromarray(out)
 
     def decode_into(self, data: bytes | memoryview, out: NDArray[np.uint8]) -> None:
@@ -125,9 +125,9 @@ class EvalTransform:
         """
         part = self._decode_part(data) if parts_are_exact() else None
         if part is None:
-            self._resize_crop(decode_rgb(data), out)
-        else:
-            self._resize_crop(part.pixels, out, full=part.full, at=part.at)
+            pixels = decode_rgb(data)
+            part = _Part(pixels, (0, 0), self._crop(pixels.shape[1], pixels.shape[0]))
+        self._resize_crop(part, out)
 
     def geometry(self, width: int, height: int) -> Geometry:
         """Return the sizes and places for an image of `width` x `height` pixels, rounded as torchvision and timm do.
@@ -161,50 +161,50 @@ class EvalTransform:
             return None
         if width * height > _MAX_PIXELS:
             return None
-        place = self.geometry(width, height)
-        left, top, right, bottom = self._kept(place)
-        box = needed(
-            (width, height),
-            resized=place.resized,
-            crop=(left, top),
-            size=(right - left, bottom - top),
-            interpolation=self.interpolation,
-        )
-        pixels = None if box is None else decode_part(data, size=(width, height), box=box)
-        return None if box is None or pixels is None else _Part(pixels, (width, height), box[:2])
+        crop = self._crop(width, height)
+        box = needed(crop.full, crop.resized, start=crop.start, size=crop.size, interpolation=self.interpolation)
+        pixels = None if box is None else decode_part(data, size=crop.full, box=box)
+        return None if box is None or pixels is None else _Part(pixels, box[:2], crop)
 
-    def _resize_crop(
-        self,
-        pixels: NDArray[np.uint8],
-        out: NDArray[np.uint8],
-        *,
-        full: tuple[int, int] | None = None,
-        at: tuple[int, int] = (0, 0),
-    ) -> None:
-        width, height = full or (pixels.shape[1], pixels.shape[0])
-        place = self.geometry(width, height)
-        left, top, right, bottom = self._kept(place)
-        covered = out[top - place.top : bottom - place.top, left - place.left : right - place.left]
+    def _resize_crop(self, part: _Part, out: NDArray[np.uint8]) -> None:
+        pixels, at, (full, resized, (left, top), (width, height), (out_left, out_top)) = part
+        covered = out[out_top : out_top + height, out_left : out_left + width]
         if covered.shape != out.shape:
             out[:] = [round(255 * value) for value in self.mean] if self.crop_mode == "border" else 0
         resize_crop(
-            pixels, covered, resized=place.resized, left=left, top=top, interpolation=self.interpolation,
-            full=(width, height), at=at,
-        )  # fmt: skip
+            pixels, covered, resized=resized, left=left, top=top, interpolation=self.interpolation, full=full, at=at
+        )
 
-    def _kept(self, place: Geometry) -> tuple[int, int, int, int]:
-        """Return (left, top, right, bottom) of what the crop keeps of the resized picture."""
-        (width, height), (out_height, out_width) = place.resized, self.size
-        right, bottom = min(place.left + out_width, width), min(place.top + out_height, height)
-        return max(place.left, 0), max(place.top, 0), right, bottom
+    def _crop(self, width: int, height: int) -> _Crop:
+        """Return what is kept of a picture of this size."""
+        place = self.geometry(width, height)
+        (resized_width, resized_height), left, top = place.resized, place.left, place.top
+        out_height, out_width = self.size
+        start, out_start = (max(left, 0), max(top, 0)), (max(-left, 0), max(-top, 0))
+        size = (min(left + out_width, resized_width) - start[0], min(top + out_height, resized_height) - start[1])
+        return _Crop((width, height), place.resized, start, size, out_start)
+
+
+class _Crop(NamedTuple):
+    """What is kept of a picture; all are pairs of a number of columns and one of rows.
+
+    A picture of size `full` is resized to `resized`. Of that, the part of `size` at `start` is kept, and comes to lie
+    at `out_start` in the output.
+    """
+
+    full: tuple[int, int]
+    resized: tuple[int, int]
+    start: tuple[int, int]
+    size: tuple[int, int]
+    out_start: tuple[int, int]
 
 
 class _Part(NamedTuple):
-    """Decoded pixels, and where they are (left, top) in a picture of size `full` (width, height)."""
+    """Decoded pixels, where they are (left, top) in their picture, and what is kept of it."""
 
     pixels: NDArray[np.uint8]
-    full: tuple[int, int]
     at: tuple[int, int]
+    crop: _Crop
 
 
 def _crop_start(resized: int, cropped: int) -> int:

@@ -140,23 +140,32 @@ class LocalStore:
         except OSError as error:
             raise self._error(name, error) from error
 
-    def map(self, name: str) -> memoryview:
-        """Return a whole file, read-only, without reading it: its pages are the system's, shared by all who read it.
+    def view(self, name: str, start: int, stop: int) -> memoryview:
+        """Return a range of a file, read-only, without a copy: its pages are the system's, shared by all who read it.
 
         They show what is later written to the file in place; who touches a page of it after the file was cut is killed.
 
         Raises:
             MissingError: there is no such file.
-            StoreError: the file is empty, or cannot be mapped.
+            StoreError: the file ends before `stop`, or cannot be mapped.
         """
         try:
             file = self._files.get(name) or self._open(name)
-            with self._lock:
-                if file.mapped is None:
-                    file.mapped = memoryview(mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ))
-                return file.mapped
+            mapped = file.mapped or self._map(file)
+            num_bytes = min(len(mapped), os.fstat(file.descriptor).st_size)  # it may have been cut since
         except (OSError, ValueError) as error:  # no file system's error: an empty file has no pages
             raise self._error(name, error if isinstance(error, OSError) else OSError(str(error))) from error
+        if stop > num_bytes:
+            raise StoreError(f"{self.root / name}: bytes {start}-{stop} asked for, the file ends at {num_bytes}.")
+        return mapped[start:stop]
+
+    def _map(self, file: _OpenFile) -> memoryview:
+        with self._lock:
+            if file.mapped is None:
+                if hasattr(os, "posix_fadvise"):  # to have it read from the disk while its beginning is looked at
+                    os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
+                file.mapped = memoryview(mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ))
+            return file.mapped
 
     def _read_on(self, name: str, file: _OpenFile, data: bytes, start: int, stop: int, size: int | None) -> bytes:
         """Return `data` and what follows up to `stop`: one call reads 2 GiB at most, and some file systems less."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from wds_real.buffers import Buffers
+    from wds_real.read_ahead import Block
 
 
 __all__ = ["SampleReader", "Samples", "open_root", "open_shards", "read_index", "read_manifest"]
@@ -158,8 +159,8 @@ class SampleReader:
         """Return the JPEG bytes of several samples, or what is wrong with one, after checking them against the index.
 
         On a disk, neighbours in a shard are read at once, into a buffer that is used again when nobody holds a part.
-        If `mapped`, the buffer is only for checking, and parts of the mapped shard are returned: they take no memory of
-        this process, but are checked only as they were when they were read.
+        If `mapped`, parts of the mapped shard are returned: they take no memory of this process, but are checked only
+        as they are now.
 
         Raises:
             UnavailableError: the object store denies access, or gave up.
@@ -168,20 +169,15 @@ class SampleReader:
             return [_or_error(self.read, position) for position in positions]
         found: list[bytes | memoryview | ShardError] = []
         for block in merge(self._wanted(positions)):
-            data = buffers.take(block.stop - block.start)
             try:
-                whole = self._store.read_into(block.name, block.start, data)
+                data = _view(self._store, block) if mapped else _copy(self._store, block, buffers)
             except StoreError:
-                whole = False
-            shard = self._store.map(block.name) if mapped and whole else None
-            data = data.toreadonly()
+                data = memoryview(b"")
             for position in positions[block.first : block.last]:
                 start, stop = self._range(position)
                 part = data[start - block.start : stop - block.start]
-                if not whole or xxhash.xxh3_64_intdigest(part) != self._checksums[position]:
-                    found.append(_or_error(self.read, position))  # alone, it says what is wrong
-                else:
-                    found.append(part if shard is None else shard[start:stop])
+                good = bool(data) and xxhash.xxh3_64_intdigest(part) == self._checksums[position]
+                found.append(part if good else _or_error(self.read, position))  # alone, it says what is wrong
         return found
 
     def ahead(self, positions: Sequence[int], *, threads: int = 1) -> AbstractContextManager[Samples]:
@@ -233,6 +229,16 @@ class SampleReader:
     def _range(self, position: int) -> tuple[int, int]:
         start = self._starts[position]
         return start, start + self._lengths[position]
+
+
+def _view(store: LocalStore, block: Block) -> memoryview:
+    return store.view(block.name, block.start, block.stop)
+
+
+def _copy(store: LocalStore, block: Block, buffers: Buffers) -> memoryview:
+    """Return a copy of a block, or no bytes if the file ends before."""
+    data = buffers.take(block.stop - block.start)
+    return data.toreadonly() if store.read_into(block.name, block.start, data) else memoryview(b"")
 
 
 def _or_error(read: Callable[[int], bytes | memoryview], position: int) -> bytes | memoryview | ShardError:

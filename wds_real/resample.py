@@ -90,9 +90,9 @@ def resize_crop(
 
 def needed(
     full: tuple[int, int],
-    *,
     resized: tuple[int, int],
-    crop: tuple[int, int],
+    *,
+    start: tuple[int, int],
     size: tuple[int, int],
     interpolation: str,
 ) -> tuple[int, int, int, int] | None:
@@ -101,7 +101,7 @@ def needed(
     Args:
         full: (width, height) of the picture.
         resized: (width, height) that it is resized to.
-        crop: (left, top) of the kept part in the resized picture.
+        start: (left, top) of the kept part in the resized picture.
         size: (width, height) of the kept part.
         interpolation: One of the names in `RESAMPLING`.
 
@@ -110,7 +110,7 @@ def needed(
     """
     if not HAVE_EXTENSION or interpolation not in _FILTERS:
         return None
-    return _resample.needed(full, resized, crop, size, _FILTERS.index(interpolation))
+    return _resample.needed(full, resized, start, size, _FILTERS.index(interpolation))
 
 
 def columns_first(width: int, height: int, resized: tuple[int, int], *, pillow: tuple[int, ...]) -> bool:
