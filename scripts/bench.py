@@ -40,9 +40,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="wds-real-bench-", dir=arguments.folder) as folder:
         pictures = data.prepare(arguments.data, Path(folder), samples=arguments.samples, shards=2 * settings.workers)
+        light = figures.measure(pictures, settings, rounds=arguments.rounds)  # before peers' processes are about
         rows = [*peer_rows(pictures, settings), *own_rows(pictures, settings)]
         measured, others = _measure(rows, comparisons(settings), rounds=arguments.rounds)
-        light = figures.measure(pictures, settings, rounds=arguments.rounds)
         pixels = report.pixel_notes(rows, [data.read_bytes(place) for place in pictures.places[:_LOOKED_AT]])
     about = {
         "machine": report.machine(),
