@@ -110,14 +110,13 @@ class SampleReader:
 
     def __init__(self, store: Store, manifest: Manifest, index: SampleIndex) -> None:
         self._store = store
-        self._shards = tuple(shard.name for shard in manifest.shards)
         self._sizes = {shard.name: shard.num_bytes for shard in manifest.shards}
         self._foreign = manifest.foreign
         self._keys = index.keys
         # As Python's own numbers: getting one out of an array takes longer than reading it from a list.
-        self._shard_of = index.shard.tolist()
-        self._starts = index.offset.tolist()
-        self._lengths = index.num_bytes.tolist()
+        shards = [manifest.shards[number].name for number in index.shard.tolist()]
+        stops = index.offset + index.num_bytes
+        self._places = [*map(Wanted, shards, index.offset.tolist(), stops.tolist())]
         self._checksums = index.checksum.tolist()
 
     def read(self, position: int, fetched: bytes | memoryview | None = None) -> bytes | memoryview:
@@ -168,14 +167,16 @@ class SampleReader:
         if not isinstance(self._store, LocalStore) or self._foreign:
             return [_or_error(self.read, position) for position in positions]
         found: list[bytes | memoryview | ShardError] = []
-        for block in merge(self._wanted(positions)):
+        wanted = self._wanted(positions)
+        for block in merge(wanted):
             try:
                 data = _view(self._store, block) if mapped else _copy(self._store, block, buffers)
             except StoreError:
                 data = memoryview(b"")
-            for position in positions[block.first : block.last]:
-                start, stop = self._range(position)
+            for place in range(block.first, block.last):
+                _, start, stop = wanted[place]
                 part = data[start - block.start : stop - block.start]
+                position = positions[place]
                 good = bool(data) and xxhash.xxh3_64_intdigest(part) == self._checksums[position]
                 found.append(part if good else _or_error(self.read, position))  # alone, it says what is wrong
         return found
@@ -199,16 +200,17 @@ class SampleReader:
 
     def error(self, position: int, problem: str) -> ShardError:
         """Return the error that says what is wrong with a sample, where it is and what to do."""
+        place = self._places[position]
         return ShardError(
             f"{problem} Run `wds-real verify {self._store.url}`, then pack again.",
-            shard=self._shard(position),
+            shard=place.name,
             key=f"{self._keys[position]}.jpg",
-            byte_range=self._range(position),
+            byte_range=(place.start, place.stop),
         )
 
     def _fetch(self, position: int, *, fresh: bool) -> bytes | memoryview:
         try:
-            return self._get_range(self._shard(position), *self._range(position), fresh=fresh)
+            return self._get_range(*self._places[position], fresh=fresh)
         except UnavailableError:  # says nothing of the shard
             raise
         except StoreError as error:
@@ -220,15 +222,7 @@ class SampleReader:
         return self._store.get_range(shard, start, stop, size=self._sizes[shard], fresh=fresh)
 
     def _wanted(self, positions: Sequence[int]) -> list[Wanted]:
-        return [Wanted(self._shard(position), *self._range(position)) for position in positions]
-
-    def _shard(self, position: int) -> str:
-        shard: int = self._shard_of[position]
-        return self._shards[shard]
-
-    def _range(self, position: int) -> tuple[int, int]:
-        start = self._starts[position]
-        return start, start + self._lengths[position]
+        return [self._places[position] for position in positions]
 
 
 def _view(store: LocalStore, block: Block) -> memoryview:
