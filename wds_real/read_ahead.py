@@ -1,7 +1,7 @@
 """Reading ahead of the reader: byte ranges in the order they will be asked for, merged, several at a time, bounded.
 
 Neighbouring ranges become one request; what is fetched and not yet taken never exceeds a bound. Measured against an S3
-server on the same machine and with two cores: four requests of 8 MiB at a time reach nine tenths of what bare requests
+server on the same machine and with two cores: four requests of 8 MiB at a time come near to what bare requests
 do whose bytes are dropped (eight are a fifth slower: their memory has left the processor's caches when it is read), and
 single samples of 110 KB want about sixteen, to hide the latency of each. What was fetched may wait, up to twice as much
 as is asked for at a time, so that a request which stalls is not felt at once. Many decoding threads get more, in
