@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Box = tuple[int, int, int, int]
 pytestmark = pytest.mark.skipif(
-    not parts_are_exact(), reason="wds_real._jpeg was not built: no C compiler, or no headers of libjpeg-turbo?"
+    not jpeg_part._BUILT, reason="wds_real._jpeg was not built: no C compiler, or no headers of libjpeg-turbo?"
 )
 SUBSAMPLINGS = ("444", "422", "440", "420")
 
@@ -86,6 +86,18 @@ def boxes(draw: st.DrawFn, width: int, height: int) -> Box:
 
 
 # --- The bytes of the whole ---------------------------------------------------------------------------------
+
+
+def test_the_library_of_this_machine_is_believed() -> None:
+    """Where it was built it is used: else all would go the slow way, and nobody would notice."""
+    assert parts_are_exact()
+
+
+@pytest.mark.usefixtures("anew")
+def test_parts_are_of_no_use_without_the_resize_that_takes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then Pillow resizes, which needs whole pictures, and what is said of the run is that."""
+    monkeypatch.setattr(jpeg_part, "HAVE_EXTENSION", False)
+    assert not parts_are_exact()
 
 
 @given(

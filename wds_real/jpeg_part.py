@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import simplejpeg
 
+from wds_real.resample import HAVE_EXTENSION
+
 try:
     from wds_real import _jpeg
 except ImportError:  # built without libjpeg-turbo's headers, or this machine lacks the library
@@ -34,8 +36,8 @@ _TRIED_SIZE = (77, 53)  # no multiple of a block
 
 @functools.cache
 def parts_are_exact() -> bool:
-    """Whether `decode_part` works here: it was built, and gave the bytes of whole pictures when it was tried."""
-    if not _BUILT:
+    """Whether parts are decoded: that and the resize which takes parts were built, and a trial gave the right bytes."""
+    if not (_BUILT and HAVE_EXTENSION):
         return False
     exact = all(map(_is_exact, _SUBSAMPLINGS))
     if not exact:
