@@ -10,15 +10,15 @@ FLAGS = ["-O3", "-std=c11", "-ffp-contract=off"]  # fused multiply-adds would ro
 setup(
     ext_modules=[
         Extension(  # needs a C compiler
-            "wds_real._resample",
-            ["wds_real/_resample.c"],
+            "wds_real.image._resample",
+            ["wds_real/image/_resample.c"],
             extra_compile_args=FLAGS,
             py_limited_api=STABLE_ABI,
             optional=True,
         ),
         Extension(  # needs libjpeg-turbo and its headers, too
-            "wds_real._jpeg",
-            ["wds_real/_jpeg.c"],
+            "wds_real.image._jpeg",
+            ["wds_real/image/_jpeg.c"],
             libraries=["jpeg"],
             extra_compile_args=FLAGS,
             py_limited_api=STABLE_ABI,

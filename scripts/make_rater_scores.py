@@ -1,4 +1,4 @@
-"""Make wds_real/data/rater_scores.npz from the released scores: python scripts/make_rater_scores.py scores.npz.
+"""Make wds_real/labels/data/rater_scores.npz from the released scores: python scripts/make_rater_scores.py scores.npz.
 
 The release gives a score in 0..1 for 184,962 (image, label) pairs of 24,889 images. Kept is how far each reaches: the
 largest k for which score > k/1000. That is exact for every threshold of three decimals, in a quarter of the size.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-TARGET = Path(__file__).parent.parent / "wds_real" / "data" / "rater_scores.npz"
+TARGET = Path(__file__).parent.parent / "wds_real" / "labels" / "data" / "rater_scores.npz"
 
 
 def main(source: str) -> None:

@@ -16,7 +16,7 @@ find_python() {
 
 venv=.venv
 python=$venv/bin/python
-wanted="$(cat pyproject.toml constraints.txt setup.py wds_real/*.c | cksum)"
+wanted="$(cat pyproject.toml constraints.txt setup.py wds_real/image/*.c | cksum)"
 if [ "$(cat "$venv/wds_real.stamp" 2>/dev/null)" != "$wanted" ]; then
     base=$(find_python)
     echo "setting up $venv (once) ..." >&2

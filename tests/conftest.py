@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-import servers
+from support import servers
 
-from wds_real.local import LocalStore
-from wds_real.source import open_source
+from wds_real.packing.source import open_source
+from wds_real.packing.writer import write_shards
+from wds_real.storage.local import LocalStore
 from wds_real.synthetic import write_source_tar
-from wds_real.writer import write_shards
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wds_real.local import LocalStore
+from wds_real.packing.verification import verify
+from wds_real.storage.local import LocalStore
 from wds_real.synthetic import known_answer, labels_of
-from wds_real.verification import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +68,7 @@ def test_the_tiny_set_holds_what_its_card_says() -> None:
 
 def test_rater_scores_are_made_from_the_released_ones(real_data: Callable[[str], Path]) -> None:
     """scripts/make_rater_scores.py gives the bundled file again, byte for byte."""
-    bundled = REPOSITORY / "wds_real" / "data" / "rater_scores.npz"
+    bundled = REPOSITORY / "wds_real" / "labels" / "data" / "rater_scores.npz"
     before = bundled.read_bytes()
     try:
         run("scripts/make_rater_scores.py", str(real_data("scores.npz")))

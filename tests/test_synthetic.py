@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wds_real.device import Normalize
+from wds_real.evaluation.device import Normalize
 from wds_real.labels import NUM_CLASSES
 from wds_real.synthetic import (
     encode_picture,

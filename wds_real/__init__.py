@@ -6,13 +6,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wds_real.batch import Batch, collate
-    from wds_real.breakdown import Breakdown
-    from wds_real.comparison import Comparison, compare
-    from wds_real.dataset import Dataset, Sample, open_dataset
-    from wds_real.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
-    from wds_real.device import Normalize, default_device
-    from wds_real.distributed import process_group
+    from wds_real.data.batch import Batch, collate
+    from wds_real.data.dataset import Dataset, Sample, open_dataset
+    from wds_real.data.distributed import process_group
+    from wds_real.data.loader import Loader
     from wds_real.errors import (
         CoverageError,
         ManifestError,
@@ -26,20 +23,23 @@ if TYPE_CHECKING:
         UnavailableError,
         WdsRealError,
     )
-    from wds_real.evaluation import EvalOptions, evaluate
-    from wds_real.foreign import index_shards
+    from wds_real.evaluation.device import Normalize, default_device
+    from wds_real.evaluation.loop import EvalOptions, evaluate
+    from wds_real.evaluation.metric import RealAccuracy
+    from wds_real.evaluation.models import LoadedModel, load_model
+    from wds_real.format.manifest import Manifest
+    from wds_real.image.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
     from wds_real.labels import ClassInfo, Label, Labels
-    from wds_real.loader import Loader
-    from wds_real.manifest import Manifest
-    from wds_real.metrics import RealAccuracy
-    from wds_real.models import LoadedModel, load_model
-    from wds_real.predictions import Predictions, read_predictions
-    from wds_real.result import Accuracy, Coverage, Result
-    from wds_real.scoring import score
-    from wds_real.source import Source, open_source
-    from wds_real.store import Store, open_store
-    from wds_real.verification import Report, verify
-    from wds_real.writer import write_shards
+    from wds_real.packing.indexer import index_shards
+    from wds_real.packing.source import Source, open_source
+    from wds_real.packing.verification import Report, verify
+    from wds_real.packing.writer import write_shards
+    from wds_real.scoring.breakdown import Breakdown
+    from wds_real.scoring.comparison import Comparison, compare
+    from wds_real.scoring.predictions import Predictions, read_predictions
+    from wds_real.scoring.result import Accuracy, Coverage, Result
+    from wds_real.scoring.score import score
+    from wds_real.storage.store import Store, open_store
 
 __version__ = "0.1.0"
 
@@ -97,10 +97,12 @@ __all__ = [
 
 # No module has the name of a public function: importing it would set that name to the module.
 _HOME = {
-    "breakdown": ("Breakdown",),
-    "comparison": ("Comparison", "compare"),
-    "dataset": ("Dataset", "Sample", "open_dataset"),
-    "decode": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
+    "scoring.breakdown": ("Breakdown",),
+    "scoring.comparison": ("Comparison", "compare"),
+    "data.batch": ("Batch", "collate"),
+    "data.dataset": ("Dataset", "Sample", "open_dataset"),
+    "data.distributed": ("process_group",),
+    "data.loader": ("Loader",),
     "errors": (
         "CoverageError",
         "ManifestError",
@@ -114,23 +116,21 @@ _HOME = {
         "UnavailableError",
         "WdsRealError",
     ),
-    "device": ("Normalize", "default_device"),
-    "distributed": ("process_group",),
-    "evaluation": ("EvalOptions", "evaluate"),
-    "foreign": ("index_shards",),
+    "evaluation.device": ("Normalize", "default_device"),
+    "evaluation.loop": ("EvalOptions", "evaluate"),
+    "evaluation.metric": ("RealAccuracy",),
+    "evaluation.models": ("LoadedModel", "load_model"),
+    "format.manifest": ("Manifest",),
+    "image.decode": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
     "labels": ("ClassInfo", "Label", "Labels"),
-    "batch": ("Batch", "collate"),
-    "loader": ("Loader",),
-    "manifest": ("Manifest",),
-    "metrics": ("RealAccuracy",),
-    "models": ("LoadedModel", "load_model"),
-    "predictions": ("Predictions", "read_predictions"),
-    "scoring": ("score",),
-    "result": ("Accuracy", "Coverage", "Result"),
-    "source": ("Source", "open_source"),
-    "store": ("Store", "open_store"),
-    "verification": ("Report", "verify"),
-    "writer": ("write_shards",),
+    "packing.indexer": ("index_shards",),
+    "packing.source": ("Source", "open_source"),
+    "packing.verification": ("Report", "verify"),
+    "packing.writer": ("write_shards",),
+    "scoring.predictions": ("Predictions", "read_predictions"),
+    "scoring.result": ("Accuracy", "Coverage", "Result"),
+    "scoring.score": ("score",),
+    "storage.store": ("Store", "open_store"),
 }
 _MODULE_OF = {name: f"wds_real.{module}" for module, names in _HOME.items() for name in names}
 

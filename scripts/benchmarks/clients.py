@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import wds_real
-from wds_real import plan
-from wds_real.read_ahead import ASKED_BYTES, BLOCK_BYTES, REQUESTS, Wanted, merge
+from wds_real.data import plan
+from wds_real.storage.prefetch import ASKED_BYTES, BLOCK_BYTES, REQUESTS, Wanted, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from benchmarks import peers, rows
-from wds_real.jpeg_part import parts_are_exact
-from wds_real.resample import HAVE_EXTENSION
+from wds_real.image.jpeg_crop import parts_are_exact
+from wds_real.image.resample import HAVE_EXTENSION
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,7 +16,7 @@ from benchmarks.clients import CLIENTS, Job, Spent
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from servers import S3Server
+    from support.servers import S3Server
 
 __all__ = ["Line", "as_table", "measure"]
 
@@ -40,7 +40,7 @@ class Line(NamedTuple):
 def measure(root: Path, folder: Path, *, rounds: int) -> list[Line]:
     """Copy a packed set into a SeaweedFS that is started for it, and time all clients round by round."""
     sys.path.insert(0, str(_SCRIPTS.parent / "tests"))
-    import servers  # noqa: PLC0415 -- the tests' own, found only now
+    from support import servers  # noqa: PLC0415 -- the tests' own, found only now
 
     with servers.seaweedfs(folder / "seaweedfs") as s3:
         for path in sorted(root.iterdir()):
@@ -76,7 +76,7 @@ def _clients(job: Job, rounds: int) -> list[Line]:
 
 def _faults(s3: S3Server, rounds: int) -> list[Line]:
     """Evaluate's reading and decoding through a proxy: one request in a hundred fails in some way, or none."""
-    import servers  # noqa: PLC0415 -- as above
+    from support import servers  # noqa: PLC0415 -- as above
 
     rates: dict[float, list[float]] = {0.01: [], 0.0: []}
     for number in range(rounds):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wds_real.cli.talk import is_main_rank, json_option, print_json
+from wds_real.cli.console import is_main_rank, json_option, print_json
 from wds_real.labels import load_real_json
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def command(a: str, b: str, against: Literal["real", "original"], real_json: str
     """Compare the prediction files A and B on the images that both scored: paired difference, McNemar's test, flips."""
     if not is_main_rank():
         return
-    from wds_real.comparison import compare
-    from wds_real.predictions import read_predictions
+    from wds_real.scoring.comparison import compare
+    from wds_real.scoring.predictions import read_predictions
 
     labels = None if real_json is None else load_real_json(real_json)
     comparison = compare(read_predictions(a), read_predictions(b), against=against, labels=labels)

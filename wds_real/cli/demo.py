@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from wds_real.cli.talk import is_main_rank
+from wds_real.cli.console import is_main_rank
 
 _NAMES = ("original_top1", "original_top5", "original_top1_labelled", "real_top1", "real_top5")
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wds_real.cli.stores import cache_options, open_cache, open_data_set, storage_option
-from wds_real.cli.talk import (
+from wds_real.cli.console import (
     is_main_rank,
     json_option,
     per_class_option,
@@ -19,13 +18,14 @@ from wds_real.cli.talk import (
     print_result,
     progress_bar,
 )
+from wds_real.cli.options import cache_options, open_cache, open_data_set, storage_option
 from wds_real.errors import WdsRealError
 
 if TYPE_CHECKING:
-    from wds_real.dataset import Dataset
-    from wds_real.decode import EvalTransform
-    from wds_real.evaluation import EvalOptions
-    from wds_real.models import LoadedModel
+    from wds_real.data.dataset import Dataset
+    from wds_real.evaluation.loop import EvalOptions
+    from wds_real.evaluation.models import LoadedModel
+    from wds_real.image.decode import EvalTransform
 
 _THREE_FLOATS = click.Tuple([float, float, float])
 
@@ -119,11 +119,11 @@ def command(
     if a sample was missed or counted twice.
     """
     sys.path.insert(0, str(Path.cwd()))  # for package.module:factory, as `python -m` has it
-    for module in ("evaluation", "loader") if is_main_rank() else ():
+    for module in ("evaluation.loop", "data.loader") if is_main_rank() else ():
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
     dataset, model, options = _setup(root, spec, split, settings)
-    from wds_real.distributed import current_world
-    from wds_real.evaluation import evaluate
+    from wds_real.data.distributed import current_world
+    from wds_real.evaluation.loop import evaluate
 
     world = current_world()
     title = "eval" if world.world_size == 1 else f"eval, rank {world.rank} of {world.world_size}"
@@ -156,8 +156,8 @@ def _setup(
     root: str, spec: str, split: str | None, settings: dict[str, Any]
 ) -> tuple[Dataset, LoadedModel, EvalOptions]:
     """Open and load everything; what fails here fails on every rank, so only rank 0 says so."""
-    from wds_real.evaluation import EvalOptions
-    from wds_real.models import load_model
+    from wds_real.evaluation.loop import EvalOptions
+    from wds_real.evaluation.models import load_model
 
     names = ("img_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
     try:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from wds_real.cli.stores import storage_option
-from wds_real.cli.talk import is_main_rank, json_option, print_json, progress_bar
-from wds_real.location import shown
+from wds_real.cli.console import is_main_rank, json_option, print_json, progress_bar
+from wds_real.cli.options import storage_option
+from wds_real.storage.url import shown
 
 
 @click.command("index")
@@ -27,7 +27,7 @@ def command(
     """
     if not is_main_rank():
         return
-    from wds_real.foreign import index_shards, place_of
+    from wds_real.packing.indexer import index_shards, place_of
 
     with progress_bar("index", 0, unit="bytes", hidden=as_json) as progress:
         manifest = index_shards(

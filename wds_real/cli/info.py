@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wds_real.cli.stores import open_data_set, storage_option
-from wds_real.cli.talk import is_main_rank, json_option, print_json
+from wds_real.cli.console import is_main_rank, json_option, print_json
+from wds_real.cli.options import open_data_set, storage_option
 from wds_real.errors import SourceError
 from wds_real.labels import canonical_file_name, classes
 
 if TYPE_CHECKING:
-    from wds_real.manifest import Manifest
-    from wds_real.sample_index import SampleIndex
+    from wds_real.format.manifest import Manifest
+    from wds_real.format.sample_index import SampleIndex
 
 
 @click.command("info")
@@ -37,10 +37,10 @@ def command(root: str, keys: tuple[str, ...], env: bool, storage_options: dict[s
 def _environment() -> dict[str, Any]:
     import os
 
-    from wds_real.device import default_device
-    from wds_real.evaluation import versions
-    from wds_real.jpeg_part import parts_are_exact
-    from wds_real.resample import HAVE_EXTENSION
+    from wds_real.evaluation.device import default_device
+    from wds_real.evaluation.loop import versions
+    from wds_real.image.jpeg_crop import parts_are_exact
+    from wds_real.image.resample import HAVE_EXTENSION
 
     return {
         "device": str(default_device()),

@@ -10,8 +10,8 @@ from typing import NoReturn
 import click
 
 from wds_real import __version__
-from wds_real.cli.talk import is_main_rank, rank_prefix
-from wds_real.distributed import launched_world
+from wds_real.cli.console import is_main_rank, rank_prefix
+from wds_real.data.distributed import launched_world
 from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
 
 _COMMANDS = {

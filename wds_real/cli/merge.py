@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from wds_real.cli.stores import open_data_set, storage_option
-from wds_real.cli.talk import is_main_rank, json_option, per_class_option, print_json, print_result
+from wds_real.cli.console import is_main_rank, json_option, per_class_option, print_json, print_result
+from wds_real.cli.options import open_data_set, storage_option
 from wds_real.errors import PredictionsError
 
 
@@ -30,9 +30,9 @@ def command(
     """
     if not is_main_rank():
         return
-    from wds_real.ledger import read_run
-    from wds_real.local import LocalStore
-    from wds_real.output import merge, write_output
+    from wds_real.scoring.output import merge, write_output
+    from wds_real.scoring.records import read_run
+    from wds_real.storage.local import LocalStore
 
     run = read_run(folder)
     if not isinstance(root or run.get("root"), str) or not isinstance(run["identity"].get("split"), str):

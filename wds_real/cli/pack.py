@@ -7,12 +7,12 @@ import time
 
 import click
 
-from wds_real.cli.stores import open_at, storage_option
-from wds_real.cli.talk import is_main_rank, json_option, print_json, progress_bar
+from wds_real.cli.console import is_main_rank, json_option, print_json, progress_bar
+from wds_real.cli.options import open_at, storage_option
 from wds_real.labels import bundled, load_real_json
-from wds_real.location import is_url, shown
-from wds_real.source import open_source
-from wds_real.writer import write_shards
+from wds_real.packing.source import open_source
+from wds_real.packing.writer import write_shards
+from wds_real.storage.url import is_url, shown
 
 
 @click.command("pack")
@@ -48,7 +48,7 @@ def command(
     """
     if not is_main_rank():
         return
-    logging.getLogger("wds_real.writer").setLevel(logging.INFO)
+    logging.getLogger("wds_real.packing.writer").setLevel(logging.INFO)
     started = time.monotonic()
     labels = bundled() if real_json is None else load_real_json(real_json)
     in_store = storage_options if is_url(source) else None

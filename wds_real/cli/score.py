@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from wds_real.cli.talk import is_main_rank, json_option, per_class_option, print_json, print_result
+from wds_real.cli.console import is_main_rank, json_option, per_class_option, print_json, print_result
 from wds_real.labels import load_real_json
 
 
@@ -37,8 +37,8 @@ def command(
         return
     if real_json is not None and threshold is not None:
         raise click.UsageError("--real-json and --threshold exclude each other: both say which ReaL labels to use.")
-    from wds_real.predictions import read_predictions
-    from wds_real.scoring import score
+    from wds_real.scoring.predictions import read_predictions
+    from wds_real.scoring.score import score
 
     labels = None if real_json is None else load_real_json(real_json)
     read = read_predictions(predictions, name_column=name_column, class_column=class_column)

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wds_real.cli.stores import storage_option
-from wds_real.cli.talk import is_main_rank, json_option, print_json, progress_bar
+from wds_real.cli.console import is_main_rank, json_option, print_json, progress_bar
+from wds_real.cli.options import storage_option
 
 if TYPE_CHECKING:
-    from wds_real.verification import Level
+    from wds_real.packing.verification import Level
 
 
 @click.command("verify")
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 @json_option
 def command(root: str, level: Level, jobs: int, storage_options: dict[str, str], as_json: bool) -> int:
     """Check the data set in ROOT (default: shards). Exit code 4 if anything is wrong."""
-    from wds_real.reader import open_root, read_manifest
-    from wds_real.verification import verify
+    from wds_real.data.reader import open_root, read_manifest
+    from wds_real.packing.verification import verify
 
     if not is_main_rank():
         return 0

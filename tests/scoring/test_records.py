@@ -1,0 +1,359 @@
+"""The records of a run: what is on disk is whole or passed over, of this run or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import struct
+import subprocess
+import sys
+import textwrap
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wds_real.errors import PredictionsError, WdsRealError
+from wds_real.scoring.records import RUN_NAME, Ledger, Record, RunKey, read_run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+KEY = RunKey({"dataset": "d" * 64, "split": "validation", "model": {"name": "m"}, "batch_size": 2})
+RUN = bytes.fromhex(KEY.digest)[:16]
+
+
+def record(batch: int, *, rows: int = 2, seed: int = 0) -> Record:
+    """Return a record whose content is a function of its arguments, with one row that could not be read."""
+    rng = np.random.default_rng([batch, rows, seed])
+    classes = rng.integers(0, 1000, (rows, 5))
+    probabilities = rng.random((rows, 5), dtype=np.float32)
+    classes[:1], probabilities[:1] = -1, np.nan
+    return Record(batch, np.arange(batch * rows, (batch + 1) * rows), classes, probabilities)
+
+
+def content(found: Record) -> tuple[int, list[int], list[list[int]], bytes]:
+    return found.batch, found.index.tolist(), found.classes.tolist(), found.probabilities.tobytes()
+
+
+def contents(run: Path | Ledger) -> dict[int, Any]:
+    ledger = run if isinstance(run, Ledger) else Ledger(run, KEY)
+    return {batch: content(found) for batch, found in ledger.records().items()}
+
+
+def append(ledger: Ledger, *records: Record) -> None:
+    with ledger:
+        for each in records:
+            ledger.append(each)
+
+
+def file_of(folder: Path, *records: Record) -> Path:
+    """Write records to one file of a run and return it."""
+    append(Ledger(folder, KEY), *records)
+    (path,) = (folder / "records").iterdir()
+    return path
+
+
+# --- there and back ---------------------------------------------------------------------------------------------------
+
+
+@given(
+    batches=st.dictionaries(st.integers(0, 2**32 - 1), st.integers(0, 6), max_size=5),
+    bits=st.integers(0, 2**32 - 1),
+)
+@settings(max_examples=40)
+def test_records_come_back_bit_for_bit(
+    tmp_path_factory: pytest.TempPathFactory, batches: dict[int, int], bits: int
+) -> None:
+    """Numbers, classes and every bit of the probabilities, also of an empty batch, in documented types."""
+    folder = tmp_path_factory.mktemp("run")
+    written = {batch: record(batch % 1000, rows=rows) for batch, rows in batches.items()}
+    written = {b: Record(b, each.index, each.classes, each.probabilities) for b, each in written.items()}
+    for each in written.values():
+        each.probabilities[1:] = np.array(bits, np.uint32).view(np.float32)
+    with Ledger(folder, KEY) as ledger:
+        for each in written.values():
+            ledger.append(each)
+        found = ledger.records()  # what was appended is on disk before the file is closed
+    assert {batch: content(each) for batch, each in found.items()} == {b: content(e) for b, e in written.items()}
+    for each in found.values():
+        assert (each.index.dtype.str, each.classes.dtype.str, each.probabilities.dtype.str) == ("<i8", "<i8", "<f4")
+        assert each.classes.flags.writeable
+
+
+def test_a_frame_is_laid_out_as_documented() -> None:
+    """Magic, batch, rows, run key, rows, checksum: little-endian, read by nothing but struct."""
+    frame = record(7).encode(RUN)
+    assert len(frame) == 4 + 4 + 4 + 16 + 2 * (4 + 5 * 2 + 5 * 4) + 8
+    magic, batch, rows, run = struct.unpack_from("<4sII16s", frame)
+    assert (magic, batch, rows, run) == (b"WRB1", 7, 2, RUN)
+    index, *values = struct.unpack_from("<i5h5f", frame, 28 + 34)
+    assert (index, values[:5]) == (15, record(7).classes[1].tolist())
+    assert values[5:] == record(7).probabilities[1].tolist()
+    assert struct.unpack_from("<Q", frame, len(frame) - 8)[0] == xxhash.xxh3_64_intdigest(frame[:-8])
+
+
+def test_the_run_is_written_down_by_rank_0(tmp_path: Path) -> None:
+    """run.json says what the run is and what else is known of it; other ranks write none, and nobody an empty file."""
+    with Ledger(tmp_path / "other", KEY, rank=1):
+        pass
+    assert not (tmp_path / "other" / RUN_NAME).exists()
+    with Ledger(tmp_path / "run", KEY, about={"root": "/data/shards"}):
+        pass
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [RUN_NAME]
+    run = read_run(tmp_path / "run")
+    assert (run["identity"], run["digest"], run["root"]) == (KEY.identity, KEY.digest, "/data/shards")
+
+
+def test_the_run_key_depends_on_content_alone() -> None:
+    """The order of fields does not matter, their values do; the digest is over canonical JSON."""
+    turned = RunKey(dict(reversed(KEY.identity.items())))
+    assert turned.digest == KEY.digest == RunKey(json.loads(json.dumps(KEY.identity))).digest
+    assert len({RunKey({**KEY.identity, "batch_size": size}).digest for size in (2, 3, 2.0, "2")}) == 4
+    canonical = rb'{"a":{"name":"\u00e9"},"b":[1,2.5]}'
+    assert RunKey({"b": [1, 2.5], "a": {"name": "\u00e9"}}).digest == hashlib.sha256(canonical).hexdigest()
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cut_file_loses_the_torn_record_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """At every length, all records before the cut are there, unchanged, and a torn one is told in the log."""
+    records = [record(batch, rows=rows) for batch, rows in ((4, 2), (0, 0), (9, 1), (5, 2))]
+    path = file_of(tmp_path, *records)
+    data = path.read_bytes()
+    ends = np.cumsum([len(each.encode(RUN)) for each in records]).tolist()
+    assert ends[-1] == len(data)
+    ledger = Ledger(tmp_path, KEY)
+    for length in range(len(data) + 1):
+        path.write_bytes(data[:length])
+        caplog.clear()
+        whole = [each for each, end in zip(records, ends, strict=True) if end <= length]
+        assert contents(ledger) == {each.batch: content(each) for each in whole}
+        assert len(caplog.records) == (length not in (0, *ends)), length
+
+
+def test_no_flipped_bit_gives_another_prediction(tmp_path: Path) -> None:
+    """Whichever bit of a file is flipped, what is read is what was written, or less, or a PredictionsError."""
+    path = file_of(tmp_path, record(3), record(8))
+    data = path.read_bytes()
+    ledger = Ledger(tmp_path, KEY)
+    written = contents(ledger)
+    for place in range(len(data)):
+        for bit in range(8):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
+            try:
+                found = contents(ledger)
+            except PredictionsError:
+                continue
+            assert found.items() < written.items(), (place, bit)
+
+
+@given(data=st.data())
+@settings(max_examples=60)
+def test_no_damage_gives_another_prediction(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    """Bytes changed, cut out, doubled or put in at several places: never a record that was not written."""
+    folder = tmp_path_factory.mktemp("run")
+    path = file_of(folder, record(3), record(8), record(1))
+    written = contents(folder)
+    damaged = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 3))):
+        place, length = data.draw(st.integers(0, len(damaged))), data.draw(st.sampled_from([0, 1, 8, 104]))
+        damaged[place : place + length] = data.draw(st.binary(max_size=8)) or damaged[:length] * 2
+    path.write_bytes(damaged)
+    assert contents(folder).items() <= written.items()
+
+
+def test_what_follows_damage_is_found_in_other_files(tmp_path: Path) -> None:
+    """A damaged file hides no record of another one."""
+    path = file_of(tmp_path, record(0), record(1))
+    path.write_bytes(b"\0" + path.read_bytes()[1:])
+    append(Ledger(tmp_path, KEY), record(1), record(2))
+    assert contents(tmp_path).keys() == {1, 2}
+
+
+@pytest.mark.parametrize("damage", ["folder", "empty", "other file"])
+def test_what_is_no_record_file_is_passed_over_or_told(tmp_path: Path, damage: str) -> None:
+    """A file of other bytes gives nothing; what cannot be read at all is a PredictionsError with its path."""
+    file_of(tmp_path, record(0))
+    odd = tmp_path / "records" / "odd.bin"
+    if damage == "folder":
+        odd.mkdir()
+        with pytest.raises(PredictionsError, match=r"odd\.bin: "):
+            contents(tmp_path)
+    else:
+        odd.write_bytes(b"" if damage == "empty" else b"not a record" * 100)
+        assert contents(tmp_path).keys() == {0}
+
+
+# --- another run ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"batch_size": 64}, ["batch_size was 2, is 64"]),
+        ({"model": {"name": "n"}}, ['model.name was "m", is "n"']),
+        ({"split": "validation[:10%]", "dataset": "e" * 64}, ["dataset was", "split was", "[:10%]"]),
+        ({"dtype": "float16"}, ['dtype was null, is "float16"']),
+    ],
+)
+@pytest.mark.parametrize("rank", [0, 3])
+def test_another_run_is_refused_with_what_differs(
+    tmp_path: Path, changes: dict[str, Any], words: list[str], rank: int
+) -> None:
+    """Each differing field is named with both values, the others are not, and nothing on disk is touched."""
+    path = file_of(tmp_path, record(0))
+    before = path.read_bytes(), (tmp_path / RUN_NAME).read_bytes()
+    with pytest.raises(PredictionsError) as caught:
+        Ledger(tmp_path, RunKey({**KEY.identity, **changes}), rank=rank)
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path}: holds the records of another run: ")
+    assert [word for word in words if word not in message] == []
+    assert message.count(" was ") == len(changes)
+    assert (path.read_bytes(), (tmp_path / RUN_NAME).read_bytes()) == before
+
+
+def test_a_small_difference_in_a_long_field_is_shown(tmp_path: Path) -> None:
+    """However long a field is, the two values in the message differ."""
+    common = {f"setting_{number:02d}": 0.4980392156862745 for number in range(20)}
+    Ledger(tmp_path, RunKey({"preprocessing": {**common, "std": 0.501}}))
+    with pytest.raises(PredictionsError, match=r"0\.501.*0\.502"):
+        Ledger(tmp_path, RunKey({"preprocessing": {**common, "std": 0.502}}))
+
+
+def test_whole_records_of_another_run_are_refused(tmp_path: Path) -> None:
+    """A record file that was copied in from elsewhere is an error, not counted and not passed over."""
+    path = file_of(tmp_path, record(0))
+    path.write_bytes(path.read_bytes() + record(1).encode(b"another run's 16"))
+    with pytest.raises(PredictionsError, match=r"00000-000\.bin: holds records of another run"):
+        contents(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{", "[]", "5", "null", "{}", "\ud800", '{"identity": {}}'),
+        '{"format": {"name": "wds_real.run", "version": 2}, "identity": {}}',
+        '{"format": {"name": "wds_real.run", "version": 1}}',
+        '{"format": {"name": "wds_real.run", "version": 1}, "identity": 5}',
+        pytest.param("[" * 100_000, id="deep"),
+    ],
+)
+def test_a_damaged_run_json_is_refused(tmp_path: Path, text: str) -> None:
+    """What is not a whole run.json of this version is a PredictionsError that names it, for reading and resuming."""
+    (tmp_path / RUN_NAME).write_bytes(text.encode("utf-8", "surrogatepass"))
+    for use in (lambda: read_run(tmp_path), lambda: Ledger(tmp_path, KEY)):
+        with pytest.raises(PredictionsError, match=r"run\.json: .*Choose another --output"):
+            use()
+
+
+def test_a_folder_without_run_json_is_refused(tmp_path: Path) -> None:
+    """The error says that this is no output folder."""
+    with pytest.raises(PredictionsError, match=r"run\.json: no such file: .* is not the --output"):
+        read_run(tmp_path)
+
+
+# --- several starts and processes -------------------------------------------------------------------------------------
+
+
+def test_each_start_of_each_rank_has_a_file_of_its_own(tmp_path: Path) -> None:
+    """Ledgers open at once or one after the other, of one rank or several, never write to one file."""
+    opened = [Ledger(tmp_path, KEY, rank=rank) for rank in (0, 0, 1, 0, 1)]
+    for number, ledger in enumerate(opened):
+        ledger.append(record(number))
+    for number, ledger in enumerate(opened):
+        ledger.append(record(10 + number))
+        ledger.__exit__(None, None, None)
+    names = ["00000-000.bin", "00000-001.bin", "00000-002.bin", "00001-000.bin", "00001-001.bin"]
+    assert sorted(path.name for path in (tmp_path / "records").iterdir()) == names
+    assert contents(tmp_path) == {n: content(record(n)) for n in (*range(5), *range(10, 15))}
+
+
+def test_too_many_starts_are_refused(tmp_path: Path) -> None:
+    """The thousandth file of a rank is its last, and no record is written into another."""
+    folder = tmp_path / "records"
+    folder.mkdir()
+    for start in range(1000):
+        (folder / f"00002-{start:03d}.bin").touch()
+    with pytest.raises(PredictionsError, match="rank 2 was started 1,000 times"):
+        append(Ledger(tmp_path, KEY, rank=2), record(0))
+    append(Ledger(tmp_path, KEY, rank=3), record(0))
+    assert contents(tmp_path).keys() == {0}
+
+
+def test_of_two_records_of_a_batch_the_first_file_counts(tmp_path: Path) -> None:
+    """Two ranks that did one batch give it once; within a file the earlier one counts too."""
+    for rank in (1, 0):
+        append(Ledger(tmp_path, KEY, rank=rank), record(6, seed=rank), record(6, seed=9))
+    assert contents(tmp_path) == {6: content(record(6, seed=0))}
+
+
+WORKER = """
+    import sys
+    import numpy as np
+    from wds_real.scoring.records import Ledger, Record, RunKey
+    assert "torch" not in sys.modules
+    with Ledger(sys.argv[1], RunKey({"what": "concurrent"}), rank=int(sys.argv[2])) as ledger:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        for batch in range(int(sys.argv[3]), int(sys.argv[3]) + 50):
+            classes = np.full((20, 5), batch)
+            ledger.append(Record(batch, np.arange(20), classes, np.full((20, 5), batch, np.float32)))
+"""
+
+
+def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
+    """Four processes, two under one rank by mistake, write 200 records: all are there, whole. None needs torch."""
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(WORKER), tmp_path, str(rank), str(50 * number)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for number, rank in enumerate((0, 0, 1, 2))
+    ]  # fmt: skip
+    for worker in workers:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "ready\n"
+    for worker in workers:
+        worker.communicate("go\n", timeout=60)
+        assert worker.returncode == 0
+    found = Ledger(tmp_path, RunKey({"what": "concurrent"})).records()
+    assert sorted(found) == list(range(200))
+    assert all((each.classes == batch).all() for batch, each in found.items())
+    assert len(list((tmp_path / "records").iterdir())) == 4
+
+
+# --- a disk that refuses ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def files_end_at(num_bytes: int) -> Iterator[None]:
+    """Let the system refuse to write files longer than this, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_one_of_our_errors(tmp_path: Path) -> None:
+    """A record that cannot be written is an error that names the file; what was written before is kept."""
+    frame, ledger = len(record(0).encode(RUN)), Ledger(tmp_path, KEY)
+    with files_end_at(frame + 50), pytest.raises(WdsRealError, match=r"00000-000\.bin: "):
+        append(ledger, record(0), record(1))
+    assert contents(tmp_path) == {0: content(record(0))}
+
+
+def test_a_folder_that_cannot_be_made_is_one_of_our_errors(tmp_path: Path) -> None:
+    """A file in the place of the records' folder is an error that names it."""
+    (tmp_path / "records").touch()
+    with pytest.raises(WdsRealError, match="records"):
+        append(Ledger(tmp_path, KEY), record(0))

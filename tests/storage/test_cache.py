@@ -1,0 +1,724 @@
+"""The byte cache: what it answers is what the store would, it keeps to its size, and it never stands in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import itertools
+import json
+import logging
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support import servers
+
+from wds_real.data.dataset import open_dataset
+from wds_real.errors import MissingError, ShardError, StoreError, UnavailableError
+from wds_real.storage.cache import ByteCache, CachedStore
+
+if TYPE_CHECKING:
+    import builtins
+    from collections.abc import Callable, Iterator, Mapping
+
+    from wds_real.data.dataset import Dataset
+    from wds_real.storage.store import ByteWriter
+
+PIECE = 8 << 20
+OVERHEAD = 16  # bytes of checksum at the end of each piece
+
+
+@functools.cache
+def shard_bytes(seed: int, num_bytes: int) -> bytes:
+    return random.Random(seed).randbytes(num_bytes)  # noqa: S311 -- test data
+
+
+class Scripted:
+    """A store in memory that counts the ranges it gives, and does in `before` what a test wants to happen meanwhile."""
+
+    listable = True
+    remote = True
+
+    def __init__(self, files: Mapping[str, bytes], *, url: str = "memory://scripted") -> None:
+        self.files = dict(files)
+        self.url = url
+        self.asked: list[tuple[str, int, int]] = []
+        self.fresh: list[bool] = []
+        self.before: Callable[[], None] = lambda: None
+
+    def exists(self) -> bool:
+        return True
+
+    def list(self) -> builtins.list[str]:
+        return sorted(self.files)
+
+    def head(self, name: str) -> int:
+        return len(self.files[name])
+
+    def get(self, name: str) -> bytes:
+        return self.files[name]
+
+    def get_range(
+        self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False
+    ) -> bytes | memoryview:
+        self.asked.append((name, start, stop))
+        self.fresh.append(fresh)
+        self.before()
+        if name not in self.files:
+            raise MissingError(f"{self.url}/{name}: no such file.")
+        data = self.files[name]
+        assert 0 <= start <= stop <= len(data)
+        assert size in (None, len(data))
+        return memoryview(data)[start:stop]
+
+    def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
+        assert not exclusive or name not in self.files
+        self.files[name] = data
+
+    @contextlib.contextmanager
+    def create(self, name: str) -> Iterator[ByteWriter]:
+        file = io.BytesIO()
+        yield file
+        self.files[name] = file.getvalue()
+
+    def delete(self, name: str) -> None:
+        del self.files[name]
+
+    def delete_leftovers(self) -> builtins.list[str]:
+        return ["left"]
+
+
+def cached(store: Scripted, folder: Path, *, max_bytes: int = 1 << 30) -> CachedStore:
+    """Put a cache in front of a store, all of whose files are shards."""
+    shards = {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in store.files.items()}
+    return CachedStore(store, ByteCache(folder, max_bytes), shards)
+
+
+def read(store: CachedStore, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    return bytes(store.get_range(name, start, store.head(name) if stop is None else stop))
+
+
+def pieces(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.piece"))
+
+
+def litter(folder: Path) -> list[str]:
+    """Return what is in the folder and is neither a piece nor the lock."""
+    return sorted(path.name for path in folder.iterdir() if path.suffix != ".piece" and path.name != ".lock")
+
+
+def total(folder: Path) -> int:
+    return sum(path.stat().st_size for path in pieces(folder))
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+# --- What is answered -------------------------------------------------------------------------------------------------
+
+
+def test_ranges_are_those_of_the_store(tmp_path: Path) -> None:
+    """Within a piece, at its edges and over several, at first and again: the store's bytes; at last without the store.
+
+    Each piece is asked for once, whole, and the last one as far as the shard goes.
+    """
+    size = 2 * PIECE + 12_345
+    store = Scripted({"a.tar": shard_bytes(1, size)})
+    front = cached(store, tmp_path)
+    draws = random.Random(2)  # noqa: S311 -- test data
+    edges = (0, 1, PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, size - 1, size)
+    bounds = list(itertools.combinations(edges, 2))
+    bounds += [(start, min(size, start + draws.randrange(200_000))) for start in draws.sample(range(size), 40)]
+    draws.shuffle(bounds)
+    for start, stop in bounds:
+        assert bytes(front.get_range("a.tar", start, stop, size=size)) == store.files["a.tar"][start:stop]
+    assert sorted(store.asked) == [("a.tar", 0, PIECE), ("a.tar", PIECE, 2 * PIECE), ("a.tar", 2 * PIECE, size)]
+    assert total(tmp_path) == size + 3 * OVERHEAD
+    again = cached(store, tmp_path)
+    assert read(again, "a.tar") == store.files["a.tar"]
+    assert len(store.asked) == 3
+    assert litter(tmp_path) == []
+
+
+def test_only_what_is_read_is_fetched(tmp_path: Path) -> None:
+    """A range brings the pieces that hold it, and an empty one at most a piece."""
+    store = Scripted({"a.tar": shard_bytes(1, 3 * PIECE)})
+    front = cached(store, tmp_path)
+    assert bytes(front.get_range("a.tar", PIECE + 5, PIECE + 9)) == store.files["a.tar"][PIECE + 5 : PIECE + 9]
+    assert store.asked == [("a.tar", PIECE, 2 * PIECE)]
+    assert bytes(front.get_range("a.tar", PIECE + 5, PIECE + 5)) == b""
+    assert len(store.asked) == 1
+
+
+def test_all_else_passes_through(tmp_path: Path) -> None:
+    """Whole files, lengths, lists, writing, and ranges of what is no shard are the store's, and not kept."""
+    store = Scripted({"a.tar": b"tar"})
+    front = cached(store, tmp_path / "cache")
+    front.put("b.json", b"{}")
+    with front.create("c.json") as file:
+        file.write(b"[1]")
+    assert (front.list(), front.head("c.json"), front.get("b.json")) == (["a.tar", "b.json", "c.json"], 3, b"{}")
+    assert bytes(front.get_range("c.json", 1, 2)) == b"1"
+    front.delete("b.json")
+    assert store.list() == ["a.tar", "c.json"]
+    assert (front.url, front.listable, front.remote, front.exists()) == (store.url, True, True, True)
+    assert front.delete_leftovers() == ["left"]
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_range_that_no_shard_has_is_an_error(tmp_path: Path) -> None:
+    """Past the end, or of a shard of another length: the store is not even asked, nor is the folder made."""
+    store = Scripted({"a.tar": shard_bytes(1, 1000)})
+    front = cached(store, tmp_path / "cache")
+    with pytest.raises(StoreError, match=r"a\.tar: bytes 5-1001 .* has 1,000"):
+        front.get_range("a.tar", 5, 1001)
+    with pytest.raises(StoreError, match=r"a\.tar"):
+        front.get_range("a.tar", 5, 10, size=999)
+    assert store.asked == []
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("kind", [MissingError, StoreError, UnavailableError])
+def test_what_the_store_raises_is_raised(tmp_path: Path, kind: type[StoreError]) -> None:
+    """An outage is not remembered: the next one to ask asks the store, and nothing is left of the first attempt."""
+    store = Scripted({"a.tar": shard_bytes(1, 1000)})
+    front = cached(store, tmp_path)
+
+    def refuse() -> None:
+        raise kind("not now")
+
+    store.before = refuse
+    with pytest.raises(kind, match="not now"):
+        read(front, "a.tar")
+    assert litter(tmp_path) == []
+    store.before = lambda: None
+    assert read(front, "a.tar") == store.files["a.tar"]
+    assert len(pieces(tmp_path)) == 1
+
+
+# --- By content -------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_shard_is_kept_once_whatever_its_url(tmp_path: Path) -> None:
+    """A mirror under another URL and another name is answered without a request."""
+    one = Scripted({"a.tar": shard_bytes(1, 5000)}, url="memory://one")
+    mirror = Scripted({"b.tar": shard_bytes(1, 5000)}, url="memory://mirror")
+    read(cached(one, tmp_path), "a.tar")
+    assert read(cached(mirror, tmp_path), "b.tar") == shard_bytes(1, 5000)
+    assert mirror.asked == []
+    assert len(pieces(tmp_path)) == 1
+
+
+def test_another_shard_of_the_same_name_is_another_one(tmp_path: Path) -> None:
+    """Packed anew, under the same URL and of the same length, it is fetched, and the old one is not mixed in."""
+    old, new = (Scripted({"a.tar": shard_bytes(seed, 5000)}) for seed in (1, 2))
+    read(cached(old, tmp_path), "a.tar")
+    assert read(cached(new, tmp_path), "a.tar") == shard_bytes(2, 5000)
+    assert read(cached(old, tmp_path), "a.tar") == shard_bytes(1, 5000)
+    assert (len(old.asked), len(new.asked), len(pieces(tmp_path))) == (1, 1, 2)
+
+
+def test_shards_without_a_digest_are_not_kept(packed: Path, tmp_path: Path) -> None:
+    """Where nobody knows what a shard holds, nothing says whether a piece is of it."""
+    manifest = open_dataset(packed).manifest
+    shard = manifest.shards[0]
+    store = Scripted({shard.name: (packed / shard.name).read_bytes()})
+    front = ByteCache(tmp_path / "cache").in_front_of(store, manifest)
+    read(front, shard.name)
+    assert len(pieces(tmp_path / "cache")) == 1
+    unknown = CachedStore(store, ByteCache(tmp_path / "other"), {})
+    assert read(unknown, shard.name) == store.files[shard.name]
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_cached_store_goes_to_other_processes(tmp_path: Path, packed: Path) -> None:
+    """Pickled, it reads from the same folder."""
+    with servers.http_server(packed) as server:
+        dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path))
+        before = [bytes(dataset.reader.read(position)) for position in range(len(dataset))]
+        requests = len(server.requests)
+        again: Dataset = pickle.loads(pickle.dumps(dataset))  # noqa: S301 -- our own
+        assert [bytes(again.reader.read(position)) for position in range(len(again))] == before
+        assert len(server.requests) == requests
+
+
+# --- Damage -----------------------------------------------------------------------------------------------------------
+
+SMALL = 3000
+DAMAGES = st.one_of(
+    st.integers(0, SMALL + OVERHEAD - 1).flatmap(
+        lambda at: st.integers(0, 7).map(lambda bit: (f"flip bit {bit} of byte {at}", at, 1 << bit))
+    ),
+    st.integers(0, SMALL + OVERHEAD - 1).map(lambda length: (f"cut to {length}", length, None)),
+    st.integers(1, 5000).map(lambda more: (f"extend by {more}", more, -1)),
+)
+
+
+def damage(path: Path, at: int, how: int | None) -> None:
+    data = bytearray(path.read_bytes())
+    if how is None:
+        del data[at:]
+    elif how < 0:
+        data += bytes(at)
+    else:
+        data[at] ^= how
+    path.write_bytes(data)
+
+
+@settings(max_examples=150, deadline=None)
+@given(kind=DAMAGES, start=st.integers(0, SMALL - 1))
+def test_a_damaged_piece_is_never_believed(kind: tuple[str, int, int | None], start: int) -> None:
+    """Any bit flipped, cut anywhere, any longer: it is removed, said once, fetched again, and whole from then on."""
+    heard = Heard()
+    store = Scripted({"a.tar": shard_bytes(1, SMALL)})
+    with tempfile.TemporaryDirectory() as name, heard:
+        folder = Path(name)
+        read(cached(store, folder), "a.tar")
+        (piece,) = pieces(folder)
+        whole = piece.read_bytes()
+        damage(piece, *kind[1:])
+        front = cached(store, folder)
+        assert read(front, "a.tar", start) == store.files["a.tar"][start:]
+        assert read(front, "a.tar") == store.files["a.tar"]
+        assert len(store.asked) == 2
+        assert piece.read_bytes() == whole
+    assert [f"{piece}: a damaged piece was removed from the cache"] == heard.messages
+
+
+class Heard(logging.Handler):
+    """The messages of the cache's log while this is entered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(record.getMessage())
+
+    def __enter__(self) -> Self:
+        logging.getLogger("wds_real.storage.cache").addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger("wds_real.storage.cache").removeHandler(self)
+
+
+def test_a_piece_of_another_range_under_a_wrong_name_is_not_believed(tmp_path: Path) -> None:
+    """A piece that somebody copied over another one of the same length is wrong for the samples, and found by them.
+
+    Its own checksum is right; the sample's is not, and so it is fetched past the cache.
+    """
+    store = Scripted({"a.tar": shard_bytes(1, SMALL), "b.tar": shard_bytes(2, SMALL)})
+    front = cached(store, tmp_path)
+    for name in store.files:
+        read(front, name)
+    one, other = pieces(tmp_path)
+    one.write_bytes(other.read_bytes())
+    again = cached(store, tmp_path)
+    for name in store.files:
+        assert bytes(again.get_range(name, 5, 50, fresh=True)) == store.files[name][5:50]
+    assert store.fresh[-2:] == [True, True]
+    assert pieces(tmp_path) == []
+    assert [read(again, name) for name in store.files] == list(store.files.values())
+
+
+def test_damage_in_use_is_found_by_the_samples(packed: Path, tmp_path: Path) -> None:
+    """Pieces damaged after they were checked give right samples all the same, and the next process finds them whole."""
+    with servers.http_server(packed) as server:
+        dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path))
+        expected = [bytes(dataset.reader.read(position)) for position in range(len(dataset))]
+        for piece in pieces(tmp_path):
+            data = bytearray(piece.read_bytes())
+            for at in range(700, len(data), 900):
+                data[at] ^= 1
+            with piece.open("r+b") as file:  # the same file, which a reader may have open
+                file.write(data)
+        assert [bytes(dataset.reader.read(position)) for position in range(len(dataset))] == expected
+        requests = len(server.requests)
+        again = open_dataset(server.endpoint, cache=ByteCache(tmp_path))
+        assert [bytes(again.reader.read(position)) for position in range(len(again))] == expected
+        assert len(server.requests) == requests + 4  # manifest and index, each looked up and read
+
+
+def test_a_piece_cut_in_use_is_no_error(tmp_path: Path) -> None:
+    """Cut or removed after it was checked, a piece costs a request, never an error or other bytes."""
+    store = Scripted({"a.tar": shard_bytes(1, SMALL)})
+    front = cached(store, tmp_path)
+    read(front, "a.tar")
+    (piece,) = pieces(tmp_path)
+    os.truncate(piece, 1000)
+    assert read(front, "a.tar", 900) == store.files["a.tar"][900:]
+    assert read(front, "a.tar", 0, 10) == store.files["a.tar"][:10]
+    piece.unlink()
+    assert read(front, "a.tar", 900) == store.files["a.tar"][900:]
+    assert total(tmp_path) == SMALL + OVERHEAD
+
+
+def test_damage_at_the_source_is_an_error_with_a_cache_too(packed: Path, tmp_path: Path) -> None:
+    """A shard that is damaged where it lies is not mended by the cache: the sample's error says so."""
+    damaged = tmp_path / "set"
+    damaged.mkdir()
+    for path in packed.iterdir():
+        (damaged / path.name).write_bytes(path.read_bytes())
+    index = open_dataset(packed).index
+    name = open_dataset(packed).manifest.shards[0].name
+    data = bytearray((damaged / name).read_bytes())
+    data[int(index.offset[3]) + 100] ^= 1
+    (damaged / name).write_bytes(data)
+    with servers.http_server(damaged) as server:
+        dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "cache"))
+        for _ in range(2):
+            with pytest.raises(ShardError, match="read twice"):
+                dataset.reader.read(3)
+            assert len(dataset.reader.read(4)) == int(index.num_bytes[4])
+
+
+# --- Size -------------------------------------------------------------------------------------------------------------
+
+
+def test_pieces_of_the_own_set_are_not_evicted(tmp_path: Path) -> None:
+    """What does not fit beside them is read from the store each time; what fits stays, whatever else is read."""
+    store = Scripted({f"{n}.tar": shard_bytes(n, 5000) for n in range(4)})
+    bound = 2 * (5000 + OVERHEAD) + 100
+    front = cached(store, tmp_path, max_bytes=bound)
+    for _ in range(3):
+        for name in store.files:
+            assert read(front, name, 10, 4000) == store.files[name][10:4000]
+            assert total(tmp_path) <= bound
+    asked = Counter(name for name, _, _ in store.asked)
+    assert asked == {"0.tar": 1, "1.tar": 1, "2.tar": 3, "3.tar": 3}
+    assert {bounds[1:] for bounds in store.asked if bounds[0] == "3.tar"} == {(10, 4000)}
+
+
+def test_the_least_recently_used_of_other_sets_goes_first(tmp_path: Path) -> None:
+    """Use, also by a later process, makes a piece stay; only as much goes as has to."""
+    others = [Scripted({"a.tar": shard_bytes(n, 5000)}) for n in range(4)]
+    bound = 4 * (5000 + OVERHEAD)
+    for number, store in enumerate(others):
+        read(cached(store, tmp_path, max_bytes=bound), "a.tar")
+        os.utime(pieces_of(tmp_path, store), (number, number))
+    read(cached(others[0], tmp_path, max_bytes=bound), "a.tar")
+    own = Scripted({"a.tar": shard_bytes(10, 6000)})
+    front = cached(own, tmp_path, max_bytes=bound)
+    read(front, "a.tar")
+    assert [pieces_of(tmp_path, store).exists() for store in others] == [True, False, False, True]
+    assert total(tmp_path) <= bound
+    assert read(front, "a.tar") == own.files["a.tar"]
+    assert len(own.asked) == 1
+
+
+def pieces_of(folder: Path, store: Scripted) -> Path:
+    (data,) = store.files.values()
+    return folder / f"{hashlib.sha256(data).hexdigest()}-0-{len(data)}.piece"
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    reads=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 4000)), max_size=30),
+    bound=st.integers(0, 40_000),
+)
+def test_the_bound_holds_whatever_is_read(reads: list[tuple[int, int, int]], bound: int) -> None:
+    """Several sets of several shards share a folder in any order: never too large, never a wrong byte."""
+    sets = [
+        Scripted({f"{n}.tar": shard_bytes(10 * number + n, 4001 + 1000 * n) for n in range(3)}) for number in range(4)
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        fronts = [cached(store, Path(name), max_bytes=bound) for store in sets]
+        for number, shard, start in reads:
+            assert read(fronts[number], f"{shard}.tar", start) == sets[number].files[f"{shard}.tar"][start:]
+            assert total(Path(name)) <= bound
+            assert litter(Path(name)) == []
+
+
+def test_the_bound_holds_for_pieces_fetched_at_the_same_time(tmp_path: Path) -> None:
+    """Threads or processes that fetch different pieces side by side do not each take the same room."""
+    store = Scripted({f"{n}.tar": shard_bytes(n, 5000) for n in range(4)})
+    bound = 2 * (5000 + OVERHEAD)
+    all_there = threading.Barrier(4)
+
+    def wait() -> None:
+        all_there.wait(20)
+
+    store.before = wait
+    front = cached(store, tmp_path, max_bytes=bound)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(functools.partial(read, front), store.files)) == list(store.files.values())
+    assert total(tmp_path) <= bound
+
+
+def test_what_a_killed_writer_left_counts(tmp_path: Path) -> None:
+    """The unfinished piece of a set that nobody reads any more is evicted, or at least counted."""
+    bound = 6000
+    other = pieces_of(tmp_path, Scripted({"a.tar": shard_bytes(1, 5000)}))
+    (tmp_path / f".{other.name}.part").write_bytes(bytes(5000))
+    store = Scripted({"a.tar": shard_bytes(2, 5000)})
+    assert read(cached(store, tmp_path, max_bytes=bound), "a.tar") == store.files["a.tar"]
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= bound
+
+
+# --- A folder that cannot be used -------------------------------------------------------------------------------------
+
+PRELUDE = """
+import hashlib, json, logging, os, random, resource, sys
+from pathlib import Path
+sys.path[:0] = TESTS
+from test_cache import Scripted, cached, read, shard_bytes
+logging.basicConfig(format="%(levelname)s %(message)s")
+folder = Path(sys.argv[1])
+store = Scripted({f"{n}.tar": shard_bytes(n, 300_000) for n in range(3)})
+"""
+
+
+def script(text: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(text, *arguments), capture_output=True, text=True, timeout=60, check=False)
+
+
+def command(text: str, *arguments: object) -> list[str]:
+    prelude = PRELUDE.replace("TESTS", repr([str(Path(__file__).parent), str(Path(__file__).parents[1])]))
+    return [sys.executable, "-c", prelude + text, *map(str, arguments)]
+
+
+READ_ALL = """
+front = cached(store, folder)
+for _ in range(2):
+    for name, data in store.files.items():
+        assert read(front, name) == data
+        assert read(front, name, 7, 20) == data[7:20]
+print(len(store.asked))
+"""
+
+
+def test_a_full_disk_is_said_once_and_read_past(tmp_path: Path) -> None:
+    """Where a piece cannot be written whole, all comes from the store; what was written before is still used."""
+    done = script(
+        """
+first = cached(store, folder)
+assert read(first, "0.tar") == store.files["0.tar"]
+store.asked.clear()
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+"""
+        + READ_ALL,
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [f"WARNING {tmp_path}: not used as a cache any more: File too large"]
+    assert int(done.stdout) == 8  # two ranges of each of the two other shards, twice
+    assert [path.stat().st_size for path in pieces(tmp_path)] == [300_000 + OVERHEAD]
+    assert litter(tmp_path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="changes the user for a part of a process")
+def test_a_folder_that_may_not_be_written_is_said_once_and_read_past() -> None:
+    """Everything comes from the store, in the ranges asked for, and nothing is left in the folder."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        done = script("if os.geteuid() == 0:\n    os.seteuid(65534)\n" + READ_ALL, folder)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.splitlines() == [f"WARNING {folder}: not used as a cache any more: Permission denied"]
+        assert int(done.stdout) == 12
+        assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["a file", "below a file", "a piece is a folder", "a lock is a folder"])
+def test_a_place_that_is_no_folder_is_said_once_and_read_past(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever stands where the folder or a file in it should be: one warning, right bytes."""
+    store = Scripted({"a.tar": shard_bytes(1, 5000)})
+    folder = tmp_path / "cache" / "below" if kind == "below a file" else tmp_path / "cache"
+    if kind == "a piece is a folder":
+        pieces_of(folder, store).mkdir(parents=True)
+    elif kind == "a lock is a folder":
+        (folder / ".lock").mkdir(parents=True)
+    else:
+        (tmp_path / "cache").write_bytes(b"mine")
+    front = cached(store, folder)
+    for _ in range(3):
+        assert read(front, "a.tar", 5, 500) == store.files["a.tar"][5:500]
+    assert len(store.asked) == 3
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(folder) in caplog.text
+    if "file" in kind:
+        assert (tmp_path / "cache").read_bytes() == b"mine"
+
+
+def test_a_data_set_is_read_where_the_cache_cannot_be(packed: Path, tmp_path: Path) -> None:
+    """A loader with a cache in an impossible place gives the batches of one without."""
+    from wds_real.data.loader import Loader
+
+    (tmp_path / "cache").write_bytes(b"mine")
+    with servers.http_server(packed) as server, Heard() as heard:
+        dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "cache"))
+        found = [bytes(data) for batch in Loader(dataset, decode=False, pad=False, threads=2) for data in batch.jpeg]
+    local = open_dataset(packed)
+    assert found == [bytes(local.reader.read(position)) for position in range(len(local))]
+    assert len(heard.messages) == 1
+
+
+# --- Many at once -----------------------------------------------------------------------------------------------------
+
+
+def test_threads_fetch_each_piece_once(tmp_path: Path) -> None:
+    """Sixteen threads that want the same shards at the same moment: one request a piece, right bytes for each."""
+    store = Scripted({"a.tar": shard_bytes(1, PIECE + 5000), "b.tar": shard_bytes(2, 5000)})
+    store.before = lambda: time.sleep(0.05)
+    front, gate = cached(store, tmp_path), threading.Barrier(16)
+
+    def work(number: int) -> bool:
+        gate.wait(20)
+        name = "ab"[number % 2] + ".tar"
+        return read(front, name) == store.files[name]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert all(pool.map(work, range(16)))
+    assert sorted(store.asked) == [("a.tar", 0, PIECE), ("a.tar", PIECE, PIECE + 5000), ("b.tar", 0, 5000)]
+    assert litter(tmp_path) == []
+
+
+PROCESS = """
+import json, sys
+from pathlib import Path
+from wds_real.storage.cache import ByteCache
+from wds_real.data.dataset import open_dataset
+
+url, folder = sys.argv[1:]
+dataset = open_dataset(url, cache=ByteCache(Path(folder)))
+print("ready", flush=True)
+sys.stdin.readline()
+import hashlib
+digest = hashlib.sha256()
+for position in range(len(dataset)):
+    digest.update(dataset.reader.read(position))
+print(digest.hexdigest())
+"""
+
+
+def test_processes_fetch_each_piece_once(packed: Path, tmp_path: Path) -> None:
+    """Four processes that read the whole set at the same time through one folder: the server is asked once a shard."""
+    local = open_dataset(packed)
+    expected = hashlib.sha256(b"".join(local.reader.read(position) for position in range(len(local)))).hexdigest()
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(
+            servers.http_server(packed, on_request=lambda request: time.sleep(0.1 if ".tar" in request.path else 0))
+        )
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [sys.executable, "-c", PROCESS, server.endpoint, str(tmp_path)],
+                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                )
+            )
+            for _ in range(4)
+        ]  # fmt: skip
+        for process in processes:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+        ended = [process.communicate("go\n", timeout=60)[0].strip() for process in processes]
+        asked = Counter(request.path for request in server.requests if request.path.endswith(".tar"))
+    assert ended == [expected] * 4
+    assert asked == {f"/{shard.name}": 1 for shard in local.manifest.shards}
+    assert litter(tmp_path) == []
+
+
+def test_a_killed_holder_frees_its_place(tmp_path: Path) -> None:
+    """Who waits for a piece that another process was fetching when it was killed fetches it; nothing is left over."""
+    holder = subprocess.Popen(
+        command(
+            """
+import time
+def hold():
+    print("holding", flush=True)
+    time.sleep(60)
+store.before = hold
+read(cached(store, folder), "0.tar")
+""",
+            tmp_path,
+        ),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    store = Scripted({"0.tar": shard_bytes(0, 300_000)})
+    front = cached(store, tmp_path)
+    with holder, ThreadPoolExecutor(4) as pool:
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "holding\n"
+            waiting = [pool.submit(read, front, "0.tar") for _ in range(4)]
+            time.sleep(0.3)
+            assert not any(future.done() for future in waiting)
+            assert store.asked == []
+        finally:
+            holder.kill()
+        assert [future.result(timeout=20) for future in waiting] == [store.files["0.tar"]] * 4
+    assert len(store.asked) == 1
+    assert litter(tmp_path) == []
+
+
+KILLED = """
+# Grandchildren read all pieces again and again, removing what is there, until they are killed.
+import signal, time
+store = Scripted({f"{n}.tar": shard_bytes(n, 300_000) for n in range(6)})
+draws = random.Random(int(sys.argv[2]))
+for trial in range(int(sys.argv[3])):
+    children = []
+    for number in range(2):
+        if not (child := os.fork()):
+            while True:
+                front = cached(store, folder)
+                for name in store.files:
+                    assert read(front, name) == store.files[name]
+                for path in folder.glob("*.piece"):
+                    if hash((path.name, number)) % 2:
+                        path.unlink(missing_ok=True)
+        children.append(child)
+    time.sleep(draws.uniform(0.0, 0.03))
+    for child in children:
+        os.kill(child, signal.SIGKILL)
+    for child in children:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    front = cached(store, folder)
+    for path in folder.glob("*.piece"):
+        digest, start, stop = path.stem.split("-")
+        name = next(name for name, (sha, _) in front._shards.items() if sha == digest)
+        assert path.read_bytes()[:-16] == store.files[name], path
+for name in store.files:
+    assert read(front, name) == store.files[name]
+print(json.dumps([path.name for path in folder.iterdir() if not path.name.endswith(".piece")]))
+"""
+
+
+@pytest.mark.parametrize("trials", [25, pytest.param(1000, marks=pytest.mark.slow)])
+def test_nothing_half_written_is_ever_a_piece(tmp_path: Path, trials: int) -> None:
+    """Two writers killed at any moment, again and again: every piece is whole, and the next reader reads on at once."""
+    with subprocess.Popen(
+        command(KILLED, tmp_path, 1, trials), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            out, err = process.communicate(timeout=30 + trials / 5)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # its children too
+    assert process.returncode == 0, err
+    assert "damaged" not in err
+    assert json.loads(out) == [".lock"]

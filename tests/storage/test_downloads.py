@@ -1,0 +1,133 @@
+"""Downloads: whole objects in files without names, the last few of them kept."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wds_real.errors import StoreError
+from wds_real.storage.downloads import _MAX_KEPT, Downloads
+
+OPEN_FILES = Path("/proc/self/fd")
+
+
+def num_open_files() -> int:
+    return sum(1 for _ in OPEN_FILES.iterdir())
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give temporary files a folder that a test can look into."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@given(pieces=st.lists(st.binary(max_size=50), max_size=8), start=st.integers(0, 300), length=st.integers(0, 300))
+def test_what_was_written_is_read_back(pieces: list[bytes], start: int, length: int) -> None:
+    """Any range of the pieces in their order, cut where the file ends."""
+    file = Downloads.new()
+    for piece in pieces:
+        file.write(memoryview(piece))
+    whole = b"".join(pieces)
+    assert file.num_bytes == len(whole)
+    assert file.read(start, start + length) == whole[start : start + length]
+
+
+def test_a_download_has_no_name(folder: Path) -> None:
+    """Nothing is left behind, whatever ends the process."""
+    file = Downloads.new()
+    file.write(b"x" * 100_000)
+    assert list(folder.iterdir()) == []
+    assert file.read(99_998, 100_005) == b"xx"
+
+
+def test_the_last_few_are_kept() -> None:
+    """The one that was not used for longest makes room; using one keeps it."""
+    downloads = Downloads()
+    for number in range(_MAX_KEPT):
+        downloads.add(str(number), downloads.new())
+    assert downloads.find("0") is not None
+    downloads.add("new", downloads.new())
+    assert downloads.find("1") is None
+    assert all(downloads.find(name) is not None for name in ("0", "2", "new"))
+
+
+def test_a_download_of_the_same_name_takes_the_place() -> None:
+    """The last one added is found."""
+    downloads = Downloads()
+    first, second = downloads.new(), downloads.new()
+    downloads.add("a", first)
+    downloads.add("a", second)
+    assert downloads.find("a") is second
+
+
+def test_what_was_dropped_can_be_read_by_who_has_it() -> None:
+    """Making room does not pull a file from under a reader."""
+    downloads = Downloads()
+    file = downloads.new()
+    file.write(b"mine")
+    downloads.add("mine", file)
+    for number in range(_MAX_KEPT):
+        downloads.add(str(number), downloads.new())
+    assert downloads.find("mine") is None
+    assert file.read(0, 4) == b"mine"
+
+
+@pytest.mark.skipif(not OPEN_FILES.exists(), reason="this system does not list a process's open files")
+def test_what_nobody_has_is_closed() -> None:
+    """No more files are open than are kept."""
+    gc.collect()
+    before = num_open_files()
+    downloads = Downloads()
+    for number in range(5 * _MAX_KEPT):
+        downloads.add(str(number), downloads.new())
+    assert num_open_files() == before + _MAX_KEPT
+    del downloads
+    gc.collect()
+    assert num_open_files() == before
+
+
+def test_threads_may_share_them() -> None:
+    """Adding, finding and reading at the same time: whatever is found holds its own bytes."""
+    downloads = Downloads()
+
+    def work(number: int) -> bool:
+        name = str(number % 12)
+        found = downloads.find(name)
+        if found is None:
+            found = downloads.new()
+            found.write(name.encode() * 1000)
+            downloads.add(name, found)
+        return found.read(0, 5000) == name.encode() * 1000
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(500)))
+
+
+def test_what_is_to_be_sent_is_read_from_the_beginning() -> None:
+    """As often as it has to be sent; closing one reading ends none of the others."""
+    file = Downloads.new()
+    file.write(b"to be sent")
+    for _ in range(2):
+        with file.opened() as opened:
+            opened.seek(0)
+            assert opened.read() == b"to be sent"
+    assert file.read(0, 5) == b"to be"
+
+
+def test_a_file_that_cannot_be_made_is_one_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says where and why, and there is no second error from the half-made object."""
+    heard: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
+    with pytest.raises(StoreError, match=r"/missing: a temporary file cannot be written: No such file.*Set TMPDIR"):
+        Downloads.new()
+    gc.collect()
+    assert heard == []

@@ -1,0 +1,50 @@
+"""Known-answer models that take their time and note each batch, or that communicate: for tests with real processes."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import distributed
+
+from wds_real.synthetic import KnownAnswerModel, known_answer_model
+
+if TYPE_CHECKING:
+    from wds_real.image.decode import EvalTransform
+
+
+class SlowModel(KnownAnswerModel):
+    """Appends a line to the file named by SLOW_MODEL_LOG for each batch that is not all padding, then answers."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the known scores, SLOW_MODEL_SECONDS later."""
+        if bool((image > -1).any()):
+            with Path(os.environ["SLOW_MODEL_LOG"]).open("a") as log:
+                log.write(f"{os.environ.get('RANK', '0')} {os.getpid()}\n")
+            time.sleep(float(os.environ.get("SLOW_MODEL_SECONDS", "0.01")))
+        return super().forward(image)
+
+
+class CommunicatingModel(KnownAnswerModel):
+    """Adds a number up over all ranks in each forward, as sharded models do: it hangs unless all ranks keep step."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the known scores."""
+        total = torch.ones(1)
+        if distributed.is_initialized():
+            distributed.all_reduce(total)
+            assert int(total) == distributed.get_world_size()
+        return super().forward(image)
+
+
+def communicating_model() -> tuple[torch.nn.Module, EvalTransform]:
+    """Return the model and its transform."""
+    return CommunicatingModel(), known_answer_model()[1]
+
+
+def slow_model() -> tuple[torch.nn.Module, EvalTransform]:
+    """Return the model and its transform: ``-m slow_model:slow_model`` with this folder in PYTHONPATH."""
+    return SlowModel(), known_answer_model()[1]

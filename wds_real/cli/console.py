@@ -1,0 +1,151 @@
+"""What all commands say alike: JSON or text on stdout, progress on stderr, and only from rank 0."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from wds_real.data.distributed import launched_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from wds_real.scoring.result import Result
+
+__all__ = [
+    "is_main_rank",
+    "json_option",
+    "per_class_option",
+    "print_json",
+    "print_result",
+    "progress_bar",
+    "rank_prefix",
+]
+
+_PLAIN_INTERVAL_S = 5.0
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
+
+
+per_class_option = click.option(
+    "--per-class", is_flag=True, help="Also print slices and the worst classes with what they are taken for."
+)
+
+
+def is_main_rank() -> bool:
+    """Return whether this is the process that talks."""
+    return launched_world().rank == 0
+
+
+def rank_prefix() -> str:
+    """Return what an error of one rank among several starts with."""
+    world = launched_world()
+    return f"rank {world.rank}: " if world.world_size > 1 else ""
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Print one JSON object on stdout."""
+    click.echo(json.dumps(value, indent=1))
+
+
+def print_result(result: Result, *, per_class: bool) -> None:
+    """Print a result's table and receipt."""
+    click.echo(str(result))
+    if per_class:
+        click.echo(str(result.breakdown))
+
+
+class Advance(Protocol):
+    """What a progress bar is moved with; may be called from any thread."""
+
+    def __call__(self, amount: int, total: int | None = None) -> None:
+        """Say that `amount` more is done, and how much there is in all where that was not known before."""
+
+
+@contextmanager
+def progress_bar(title: str, total: int, *, unit: str, hidden: bool = False) -> Iterator[Advance]:
+    """Give a function to call with what was done; draw a bar on a terminal, print plain lines elsewhere.
+
+    Args:
+        title: What is done.
+        total: How much there is of it; 0 if it is not known yet.
+        unit: ``bytes``, or the name of what is counted.
+        hidden: Say nothing.
+    """
+    if hidden or not is_main_rank():
+        yield _say_nothing
+    elif sys.stderr.isatty():
+        with _rich_bar(title, total, unit) as advance:
+            yield advance
+    else:
+        lines = _PlainLines(title, total, unit)
+        yield lines.advance
+        lines.finish()
+
+
+def _say_nothing(amount: int, total: int | None = None) -> None:
+    del amount, total
+
+
+@contextmanager
+def _rich_bar(title: str, total: int, unit: str) -> Iterator[Advance]:
+    from rich import progress
+    from rich.console import Console
+    from rich.text import Text
+
+    class RateColumn(progress.ProgressColumn):
+        def render(self, task: progress.Task) -> Text:
+            return Text(f"{task.speed or 0:,.0f} {unit}/s")
+
+    counts: tuple[progress.ProgressColumn, ...] = (progress.MofNCompleteColumn(), RateColumn())
+    if unit == "bytes":
+        counts = (progress.DownloadColumn(), progress.TransferSpeedColumn())
+    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), *counts, progress.TimeRemainingColumn())
+    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task(title, total=total or None)
+
+        def advance(amount: int, total: int | None = None) -> None:
+            bar.update(task, advance=amount, total=total)
+
+        yield advance
+
+
+class _PlainLines:
+    """A line every few seconds: what is done, how fast, how long it will take."""
+
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self._title, self._total, self._unit = title, total, unit
+        self._done = 0
+        self._started = self._said = time.monotonic()
+        self._lock = threading.Lock()
+
+    def advance(self, amount: int, total: int | None = None) -> None:
+        with self._lock:
+            self._done += amount
+            self._total = self._total if total is None else total
+            if time.monotonic() - self._said >= _PLAIN_INTERVAL_S:
+                self._said = time.monotonic()
+                self._say()
+
+    def finish(self) -> None:
+        if self._done:
+            self._say()
+
+    def _say(self) -> None:
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        rate = self._done / elapsed
+        left = f", {(self._total - self._done) / rate:,.0f} s left" if 0 < self._done < self._total else ""
+        share = 100 * self._done / self._total if self._total else 100.0
+        if self._unit == "bytes":
+            whole = f" of {self._total / 1e6:,.1f}" if self._total else ""
+            amounts = f"{self._done / 1e6:,.1f}{whole} MB, {rate / 1e6:,.1f} MB/s"
+        else:
+            whole = f" of {self._total:,}" if self._total else ""
+            amounts = f"{self._done:,}{whole} {self._unit}, {rate:,.0f}/s"
+        click.echo(f"{self._title}: {share:.0f} %, {amounts}, {elapsed:,.1f} s{left}", err=True)

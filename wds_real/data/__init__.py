@@ -1,0 +1,1 @@
+"""The read path: positions to verified bytes, images and batches."""

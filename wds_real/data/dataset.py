@@ -1,0 +1,242 @@
+"""Map-style access to a packed data set: ``ds[0]``, ``ds["ILSVRC2012_val_00000293"]``, slices and splits."""
+
+from __future__ import annotations
+
+import bisect
+import re
+from typing import TYPE_CHECKING, Any, TypedDict, overload
+
+import numpy as np
+
+from wds_real.data.reader import SampleReader, open_root, open_shards, read_index, read_manifest
+from wds_real.errors import PlanError
+from wds_real.image.decode import DecodeError, decode_image
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator, Mapping
+
+    import pandas as pd
+    from numpy.typing import NDArray
+    from PIL import Image
+
+    from wds_real.format.manifest import Manifest
+    from wds_real.format.sample_index import SampleIndex
+    from wds_real.storage.cache import ByteCache
+
+__all__ = ["Dataset", "Sample", "open_dataset"]
+
+_PART = re.compile(r"\[(?P<start>(?:-?\d+%?)?):(?P<stop>(?:-?\d+%?)?)(?::(?P<step>-?[1-9]\d*))?\]", re.ASCII)
+_SPLIT = re.compile(rf"(?P<name>[A-Za-z0-9_]+)(?P<parts>(?:{re.sub(r'[?]P<[a-z]+>', '?:', _PART.pattern)})*)", re.ASCII)
+
+
+class Sample(TypedDict):
+    """One sample: TFDS's features, and where it stands.
+
+    Keys:
+        file_name: ``ILSVRC2012_val_00000001.JPEG``.
+        image: A Pillow image in mode RGB, or what the data set's transform made of it.
+        original_label: Class index 0..999 of the ILSVRC2012 ground truth.
+        real_label: ReaL class indices, a list of distinct integers 0..999; empty where ReaL accepts no label.
+        key: ``ILSVRC2012_val_00000001``.
+        index: Position in the whole data set, also when read through a slice or split.
+    """
+
+    file_name: str
+    image: Any
+    original_label: int
+    real_label: list[int]
+    key: str
+    index: int
+
+
+class Dataset:
+    """A packed data set, or a part of it; works as a map-style ``torch.utils.data`` dataset.
+
+    Attributes:
+        root: The folder or URL, without secrets.
+        manifest: What the whole set is.
+        index: Where all its samples lie and their labels.
+        positions: int64 (N,), ascending or as sliced: the samples of this view, as rows of `index`.
+        split: How this view was asked for.
+        reader: Gives verified JPEG bytes by position.
+        transform: Applied to each sample's image; None leaves the Pillow image.
+    """
+
+    def __init__(
+        self,
+        reader: SampleReader,
+        manifest: Manifest,
+        index: SampleIndex,
+        *,
+        positions: NDArray[np.int64],
+        split: str,
+        transform: Callable[[Image.Image], Any] | None = None,
+    ) -> None:
+        self.root = reader.url
+        self.manifest = manifest
+        self.index = index
+        self.positions = positions
+        self.split = split
+        self.transform = transform
+        self.reader = reader
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @overload
+    def __getitem__(self, item: int | str) -> Sample: ...
+    @overload
+    def __getitem__(self, item: slice) -> Dataset: ...
+    def __getitem__(self, item: int | str | slice) -> Sample | Dataset:
+        """Return a sample by place or key, or a part of the data set by slice.
+
+        Raises:
+            IndexError: the place is not in the data set.
+            KeyError: the key is not in the data set.
+            ShardError: the bytes are damaged.
+        """
+        if isinstance(item, slice):
+            start, stop, step = (("" if part is None else part) for part in (item.start, item.stop, item.step))
+            name = f"{self.split}[{start}:{stop}]" if item.step is None else f"{self.split}[{start}:{stop}:{step}]"
+            return self._view(self.positions[item], name)
+        if isinstance(item, str):
+            return self._sample(self._position_of(item))
+        return self._sample(int(self.positions[item]))
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self._sample(int(position)) for position in self.positions)
+
+    def __contains__(self, key: object) -> bool:
+        return isinstance(key, str) and self._find(key.removesuffix(".JPEG")) is not None
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.root!r}, split={self.split!r}, {len(self):,} samples, digest={self.digest[:12]})"
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys of this view, in its order."""
+        return tuple(self.index.keys[position] for position in self.positions)
+
+    @property
+    def digest(self) -> str:
+        """The identity of the whole data set, `Manifest.digest`."""
+        return self.manifest.digest
+
+    def as_dataframe(self) -> pd.DataFrame:
+        """Return keys, labels and sizes as a pandas DataFrame with one row a sample, no images (needs pandas)."""
+        import pandas as pd  # noqa: PLC0415 -- an extra
+
+        index, rows = self.index, self.positions
+        return pd.DataFrame(
+            {
+                "key": self.keys,
+                "file_name": [f"{key}.JPEG" for key in self.keys],
+                "original_label": index.original_label[rows],
+                "real_label": [list(index.real_label[row]) for row in rows],
+                "width": index.width[rows],
+                "height": index.height[rows],
+                "num_bytes": index.num_bytes[rows],
+            },
+            index=pd.Index(rows, name="index"),
+        )
+
+    def _view(self, positions: NDArray[np.int64], split: str) -> Dataset:
+        return Dataset(
+            self.reader, self.manifest, self.index, positions=positions, split=split, transform=self.transform
+        )
+
+    def _find(self, key: str) -> int | None:
+        """Return the row of `key` if it is in this view."""
+        keys = self.index.keys
+        row = bisect.bisect_left(keys, key)
+        return row if row < len(keys) and keys[row] == key and row in self.positions else None
+
+    def _position_of(self, key: str) -> int:
+        position = self._find(key.removesuffix(".JPEG"))
+        if position is None:
+            raise KeyError(f"{key}: not one of the {len(self):,} samples of {self.root}, split {self.split}")
+        return position
+
+    def _sample(self, position: int) -> Sample:
+        index = self.index
+        key = index.keys[position]
+        try:
+            image = decode_image(self.reader.read(position))
+        except DecodeError as error:
+            raise self.reader.error(position, str(error)) from error
+        return Sample(
+            file_name=f"{key}.JPEG",
+            image=image if self.transform is None else self.transform(image),
+            original_label=int(index.original_label[position]),
+            real_label=list(index.real_label[position]),
+            key=key,
+            index=position,
+        )
+
+
+def open_dataset(
+    root: str | os.PathLike[str],
+    *,
+    split: str | None = None,
+    transform: Callable[[Image.Image], Any] | None = None,
+    storage_options: Mapping[str, str] | None = None,
+    cache: ByteCache | None = None,
+) -> Dataset:
+    """Open a packed data set.
+
+    Args:
+        root: The folder or URL that `wds-real pack` wrote to, or `wds-real index` described.
+        split: All of it (None), or a part in TFDS's notation: ``"validation[:10%]"``, ``"validation[500:600]"``.
+        transform: Applied to the Pillow image of each sample read by ``ds[i]``.
+        storage_options: For URLs: region, endpoint, credentials and the like, as `wds_real.open_store` takes them.
+        cache: Keeps on this machine what was read over a network.
+
+    Raises:
+        StoreError: the folder or object store refused.
+        ManifestError: this is not a finished data set, or its manifest or index is damaged.
+        PlanError: `split` is not in that notation, names another split, or holds no sample.
+    """
+    store = open_root(root, storage_options)
+    manifest = read_manifest(store)
+    index = read_index(store, manifest)
+    store = open_shards(store, manifest, storage_options)
+    chosen = manifest.split if split is None else split
+    positions = _split_positions(chosen, manifest.split, len(index))
+    if not len(positions):
+        raise PlanError(f"split is {chosen!r}: that is none of the {len(index):,} samples of {store.url}.")
+    if cache is not None and store.remote:
+        store = cache.in_front_of(store, manifest)
+    reader = SampleReader(store, manifest, index)
+    return Dataset(reader, manifest, index, positions=positions, split=chosen, transform=transform)
+
+
+def _split_positions(text: str, name: str, length: int) -> NDArray[np.int64]:
+    """Return the positions that TFDS's split notation names; percents round to the nearest sample.
+
+    Steps and several brackets, each taking a part of the part before, are what `Dataset.split` says of slices.
+
+    >>> _split_positions("validation[20%:60%]", "validation", 10)
+    array([2, 3, 4, 5])
+    >>> _split_positions("validation[:6][::2]", "validation", 10)
+    array([0, 2, 4])
+    """
+    match = _SPLIT.fullmatch(text.replace(" ", ""))
+    if match is None or match["name"] != name:
+        raise PlanError(f"split is {text!r}, expected {name!r} or a part of it such as '{name}[:10%]'.")
+    positions = np.arange(length, dtype=np.int64)
+    for part in _PART.finditer(match["parts"]):
+        size = len(positions)
+        bounds = (_bound(part["start"], size, text), _bound(part["stop"], size, text))
+        positions = positions[slice(*bounds, int(part["step"]) if part["step"] else None)]
+    return positions
+
+
+def _bound(value: str | None, length: int, text: str) -> int | None:
+    if not value:
+        return None
+    if not value.endswith("%"):
+        return int(value)
+    if not -100 <= int(value[:-1]) <= 100:
+        raise PlanError(f"split is {text!r}, expected percents from -100 to 100.")
+    return round(int(value[:-1]) * length / 100)

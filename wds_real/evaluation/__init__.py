@@ -1,0 +1,1 @@
+"""The evaluation loop, its metric, and the models it runs."""

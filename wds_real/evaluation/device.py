@@ -1,0 +1,75 @@
+"""Where the model runs: which device is ours, how batches get there, and how pixels become a model's input."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+from typing import TYPE_CHECKING
+
+import torch
+
+from wds_real.data.distributed import current_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from wds_real.data.batch import Batch
+
+__all__ = ["Normalize", "default_device", "device_name", "on_device"]
+
+
+class Normalize:
+    """uint8 pixels to a model's input: ``(x / 255 - mean) / std``, float32, on the pixels' device.
+
+    A custom transform that gives floating-point images has normalised them itself: these pass unchanged.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], *, device: torch.device) -> None:
+        # In 64 bits first, so that 127 / 255 * 255 is 127 in float32.
+        scale = torch.tensor([255.0], dtype=torch.float64)
+        self._mean = (torch.tensor(mean, dtype=torch.float64) * scale).float().view(1, -1, 1, 1).to(device)
+        self._std = (torch.tensor(std, dtype=torch.float64) * scale).float().view(1, -1, 1, 1).to(device)
+
+    def __call__(self, image: torch.Tensor) -> torch.Tensor:
+        """Return float (B, 3, H, W)."""
+        if image.is_floating_point():
+            return image
+        return image.float().sub_(self._mean).div_(self._std)
+
+
+def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, torch.Tensor]]:
+    """Yield each batch with its image on `device`; on an accelerator, the next one is copied meanwhile.
+
+    The copy runs on a side stream from pinned memory, so it overlaps the model's work on the batch before.
+    """
+    if device.type == "cpu":
+        for batch in batches:
+            yield batch, batch.image
+        return
+    side = torch.Stream(device)
+    copying: tuple[Batch, torch.Tensor, torch.Event] | None = None
+    following: Batch | None
+    for following in itertools.chain(batches, [None]):
+        ready, copying = copying, None
+        if following is not None:
+            with side:
+                copying = (following, following.image.to(device, non_blocking=True), side.record_event())
+        if ready is not None:
+            current = torch.accelerator.current_stream(device)
+            current.wait_event(ready[2])
+            ready[1].record_stream(current)  # its memory is not given away before the model is done with it
+            yield ready[0], ready[1]
+
+
+def default_device() -> torch.device:
+    """Return this rank's accelerator, or the CPU."""
+    accelerator = torch.accelerator.current_accelerator(check_available=True)  # not the one that torch was built for
+    if accelerator is None:
+        return torch.device("cpu")
+    # A launcher may show each process its own accelerator only: then that is number 0 for all of them.
+    return torch.device(accelerator.type, current_world().local_rank % torch.accelerator.device_count())
+
+
+def device_name(device: torch.device) -> str:
+    """Return what a device is called in a result."""
+    return platform.machine() if device.type == "cpu" else str(device)

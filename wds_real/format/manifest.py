@@ -1,0 +1,183 @@
+"""``manifest.json``: what a data set is.
+
+It is checked whole when it is read: a field that is missing, of another type or out of range is a ManifestError, so
+nothing further on needs to doubt it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from wds_real.errors import ManifestError
+from wds_real.format.json_fields import field, parse_object
+
+__all__ = [
+    "DATASET",
+    "INDEX_NAME",
+    "MANIFEST_NAME",
+    "SHARD_NAME",
+    "SPLIT",
+    "VERSION",
+    "Manifest",
+    "ShardInfo",
+    "shard_name",
+]
+
+MANIFEST_NAME = "manifest.json"
+INDEX_NAME = "index.json"
+DATASET = "imagenet2012_real"
+VERSION = "1.0.0"
+SPLIT = "validation"
+
+SHARD_NAME = re.compile(rf"{DATASET}-{SPLIT}-\d{{6}}\.tar")
+
+_FORMAT = {"name": "wds_real", "version": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class ShardInfo:
+    """One tar shard: its file name, how many samples it holds, its length in bytes and its SHA-256 (hex)."""
+
+    name: str
+    num_samples: int
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a set of shards is. `digest` is its identity: any change of pixels, labels or layout changes it.
+
+    Attributes:
+        dataset: Name of the data set.
+        version: Its version, of the labels and their layout.
+        split: Name of the split.
+        num_samples: Samples in all shards together.
+        partial: True if the source was allowed to hold fewer than the 50,000 validation images.
+        foreign: True if others wrote the shards: then only the samples' own bytes are as said here, and digests may be
+            empty, where they were not computed.
+        shards_at: URL or path of the shards, if they are not beside the manifest; no part of the identity.
+        source_num_bytes: JPEG bytes of the source, without any container.
+        source_digest: SHA-256 over the lines ``FILE_NAME NUM_BYTES XXH3`` of the source's images in key order; the same
+            for a tar and a folder that hold the same files.
+        labels_digest: `wds_real.labels.digest_labels` over the samples.
+        index_num_bytes: Length of ``index.json``.
+        index_sha256: SHA-256 (hex) of ``index.json``.
+        shards: The shards, in name order.
+    """
+
+    dataset: str
+    version: str
+    split: str
+    num_samples: int
+    partial: bool
+    source_num_bytes: int
+    source_digest: str
+    labels_digest: str
+    index_num_bytes: int
+    index_sha256: str
+    shards: tuple[ShardInfo, ...]
+    foreign: bool = False
+    shards_at: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the canonical JSON of all other fields but the place of the shards."""
+        return _digest(self._body())
+
+    def to_json(self) -> bytes:
+        """Return the bytes of ``manifest.json``."""
+        place = {} if self.shards_at is None else {"shards_at": self.shards_at}
+        return (json.dumps({**self._body(), **place, "digest": self.digest}, indent=1) + "\n").encode("ascii")
+
+    def _body(self) -> dict[str, Any]:
+        return {
+            "format": _FORMAT,
+            "dataset": self.dataset,
+            "version": self.version,
+            "split": self.split,
+            "num_samples": self.num_samples,
+            "partial": self.partial,
+            **({"foreign": True} if self.foreign else {}),
+            "source": {"num_bytes": self.source_num_bytes, "digest": self.source_digest},
+            "labels": {"digest": self.labels_digest},
+            "index": {"name": INDEX_NAME, "num_bytes": self.index_num_bytes, "sha256": self.index_sha256},
+            "shards": [asdict(shard) for shard in self.shards],
+        }
+
+    @classmethod
+    def from_json(cls, data: bytes, *, where: str) -> Manifest:
+        """Parse and check the bytes of a ``manifest.json``; `where` names it in errors.
+
+        Raises:
+            ManifestError: not JSON, another format or version, a field missing or wrong, or the digest does not match.
+        """
+        body = parse_object(data, where)
+        found = body.get("format")
+        if found != _FORMAT:
+            raise ManifestError(
+                f"{where}: format is {json.dumps(found)[:80]}, this version of wds_real reads {json.dumps(_FORMAT)}. "
+                "Pack again, or install the version that wrote it."
+            )
+        source, labels, index = (field(body, name, dict, where) for name in ("source", "labels", "index"))
+        manifest = cls(
+            dataset=field(body, "dataset", str, where),
+            version=field(body, "version", str, where),
+            split=field(body, "split", str, where),
+            num_samples=field(body, "num_samples", int, where),
+            partial=field(body, "partial", bool, where),
+            source_num_bytes=field(source, "num_bytes", int, where),
+            source_digest=field(source, "digest", str, where),
+            labels_digest=field(labels, "digest", str, where),
+            index_num_bytes=field(index, "num_bytes", int, where),
+            index_sha256=field(index, "sha256", str, where),
+            shards=tuple(_shard_info(entry, where) for entry in field(body, "shards", list, where)),
+            foreign="foreign" in body and field(body, "foreign", bool, where),
+            shards_at=field(body, "shards_at", str, where) if "shards_at" in body else None,
+        )
+        stored = field(body, "digest", str, where)
+        # Over what was read, so that a field this version does not know is not dropped from the identity unseen.
+        digest = _digest({name: value for name, value in body.items() if name not in ("digest", "shards_at")})
+        if stored != digest or digest != manifest.digest:
+            raise ManifestError(
+                f"{where}: digest says {stored[:16]}..., the content gives {digest[:16]}.... The manifest was edited "
+                "or damaged. Copy it again, or pack again."
+            )
+        names = [shard.name for shard in manifest.shards]
+        wrong = [
+            name for name in names if "/" in name or "\0" in name or name in ("", ".", "..") or names.count(name) > 1
+        ]
+        if wrong:
+            raise ManifestError(f"{where}: shard {wrong[0]!r} is named twice or is not a plain file name.")
+        if sum(shard.num_samples for shard in manifest.shards) != manifest.num_samples:
+            raise ManifestError(f"{where}: the shards' num_samples do not add up to {manifest.num_samples:,}.")
+        return manifest
+
+
+def shard_name(number: int) -> str:
+    """Return the file name of shard `number`.
+
+    >>> shard_name(49)
+    'imagenet2012_real-validation-000049.tar'
+    """
+    return f"{DATASET}-{SPLIT}-{number:06d}.tar"
+
+
+def _digest(body: dict[str, Any]) -> str:
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _shard_info(entry: object, where: str) -> ShardInfo:
+    if not isinstance(entry, dict):
+        raise ManifestError(f"{where}: a shard is {json.dumps(entry)[:60]}, expected an object.")
+    return ShardInfo(
+        name=field(entry, "name", str, where),
+        num_samples=field(entry, "num_samples", int, where),
+        num_bytes=field(entry, "num_bytes", int, where),
+        sha256=field(entry, "sha256", str, where),
+    )

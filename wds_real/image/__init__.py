@@ -1,0 +1,1 @@
+"""JPEG bytes to uint8 pixels."""

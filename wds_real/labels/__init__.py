@@ -1,0 +1,33 @@
+"""Original and ReaL labels, joined to images by file name, never by position."""
+
+from wds_real.labels.tables import (
+    NUM_CLASSES,
+    NUM_IMAGES,
+    ClassInfo,
+    Label,
+    Labels,
+    at_threshold,
+    bundled,
+    by_file_name,
+    canonical_file_name,
+    classes,
+    digest_labels,
+    load_real_json,
+    parse_real_json,
+)
+
+__all__ = [
+    "NUM_CLASSES",
+    "NUM_IMAGES",
+    "ClassInfo",
+    "Label",
+    "Labels",
+    "at_threshold",
+    "bundled",
+    "by_file_name",
+    "canonical_file_name",
+    "classes",
+    "digest_labels",
+    "load_real_json",
+    "parse_real_json",
+]

@@ -1,0 +1,208 @@
+"""Two models on the same images: the paired difference, whether it can be chance, and where they differ."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from wds_real.errors import PredictionsError
+from wds_real.labels import NUM_CLASSES, classes
+from wds_real.scoring.predictions import Predictions, read_predictions
+from wds_real.scoring.result import Accuracy, Targets
+from wds_real.scoring.score import place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from wds_real.labels import Labels
+
+__all__ = ["ClassChange", "Comparison", "compare", "mcnemar_exact"]
+
+_Z = 1.959963984540054  # two-sided 95 %
+_SHOWN_CLASSES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class ClassChange:
+    """How one class moved from A to B: images of the class, right in A, right in B."""
+
+    label: int
+    total: int
+    correct_a: int
+    correct_b: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A paired comparison. Print it for the table.
+
+    Attributes:
+        against: ``real`` or ``original``: the labels used.
+        both: Images right in A and in B.
+        only_a: Images right only in A.
+        only_b: Images right only in B.
+        neither: Images wrong in both.
+        p_value: McNemar's exact two-sided test that both directions of flips are equally likely.
+        lost: Keys of the `only_a` images.
+        gained: Keys of the `only_b` images.
+        per_class: Every class of which an image was compared, by index.
+    """
+
+    against: Literal["real", "original"]
+    both: int
+    only_a: int
+    only_b: int
+    neither: int
+    p_value: float
+    lost: tuple[str, ...]
+    gained: tuple[str, ...]
+    per_class: tuple[ClassChange, ...]
+
+    @property
+    def total(self) -> int:
+        """Images compared."""
+        return self.both + self.only_a + self.only_b + self.neither
+
+    @property
+    def accuracy_a(self) -> Accuracy:
+        """A on the images compared."""
+        return Accuracy(self.both + self.only_a, self.total)
+
+    @property
+    def accuracy_b(self) -> Accuracy:
+        """B on the images compared."""
+        return Accuracy(self.both + self.only_b, self.total)
+
+    @property
+    def difference(self) -> float:
+        """B minus A, in percentage points."""
+        return 100 * (self.only_b - self.only_a) / self.total
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval of the difference, in percentage points.
+
+        The adjusted Wald interval for matched pairs of Agresti and Min (2005): half a pair is added to each of the four
+        cells. Its centre is therefore a little nearer to zero than `difference`.
+        """
+        n, b, c = self.total + 2, self.only_b + 0.5, self.only_a + 0.5
+        centre = (b - c) / n
+        half = _Z * math.sqrt((b + c) - (b - c) ** 2 / n) / n
+        return (100 * max(-1.0, centre - half), 100 * min(1.0, centre + half))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything JSON-ready."""
+        return {
+            "format": {"name": "wds_real.comparison", "version": 1},
+            "against": self.against,
+            "total": self.total,
+            "a": self.accuracy_a.as_dict(),
+            "b": self.accuracy_b.as_dict(),
+            "difference_points": round(self.difference, 4),
+            "interval_95_points": [round(bound, 4) for bound in self.interval],
+            "mcnemar_exact_p": self.p_value,
+            "right_in_both": self.both,
+            "right_only_in_a": self.only_a,
+            "right_only_in_b": self.only_b,
+            "wrong_in_both": self.neither,
+            "lost": list(self.lost),
+            "gained": list(self.gained),
+            "per_class": [asdict(change) for change in self.per_class],
+        }
+
+    def __str__(self) -> str:
+        title = "ReaL" if self.against == "real" else "original"
+        low, high = self.interval
+        lines = [
+            f" {title} top-1 on the {self.total:,} images that both scored",
+            f"   A{self.accuracy_a.correct:>12,}  {100 * self.accuracy_a.value:>8.3f}",
+            f"   B{self.accuracy_b.correct:>12,}  {100 * self.accuracy_b.value:>8.3f}",
+            f"   B - A {self.difference:+.3f} points (95 %: {low:+.3f} to {high:+.3f})",
+            f"   McNemar exact p = {self.p_value:.4g}" if self.p_value else "   McNemar exact p < 1e-300",
+            f" right only in A {self.only_a:,}, only in B {self.only_b:,}, both {self.both:,}, none {self.neither:,}",
+        ]
+        moved = sorted(self.per_class, key=lambda change: (-abs(change.correct_b - change.correct_a), change.label))
+        moved = [change for change in moved[:_SHOWN_CLASSES] if change.correct_a != change.correct_b]
+        if moved:
+            lines.append(" classes that moved most        A        B      of")
+        lines += [
+            f"   {f'{change.label} {classes()[change.label].name}'[:24]:<24}"
+            f"{change.correct_a:>6,}   {change.correct_b:>6,}  {change.total:>6,}"
+            for change in moved
+        ]
+        return "\n".join(lines)
+
+
+def compare(
+    a: Predictions | str | Path,
+    b: Predictions | str | Path,
+    *,
+    against: Literal["real", "original"] = "real",
+    labels: Labels | None = None,
+) -> Comparison:
+    """Compare the top-1 classes of two prediction files on the images that both scored.
+
+    Args:
+        a: A prediction file, or what `wds_real.read_predictions` returned.
+        b: The same.
+        against: ``real``: right if among the ReaL labels, on the images that have one; ``original``: on all.
+        labels: Labels to use in place of the released ones.
+
+    Raises:
+        PredictionsError: the files have no labelled image in common, or hold something else than validation images.
+    """
+    a, b = (side if isinstance(side, Predictions) else read_predictions(side) for side in (a, b))
+    targets = Targets.of_labels(labels)
+    accepted = targets.real_label if against == "real" else targets.original_label[:, None]
+    top1 = np.full((2, len(targets.keys)), -1, dtype=np.int64)
+    for side, predictions in enumerate((a, b)):
+        top1[side, place(predictions, targets)] = predictions.classes[:, 0]
+    scope = (top1 >= 0).all(axis=0) & (accepted[:, 0] >= 0)
+    if not scope.any():
+        raise PredictionsError("the two files have no image with a label in common, so nothing can be compared.")
+    right = (accepted[None] == top1[:, :, None]).any(axis=2) & scope
+    lost, gained = np.flatnonzero(right[0] & ~right[1]), np.flatnonzero(right[1] & ~right[0])
+    return Comparison(
+        against=against,
+        both=int((right[0] & right[1]).sum()),
+        only_a=len(lost),
+        only_b=len(gained),
+        neither=int((scope & ~right[0] & ~right[1]).sum()),
+        p_value=mcnemar_exact(len(lost), len(gained)),
+        lost=tuple(targets.keys[row] for row in lost),
+        gained=tuple(targets.keys[row] for row in gained),
+        per_class=_per_class(right, accepted, scope),
+    )
+
+
+def mcnemar_exact(b: int, c: int) -> float:
+    """Return the two-sided p-value of `b` flips one way and `c` the other: exact binomial, in integers.
+
+    >>> mcnemar_exact(0, 5), mcnemar_exact(7, 7)
+    (0.0625, 1.0)
+    """
+    n, tail, term = b + c, 0, 1
+    for k in range(min(b, c) + 1):
+        tail += term
+        term = term * (n - k) // (k + 1)
+    return min(1.0, float(Fraction(2 * tail, 1 << n)))
+
+
+def _per_class(
+    right: NDArray[np.bool_], accepted: NDArray[np.int64], scope: NDArray[np.bool_]
+) -> tuple[ClassChange, ...]:
+    rows, columns = np.nonzero((accepted >= 0) & scope[:, None])
+    labels = accepted[rows, columns]
+    total = np.bincount(labels, minlength=NUM_CLASSES).tolist()
+    counts = [np.bincount(labels[side[rows]], minlength=NUM_CLASSES).tolist() for side in right]
+    return tuple(
+        ClassChange(label, total[label], counts[0][label], counts[1][label])
+        for label in range(NUM_CLASSES)
+        if total[label]
+    )

@@ -1,0 +1,252 @@
+"""What a run has finished so far: one checksummed record a batch, on disk the moment it is done.
+
+    DIR/run.json                         what the run is; its digest is the run key
+    DIR/records/RRRRR-NNN.bin            records of one process: rank R, its N-th start
+
+A record file is a sequence of frames and nothing else:
+
+    magic     4 bytes   b"WRB1"
+    batch     uint32    number of the batch in the plan
+    rows      uint32    samples in it
+    run       16 bytes  first half of the run key
+    payload   rows x (index int32, classes 5 x int16, probabilities 5 x float32)
+    checksum  uint64    xxh3-64 of everything before it in the frame
+
+All little-endian. A process only ever appends to a file of its own making, so a kill can tear no more than the last
+frame of a file; a torn frame is passed over and its batch done again. Runs without torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xxhash
+
+from wds_real.errors import PredictionsError
+from wds_real.scoring.predictions import TOP
+from wds_real.storage.local import LocalStore
+from wds_real.storage.url import is_url, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import FileIO
+    from types import TracebackType
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+__all__ = ["RUN_NAME", "Ledger", "Record", "RunKey"]
+
+RUN_NAME = "run.json"
+
+_LOG = logging.getLogger(__name__)
+_MAGIC = b"WRB1"
+_HEAD = struct.Struct("<4sII16s")
+_TAIL = struct.Struct("<Q")
+_ROW = np.dtype([("index", "<i4"), ("classes", "<i2", (TOP,)), ("probabilities", "<f4", (TOP,))])
+_FORMAT = {"name": "wds_real.run", "version": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class RunKey:
+    """What a run is: whatever changes a prediction is part of it, and nothing else.
+
+    Attributes:
+        identity: Data set digest and split, model and weights, preprocessing, numeric types, batch size.
+    """
+
+    identity: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 (hex) over the canonical JSON of `identity`."""
+        canonical = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Record:
+    """The predictions of one finished batch.
+
+    Attributes:
+        batch: Number of the batch in the plan.
+        index: int64 (n,), positions in the data set.
+        classes: int64 (n, 5), best first; -1 where the model gave fewer; all -1 for a sample that could not be read.
+        probabilities: float32 (n, 5), NaN where unknown.
+    """
+
+    batch: int
+    index: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
+
+    def encode(self, run: bytes) -> bytes:
+        """Return the record's frame."""
+        rows = np.empty(len(self.index), dtype=_ROW)
+        rows["index"], rows["classes"], rows["probabilities"] = self.index, self.classes, self.probabilities
+        body = _HEAD.pack(_MAGIC, self.batch, len(rows), run) + rows.tobytes()
+        return body + _TAIL.pack(xxhash.xxh3_64_intdigest(body))
+
+
+class Ledger:
+    """The records of one run in one folder; a context manager that holds this process's own file open.
+
+    Args:
+        folder: Where; made if need be.
+        key: What the run is.
+        about: What else to write down of the run, such as where the data set lies.
+        rank: Of this process; part of its file's name, so that people can tell files apart.
+
+    Raises:
+        PredictionsError: the folder holds the records of another run.
+    """
+
+    def __init__(self, folder: str | Path, key: RunKey, *, about: dict[str, Any] | None = None, rank: int = 0) -> None:
+        if is_url(str(folder)):
+            raise PredictionsError(f"{shown(str(folder))}: records need a folder. Choose a local --output.")
+        self.folder = Path(folder)
+        self.key = key
+        self._rank = rank
+        self._run = bytes.fromhex(key.digest)[:16]
+        self._file: FileIO | None = None
+        store = LocalStore(self.folder)
+        if RUN_NAME in store.list():
+            _refuse_other_run(self.folder, read_run(self.folder), key)
+        elif rank == 0:
+            text = json.dumps(
+                {"format": _FORMAT, "identity": key.identity, "digest": key.digest, **(about or {})}, indent=1
+            )
+            store.put(RUN_NAME, (text + "\n").encode("ascii"))
+
+    def records(self) -> dict[int, Record]:
+        """Return the whole records on disk by batch; of two of one batch, that of the first file in name order.
+
+        Raises:
+            PredictionsError: a whole record belongs to another run.
+        """
+        found = dict[int, Record]()
+        for path in sorted((self.folder / "records").glob("*.bin")):
+            for record in self._read(path):
+                found.setdefault(record.batch, record)
+        return found
+
+    def append(self, record: Record) -> None:
+        """Write one record to this process's file; once this returns, a kill of the process cannot lose it."""
+        if self._file is None:
+            with _explained(self.folder / "records"):
+                self._file = self._create()
+        with _explained(Path(str(self._file.name))):
+            frame = memoryview(record.encode(self._run))
+            while frame:  # unbuffered, a write may be a part
+                frame = frame[self._file.write(frame) :]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            file, self._file = self._file, None
+            with _explained(Path(str(file.name))), file:
+                os.fsync(file.fileno())
+
+    def _create(self) -> FileIO:
+        """Open a file that no other process, of this start or an earlier one, has written to."""
+        folder = self.folder / "records"
+        folder.mkdir(parents=True, exist_ok=True)
+        for start in range(1000):
+            try:
+                return (folder / f"{self._rank:05d}-{start:03d}.bin").open("xb", buffering=0)
+            except FileExistsError:
+                continue
+        raise PredictionsError(f"{folder}: rank {self._rank} was started 1,000 times. Choose another --output.")
+
+    def _read(self, path: Path) -> Iterator[Record]:
+        with _explained(path):
+            data, position = path.read_bytes(), 0
+        while position < len(data):
+            frame = _frame_at(data, position)
+            if frame is None:
+                _LOG.warning("%s: the record at byte %d is torn; its batch is done again", path, position)
+                return
+            magic_batch, rows, position = frame
+            _, batch, _, run = _HEAD.unpack(magic_batch)
+            if run != self._run:
+                raise PredictionsError(f"{path}: holds records of another run. Choose another --output.")
+            yield Record(
+                batch,
+                rows["index"].astype(np.int64),
+                rows["classes"].astype(np.int64),
+                rows["probabilities"].astype(np.float32),
+            )
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise PredictionsError(f"{path}: records cannot be read or written: {error.strerror or error}.") from error
+
+
+def read_run(folder: str | Path) -> dict[str, Any]:
+    """Return what ``run.json`` says.
+
+    Raises:
+        PredictionsError: there is none, or it is damaged.
+    """
+    path = Path(folder) / RUN_NAME
+    try:
+        run = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise PredictionsError(f"{path}: no such file: {folder} is not the --output of `wds-real eval`.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise PredictionsError(f"{path}: cannot be read: {error}. Choose another --output.") from error
+    if not isinstance(run, dict) or run.get("format") != _FORMAT or not isinstance(run.get("identity"), dict):
+        raise PredictionsError(f"{path}: not written by this version of wds_real. Choose another --output.")
+    return run
+
+
+def _refuse_other_run(folder: Path, run: dict[str, Any], key: RunKey) -> None:
+    found: dict[str, Any] = run["identity"]
+    if RunKey(found).digest == key.digest:
+        return
+    changes = "; ".join(
+        f"{name} was {json.dumps(was)}, is {json.dumps(now)}" for name, was, now in _differences(found, key.identity)
+    )
+    raise PredictionsError(
+        f"{folder}: holds the records of another run: {changes}. Choose another --output, or remove the folder."
+    )
+
+
+def _differences(was: object, now: object, name: str = "") -> Iterator[tuple[str, object, object]]:
+    """Yield the fields that differ, by their path."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for field in sorted({*was, *now}):
+            yield from _differences(was.get(field), now.get(field), f"{name}.{field}" if name else field)
+    elif was != now:
+        yield name, was, now
+
+
+def _frame_at(data: bytes, position: int) -> tuple[bytes, NDArray[Any], int] | None:
+    """Return head, rows and end of the frame at `position`, or None if it is torn or damaged."""
+    if position + _HEAD.size > len(data):
+        return None
+    head = data[position : position + _HEAD.size]
+    magic, _, num_rows, _ = _HEAD.unpack(head)
+    end = position + _HEAD.size + num_rows * _ROW.itemsize
+    if magic != _MAGIC or end + _TAIL.size > len(data):
+        return None
+    if _TAIL.unpack_from(data, end)[0] != xxhash.xxh3_64_intdigest(data[position:end]):
+        return None
+    return head, np.frombuffer(data, dtype=_ROW, count=num_rows, offset=position + _HEAD.size), end + _TAIL.size

@@ -1,0 +1,1 @@
+"""Storage backends: folders, object stores and web servers behind one interface."""
