@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from wds_real.scoring.predictions import Predictions, read_predictions
     from wds_real.scoring.result import Accuracy, Coverage, Result
     from wds_real.scoring.score import score
-    from wds_real.storage.store import Store, open_store
+    from wds_real.storage.base import Store
+    from wds_real.storage.store import open_store
 
 __version__ = "0.1.0"
 
@@ -130,7 +131,8 @@ _HOME = {
     "scoring.predictions": ("Predictions", "read_predictions"),
     "scoring.result": ("Accuracy", "Coverage", "Result"),
     "scoring.score": ("score",),
-    "storage.store": ("Store", "open_store"),
+    "storage.base": ("Store",),
+    "storage.store": ("open_store",),
 }
 _MODULE_OF = {name: f"wds_real.{module}" for module, names in _HOME.items() for name in names}
 

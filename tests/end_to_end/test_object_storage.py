@@ -312,7 +312,7 @@ def campaign(
             loader = Loader(part, batch_size=50, shuffle=True, seed=seed, decode=False, pad=False, threads=4)
             for epoch in range(2):  # twice over one store, which remembers versions
                 loader.set_epoch(epoch + proxy.requests)
-                patch.setattr("wds_real.storage.store._GATHERED_FROM", 1 if epoch else 1 << 20)
+                patch.setattr("wds_real.storage.obstore_client._POOLED_FROM_BYTES", 1 if epoch else 1 << 20)
                 error = read_through(loader, expected)
                 whole += error is None
                 if error is not None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from wds_real.data.dataset import Dataset
-    from wds_real.storage.store import ByteWriter
+    from wds_real.storage.base import ByteWriter
 
 PIECE = 8 << 20
 OVERHEAD = 16  # bytes of checksum at the end of each piece
@@ -53,6 +53,7 @@ class Scripted:
 
     listable = True
     remote = True
+    file_reader = None
 
     def __init__(self, files: Mapping[str, bytes], *, url: str = "memory://scripted") -> None:
         self.files = dict(files)

@@ -13,8 +13,16 @@ from wds_real.errors import ManifestError, MissingError, ShardError, StoreError,
 from wds_real.format.manifest import INDEX_NAME, MANIFEST_NAME, Manifest
 from wds_real.format.sample_index import SampleIndex
 from wds_real.storage.local import LocalStore
-from wds_real.storage.prefetch import AHEAD_BYTES, ASKED_BYTES, BLOCK_BYTES, REQUESTS, ReadAhead, Wanted, merge
-from wds_real.storage.store import Store, open_store
+from wds_real.storage.prefetch import (
+    BLOCK_BYTES,
+    MAX_PREFETCHED_BYTES,
+    MAX_REQUESTED_BYTES,
+    MAX_REQUESTS,
+    ByteRange,
+    Prefetcher,
+    merge,
+)
+from wds_real.storage.store import open_store
 from wds_real.storage.url import is_url
 
 if TYPE_CHECKING:
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
+    from wds_real.storage.base import Store
     from wds_real.storage.buffers import Buffers
     from wds_real.storage.prefetch import Block
 
@@ -116,7 +125,7 @@ class SampleReader:
         # As Python's own numbers: getting one out of an array takes longer than reading it from a list.
         shards = [manifest.shards[number].name for number in index.shard.tolist()]
         stops = index.offset + index.num_bytes
-        self._places = [*map(Wanted, shards, index.offset.tolist(), stops.tolist())]
+        self._places = [*map(ByteRange, shards, index.offset.tolist(), stops.tolist())]
         self._checksums = index.checksum.tolist()
 
     def read(self, position: int, fetched: bytes | memoryview | None = None) -> bytes | memoryview:
@@ -188,14 +197,14 @@ class SampleReader:
         """
         return _SamplesAhead(self, positions, threads) if self._store.remote else contextlib.nullcontext(self)
 
-    def read_ahead(self, positions: Sequence[int], *, threads: int = 1) -> ReadAhead:
+    def read_ahead(self, positions: Sequence[int], *, threads: int = 1) -> Prefetcher:
         """Return the bytes of samples as they come, fetched in this order before they are taken; not yet checked."""
-        return ReadAhead(
+        return Prefetcher(
             self._get_range,
             self._wanted(positions),
-            ahead_bytes=max(AHEAD_BYTES, 2 * threads * BLOCK_BYTES),
-            asked_bytes=max(ASKED_BYTES, threads * BLOCK_BYTES),
-            requests=max(REQUESTS, 2 * threads),
+            max_prefetched_bytes=max(MAX_PREFETCHED_BYTES, 2 * threads * BLOCK_BYTES),
+            max_requested_bytes=max(MAX_REQUESTED_BYTES, threads * BLOCK_BYTES),
+            max_requests=max(MAX_REQUESTS, 2 * threads),
         )
 
     def error(self, position: int, problem: str) -> ShardError:
@@ -221,7 +230,7 @@ class SampleReader:
             return self._store.get_range(shard, start, stop)
         return self._store.get_range(shard, start, stop, size=self._sizes[shard], fresh=fresh)
 
-    def _wanted(self, positions: Sequence[int]) -> list[Wanted]:
+    def _wanted(self, positions: Sequence[int]) -> list[ByteRange]:
         return [self._places[position] for position in positions]
 
 

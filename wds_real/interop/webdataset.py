@@ -26,7 +26,7 @@ from wds_real.data.loader import Loader
 from wds_real.errors import StoreError
 from wds_real.format.tar import BLOCK, END, TarError, padding, parse_header, pax_size
 from wds_real.packing.writer import encode_label
-from wds_real.storage.prefetch import BLOCK_BYTES, ReadAhead, Wanted
+from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
 from wds_real.storage.store import open_store
 from wds_real.storage.url import split_url
 
@@ -174,13 +174,13 @@ class StoreStream(io.RawIOBase):
 
     def __init__(self, url: str, *, storage_options: Mapping[str, str] | None = None) -> None:
         super().__init__()
-        self._ahead: ReadAhead | None = None
+        self._ahead: Prefetcher | None = None
         place, self._name = split_url(url)
         self._store = open_store(place, storage_options=storage_options)
         self._num_bytes = self._store.head(self._name)
         starts = range(0, self._num_bytes, BLOCK_BYTES)
-        wanted = [Wanted(self._name, start, min(start + BLOCK_BYTES, self._num_bytes)) for start in starts]
-        self._ahead = ReadAhead(self._read, wanted)
+        wanted = [ByteRange(self._name, start, min(start + BLOCK_BYTES, self._num_bytes)) for start in starts]
+        self._ahead = Prefetcher(self._read, wanted)
         self._blocks = iter(range(len(wanted)))
         self._block = memoryview(b"")
         self._chain = _Chain() if self._name.endswith(".tar") else None

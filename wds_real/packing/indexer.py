@@ -28,13 +28,13 @@ from wds_real.format.tar import TarError, iter_members
 from wds_real.image.jpeg_header import JpegError, jpeg_size
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, Label, bundled, canonical_file_name, classes
 from wds_real.storage.store import open_store
-from wds_real.storage.url import is_url, shown, split_url
+from wds_real.storage.url import is_url, redact_url, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from wds_real.format.tar import Member
-    from wds_real.storage.store import Store
+    from wds_real.storage.base import Store
 
 __all__ = ["index_shards", "place_of"]
 
@@ -131,16 +131,22 @@ def _expand(spec: str, storage_options: Mapping[str, str] | None) -> tuple[str, 
     if not _names_shards(spec):
         names = [name for name in _open(spec, storage_options).list() if name.endswith(".tar")]
         if not names:
-            raise SourceError(f"{shown(spec)}: holds no tar file. Name the shards: .../name-{{000000..000049}}.tar.")
+            raise SourceError(
+                f"{redact_url(spec)}: holds no tar file. Name the shards: .../name-{{000000..000049}}.tar."
+            )
         return spec, names
     try:
         urls = list(braceexpand.braceexpand(spec))
     except ValueError as error:
-        raise SourceError(f"{shown(spec)}: the braces do not match. Write .../name-{{000000..000049}}.tar.") from error
+        raise SourceError(
+            f"{redact_url(spec)}: the braces do not match. Write .../name-{{000000..000049}}.tar."
+        ) from error
     parts = [split_url(url) for url in urls]
     names = [name for _, name in parts]
     if len({place for place, _ in parts}) > 1 or len(set(names)) < len(names):
-        raise SourceError(f"{shown(spec)}: names shards in several places, or one of them twice. Index each place.")
+        raise SourceError(
+            f"{redact_url(spec)}: names shards in several places, or one of them twice. Index each place."
+        )
     return parts[0][0], names
 
 

@@ -13,9 +13,9 @@ from wds_real.errors import MissingError, SourceError
 from wds_real.format.tar import BLOCK, TarError, iter_members
 from wds_real.format.tar_walk import walk_members
 from wds_real.labels import NUM_IMAGES, bundled
-from wds_real.storage.prefetch import ReadAhead, Wanted, merge
+from wds_real.storage.prefetch import ByteRange, Prefetcher, merge
 from wds_real.storage.store import open_store
-from wds_real.storage.url import is_url, shown, split_url
+from wds_real.storage.url import is_url, redact_url, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -286,7 +286,7 @@ class _StoreTarReader:
     def __init__(self, url: str, storage_options: Mapping[str, str] | None) -> None:
         place, self._name = split_url(url)
         self._store = open_store(place, storage_options=storage_options)
-        self.shown = shown(url)
+        self.shown = redact_url(url)
         try:
             self._num_bytes = self._store.head(self._name)
         except MissingError as error:
@@ -305,7 +305,7 @@ class _StoreTarReader:
 
     @contextlib.contextmanager
     def ahead(self, images: Sequence[SourceImage]) -> Iterator[Iterator[memoryview]]:
-        with ReadAhead(lambda _, start, stop: self._read_range(start, stop), _wanted(self._name, images)) as fetched:
+        with Prefetcher(lambda _, start, stop: self._read_range(start, stop), _wanted(self._name, images)) as fetched:
             yield map(fetched.take, range(len(images)))
 
     def close(self) -> None:
@@ -329,8 +329,8 @@ def _check_length(image: SourceImage, data: bytes | memoryview) -> None:
         )
 
 
-def _wanted(name: str, images: Sequence[SourceImage]) -> list[Wanted]:
-    return [Wanted(name, image.offset, image.offset + image.num_bytes) for image in images]
+def _wanted(name: str, images: Sequence[SourceImage]) -> list[ByteRange]:
+    return [ByteRange(name, image.offset, image.offset + image.num_bytes) for image in images]
 
 
 def _visible_files(members: Iterable[Member]) -> Iterator[tuple[str, int, int]]:

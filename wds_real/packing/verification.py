@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from wds_real.format.manifest import Manifest
     from wds_real.format.sample_index import SampleIndex
-    from wds_real.storage.store import Store
+    from wds_real.storage.base import Store
 
 __all__ = ["Level", "Report", "verify"]
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from wds_real.labels import Label
     from wds_real.packing.source import Source, SourceImage
-    from wds_real.storage.store import Store
+    from wds_real.storage.base import Store
 
 __all__ = ["ShardPlan", "encode_label", "plan_shards", "write_shards"]
 
