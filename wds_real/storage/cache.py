@@ -13,7 +13,6 @@ network each time, as is everything if the folder cannot be written.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from wds_real.errors import StoreError
+from wds_real.storage.files import locked, remove_if_unlocked, write_all
 from wds_real.storage.prefetch import BLOCK_BYTES
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from wds_real.format.manifest import Manifest
     from wds_real.storage.base import ByteWriter, Store
+    from wds_real.storage.files import OpenFile
 
 __all__ = ["DEFAULT_MAX_BYTES", "ByteCache", "CachedStore"]
 
@@ -196,10 +197,10 @@ class CachedStore:
 
     def _make_room(self, claim: _Claim, wanted: int) -> bool:
         """Evict what other data sets left until `wanted` bytes fit, and take that room; False if they do not fit."""
-        with _locked(self._cache.folder / ".lock"):
+        with locked(self._cache.folder / ".lock"):
             for unfinished in self._cache.folder.glob(f".*{_SUFFIX}{_UNFINISHED}"):
                 if unfinished != claim.unfinished:
-                    _remove_if_abandoned(unfinished)
+                    remove_if_unlocked(unfinished)
             entries = [(entry, entry.stat()) for entry in os.scandir(self._cache.folder) if _SUFFIX in entry.name]
             total = sum(stat.st_size for _, stat in entries) + wanted
             finished = [pair for pair in entries if pair[0].name.endswith(_SUFFIX)]
@@ -212,7 +213,7 @@ class CachedStore:
                 total -= stat.st_size
             if total > self._cache.max_bytes:
                 return False
-            os.ftruncate(claim.descriptor, wanted)  # counts from now on, for all that look
+            os.ftruncate(claim.file.descriptor, wanted)  # counts from now on, for all that look
             return True
 
     def _forget(self, piece: _Piece) -> None:
@@ -245,66 +246,33 @@ class _Piece:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """The right to write a piece: its unfinished file, locked."""
+    """The exclusive right to write a piece: its unfinished file, locked."""
 
-    descriptor: int
+    file: OpenFile
     unfinished: Path
     final: Path
 
     def finish(self, data: bytes | memoryview) -> None:
-        """Write the piece with its checksum, and give it its name."""
-        view = memoryview(bytes(data) + _checksum(data))
-        position = 0
-        while position < view.nbytes:
-            position += os.pwrite(self.descriptor, view[position:], position)
+        """Write the piece with its checksum, and rename it to its final name."""
+        write_all(self.file.descriptor, bytes(data) + _checksum(data), 0)
         self.unfinished.replace(self.final)
 
 
 @contextlib.contextmanager
 def _claimed(final: Path) -> Iterator[_Claim | None]:
-    """Wait for the right to write a piece; None if somebody else has written it meanwhile."""
+    """Wait for the right to write a piece; None if another process or thread has written it meanwhile."""
     final.parent.mkdir(parents=True, exist_ok=True)
     unfinished = final.with_name(f".{final.name}{_UNFINISHED}")
     while True:
-        with _locked(unfinished) as descriptor:
-            current = _is_named(descriptor, unfinished)  # or it was finished or removed while we waited for the lock
+        with locked(unfinished) as file:
+            current = file.is_at(unfinished)  # another holder of the lock may have renamed or removed it
             if current or final.exists():
                 try:
-                    yield None if final.exists() else _Claim(descriptor, unfinished, final)
+                    yield None if final.exists() else _Claim(file, unfinished, final)
                 finally:
-                    if current and _is_named(descriptor, unfinished):
+                    if current and file.is_at(unfinished):
                         unfinished.unlink()
                 return
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Hold an exclusive lock on a file, which the system lets go of when this process ends."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _remove_if_abandoned(unfinished: Path) -> None:
-    """Remove what a writer that died left: whoever still writes holds the lock."""
-    with contextlib.suppress(BlockingIOError, FileNotFoundError):
-        descriptor = os.open(unfinished, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_named(descriptor, unfinished):
-                unfinished.unlink()
-        finally:
-            os.close(descriptor)
-
-
-def _is_named(descriptor: int, path: Path) -> bool:
-    try:
-        return path.stat().st_ino == os.fstat(descriptor).st_ino
-    except FileNotFoundError:
-        return False
 
 
 def _checksum(data: bytes | memoryview) -> bytes:

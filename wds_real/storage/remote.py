@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from wds_real.errors import StoreError, UnavailableError
-from wds_real.storage.downloads import Download, Downloads
+from wds_real.storage.downloads import Downloads, TemporaryFile
 from wds_real.storage.http_errors import refusal_of
 from wds_real.storage.obstore_client import ObstoreClient
 from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
@@ -188,7 +188,7 @@ class RemoteStore:
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[ByteWriter]:
         """Open an object for writing: it gathers in a temporary file, and is uploaded in parts when the block ends."""
-        file = self._downloads.new()
+        file = TemporaryFile()
         yield file
         self._request(name, "write", lambda client: client.upload(name, file.opened()))
         self._versions.pop(name, None)
@@ -252,7 +252,7 @@ class RemoteStore:
         with self._lock:
             return self._versions.setdefault(name, version)
 
-    def _download(self, name: str) -> Download:
+    def _download(self, name: str) -> TemporaryFile:
         """Fetch a whole object in one stream; where that breaks, a new one is read up to the same place."""
         self._ignores_ranges = True  # else this is not called; not by accident: three times in a row
         with self._lock:
@@ -260,8 +260,8 @@ class RemoteStore:
         with turn:
             return self._downloads.find(name) or self._download_now(name)
 
-    def _download_now(self, name: str) -> Download:
-        file = self._downloads.new()
+    def _download_now(self, name: str) -> TemporaryFile:
+        file = TemporaryFile()
 
         def read(client: ObstoreClient) -> None:
             version, chunks = client.stream(name)
