@@ -359,7 +359,7 @@ def test_an_exclusive_write_that_gave_up_asks_nothing_more(lab: Lab) -> None:
 
     with (
         lab.spoiled(kinds=["stall"], only=note) as proxy,
-        lab.watch.refuses(UnavailableError, "write: no answer in time"),
+        lab.watch.refuses(UnavailableError, "write: no response in time"),
     ):
         lab.store(proxy.endpoint, give_up_after="2", read_timeout="0.4").put("a", DATA, exclusive=True)
     assert set(heard) == {"PUT"}
@@ -396,11 +396,11 @@ def test_a_changed_object_is_an_error_or_the_old_one(lab: Lab, folder: Path, ser
 @pytest.mark.parametrize(
     ("kind", "reason", "seen_before"),
     [
-        ("503", "the server answered 503", False),
-        ("503", "the server answered 503", True),
-        ("stall", "no answer in time", False),
+        ("503", "the server responded with status 503", False),
+        ("503", "the server responded with status 503", True),
+        ("stall", "no response in time", False),
         ("cut", "the connection broke", False),
-        ("wrong_range", "the (answer holds other bytes than asked for|request failed on the way)", True),
+        ("wrong_range", "the (response holds other bytes than requested|request failed)", True),
     ],
 )
 def test_a_request_ends_by_its_deadline(lab: Lab, kind: str, reason: str, *, seen_before: bool) -> None:
@@ -443,7 +443,9 @@ def test_each_attempt_is_one_request(lab: Lab) -> None:
     """An error response is read without a second request, also one with Retry-After; the error counts all requests."""
     lab.put("a")
     with lab.spoiled(kinds=["503"], retry_after="100") as proxy:
-        with lab.watch.refuses(UnavailableError, r"the server answered 503; gave up after \d+ attempts? in") as caught:
+        with lab.watch.refuses(
+            UnavailableError, r"the server responded with status 503; gave up after \d+ attempts? in"
+        ) as caught:
             lab.store(proxy.endpoint, give_up_after="4").get_range("a", 0, 10)
         assert f"gave up after {proxy.requests} attempt" in str(caught.value)
 
@@ -544,7 +546,7 @@ def test_a_web_server_that_wants_a_password_is_not_asked_again(folder: Path, wat
     with servers.http_server(folder, user="me", password=PASSWORD[::-1]) as web:
         for url in (web.endpoint, web.endpoint.replace("://", f"://me:{PASSWORD}@")):
             store = watch.store(open_store(f"{url}?X-Amz-Signature={SIGNATURE}"))
-            with watch.refuses(UnavailableError, r"the server wants credentials.*\(401\)"):
+            with watch.refuses(UnavailableError, r"the server requires credentials.*\(401\)"):
                 store.get_range("a", 0, 10)
     assert len(web.requests) == 2
 
@@ -1074,7 +1076,7 @@ def test_a_writer_that_gave_up_can_clean_up(lab: Lab) -> None:
             with store.create("a") as file:
                 file.write(DATA * 100)
 
-        with lab.watch.refuses(UnavailableError, "write: the server answered 503; gave up after"):
+        with lab.watch.refuses(UnavailableError, "write: the server responded with status 503; gave up after"):
             write()
     assert lab.store().list() == []
     assert set(lab.store().delete_leftovers()) <= {"a"}
