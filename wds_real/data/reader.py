@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from types import TracebackType
 
-    from wds_real.storage.base import Store
+    from wds_real.storage.base import RangeReader, Store
     from wds_real.storage.buffers import Buffers
     from wds_real.storage.prefetch import Block
 
@@ -117,7 +117,7 @@ class Samples(Protocol):
 class SampleReader:
     """Reads JPEG bytes of single samples; safe to share between threads and to send to other processes."""
 
-    def __init__(self, store: Store, manifest: Manifest, index: SampleIndex) -> None:
+    def __init__(self, store: RangeReader, manifest: Manifest, index: SampleIndex) -> None:
         self._store = store
         self._sizes = {shard.name: shard.num_bytes for shard in manifest.shards}
         self._foreign = manifest.foreign
