@@ -16,7 +16,7 @@ from wds_real.storage.url import Location
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support import servers
+    from support.s3 import S3Server
 
 CREDENTIALS = """
 [default]
@@ -47,7 +47,7 @@ def credentials_of(profile: Profile) -> dict[str, Any]:
 
 
 @pytest.fixture
-def begin(s3: servers.S3Server) -> Any:
+def begin(s3: S3Server) -> Any:
     """Return boto3's client of the S3 server, with which to begin uploads and to see which there are."""
     return boto3.client(
         "s3",
@@ -122,7 +122,7 @@ def abort(location: Location) -> list[str]:
     return abort_uploads(location.url, location.config, profile=location.profile, policy=location.policy)
 
 
-def test_unfinished_uploads_below_the_url_are_aborted(s3: servers.S3Server, begin: Any) -> None:
+def test_unfinished_uploads_below_the_url_are_aborted(s3: S3Server, begin: Any) -> None:
     """Those directly below the prefix are; those deeper, beside it, or below a longer prefix are not."""
     ours, others = ["aws/set/a.tar", "aws/set/a.tar", "aws/set/b.tar"], ["aws/set/deep/c.tar", "aws/set2/d", "aws/e"]
     for key in (*ours, *others):
@@ -133,7 +133,7 @@ def test_unfinished_uploads_below_the_url_are_aborted(s3: servers.S3Server, begi
     assert abort(location) == []
 
 
-def test_a_finished_object_stays(s3: servers.S3Server, begin: Any) -> None:
+def test_a_finished_object_stays(s3: S3Server, begin: Any) -> None:
     """Aborting an upload of the same name does not remove it."""
     s3.put("test", "aws-whole/a", b"whole")
     begin.create_multipart_upload(Bucket="test", Key="aws-whole/a")
@@ -141,14 +141,14 @@ def test_a_finished_object_stays(s3: servers.S3Server, begin: Any) -> None:
     assert s3.request("GET", "/test/aws-whole/a")[2] == b"whole"
 
 
-def test_anonymous_users_abort_nothing(s3: servers.S3Server) -> None:
+def test_anonymous_users_abort_nothing(s3: S3Server) -> None:
     """Without a signature, uploads are not listed."""
     options = {"endpoint": s3.endpoint, "skip_signature": "true", "region": "us-east-1"}
     assert abort(Location.parse("s3://public/aws", options)) == []
 
 
 def test_uploads_are_aborted_with_the_credentials_of_a_profile(
-    s3: servers.S3Server, begin: Any, profiles: Path, monkeypatch: pytest.MonkeyPatch
+    s3: S3Server, begin: Any, profiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without credentials among the options, those of the profile and the endpoint of the environment are used."""
     profiles.write_text(f"[lab]\naws_access_key_id={s3.access_key}\naws_secret_access_key={s3.secret_key}\n")

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import servers
+from support.http_server import http_server
 
 from wds_real.data.dataset import open_dataset
 from wds_real.errors import MissingError, ShardError, StoreError, UnavailableError
@@ -206,7 +206,7 @@ def test_another_shard_of_the_same_name_is_another_one(tmp_path: Path) -> None:
 def test_shards_without_a_digest_are_not_cached(packed: Path, tmp_path: Path) -> None:
     """Without its SHA-256 in the manifest, a shard is read from the server each time."""
     local = open_dataset(packed)
-    with servers.http_server(packed) as server, pytest.MonkeyPatch.context() as patch:
+    with http_server(packed) as server, pytest.MonkeyPatch.context() as patch:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "cache"))
         assert dataset.reader.read(0) == local.reader.read(0)
         assert len(pieces(tmp_path / "cache")) == 1
@@ -219,7 +219,7 @@ def test_shards_without_a_digest_are_not_cached(packed: Path, tmp_path: Path) ->
 
 def test_a_cached_store_goes_to_other_processes(tmp_path: Path, packed: Path) -> None:
     """Pickled, it reads from the same folder."""
-    with servers.http_server(packed) as server:
+    with http_server(packed) as server:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path))
         before = [bytes(dataset.reader.read(position)) for position in range(len(dataset))]
         requests = len(server.requests)
@@ -310,7 +310,7 @@ def test_a_piece_of_another_range_under_a_wrong_name_is_not_believed(tmp_path: P
 
 def test_damage_in_use_is_found_by_the_samples(packed: Path, tmp_path: Path) -> None:
     """Pieces damaged after they were checked give right samples all the same, and the next process finds them whole."""
-    with servers.http_server(packed) as server:
+    with http_server(packed) as server:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path))
         expected = [bytes(dataset.reader.read(position)) for position in range(len(dataset))]
         for piece in pieces(tmp_path):
@@ -351,7 +351,7 @@ def test_damage_at_the_source_is_an_error_with_a_cache_too(packed: Path, tmp_pat
     data = bytearray((damaged / name).read_bytes())
     data[int(index.offset[3]) + 100] ^= 1
     (damaged / name).write_bytes(data)
-    with servers.http_server(damaged) as server:
+    with http_server(damaged) as server:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "cache"))
         for _ in range(2):
             with pytest.raises(ShardError, match="read twice"):
@@ -534,7 +534,7 @@ def test_a_data_set_is_read_where_the_cache_cannot_be(packed: Path, tmp_path: Pa
     from wds_real.data.loader import Loader
 
     (tmp_path / "cache").write_bytes(b"mine")
-    with servers.http_server(packed) as server, Heard() as heard:
+    with http_server(packed) as server, Heard() as heard:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "cache"))
         found = [bytes(data) for batch in Loader(dataset, decode=False, pad=False, threads=2) for data in batch.jpeg]
     local = open_dataset(packed)
@@ -586,7 +586,7 @@ def test_processes_fetch_each_piece_once(packed: Path, tmp_path: Path) -> None:
     expected = hashlib.sha256(b"".join(local.reader.read(position) for position in range(len(local)))).hexdigest()
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(
-            servers.http_server(packed, on_request=lambda request: time.sleep(0.1 if ".tar" in request.path else 0))
+            http_server(packed, on_request=lambda request: time.sleep(0.1 if ".tar" in request.path else 0))
         )
         processes = [
             stack.enter_context(
