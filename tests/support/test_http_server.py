@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-
 def test_a_file_is_sent_whole_and_its_head_without_a_body(site: HttpServer) -> None:
     """GET sends all bytes with length and ETag, HEAD the same head; the connection is kept."""
     got = talk(site.port, "/data")
