@@ -272,7 +272,7 @@ def test_a_range_beyond_the_end_is_an_error(store: LocalStore, start: int, stop:
     store.put("a", bytes(10))
     with pytest.raises(StoreError) as caught:
         store.get_range("a", start, stop)
-    assert str(caught.value).startswith(f"{store.root / 'a'}: bytes {start}-{stop} asked for")
+    assert str(caught.value).startswith(f"{store.root / 'a'}: bytes {start}-{stop} requested")
     assert "ends at 10." in str(caught.value)
 
 
@@ -499,14 +499,14 @@ def test_a_view_is_within_the_file_as_it_is_now(store: LocalStore) -> None:
     """What ends behind the file is an error, also where it was cut after it was mapped."""
     store.put("a", b"0123456789")
     assert bytes(store.view("a", 8, 10)) == b"89"
-    with pytest.raises(StoreError, match="bytes 8-11 asked for, the file ends at 10"):
+    with pytest.raises(StoreError, match="bytes 8-11 requested, the file ends at 10"):
         store.view("a", 8, 11)
     os.truncate(store.root / "a", 9)
-    with pytest.raises(StoreError, match="bytes 8-10 asked for, the file ends at 9"):
+    with pytest.raises(StoreError, match="bytes 8-10 requested, the file ends at 9"):
         store.view("a", 8, 10)
     assert bytes(store.view("a", 8, 9)) == b"8"
     os.truncate(store.root / "a", 20)
-    with pytest.raises(StoreError, match="bytes 8-11 asked for, the file ends at 10"):  # as far as it is mapped
+    with pytest.raises(StoreError, match="bytes 8-11 requested, the file ends at 10"):  # as far as it is mapped
         store.view("a", 8, 11)
 
 

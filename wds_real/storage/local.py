@@ -131,7 +131,7 @@ class LocalStore:
         except (OSError, ValueError) as error:  # ValueError: the file is empty
             raise self._error(name, error if isinstance(error, OSError) else OSError(str(error))) from error
         if stop > num_bytes:
-            raise StoreError(f"{self.root / name}: bytes {start}-{stop} asked for, the file ends at {num_bytes}.")
+            raise StoreError(f"{self.root / name}: bytes {start}-{stop} requested, the file ends at {num_bytes}.")
         return mapped[start:stop]
 
     def _read_on(self, name: str, file: OpenFile, data: bytes, start: int, stop: int, size: int | None) -> bytes:
@@ -143,7 +143,7 @@ class LocalStore:
             data += more
         num_bytes = os.fstat(file.descriptor).st_size
         if len(data) != stop - start:
-            raise StoreError(f"{self.root / name}: bytes {start}-{stop} asked for, the file ends at {num_bytes}.")
+            raise StoreError(f"{self.root / name}: bytes {start}-{stop} requested, the file ends at {num_bytes}.")
         if size not in (None, num_bytes):
             raise StoreError(f"{self.root / name}: the file has {num_bytes:,} bytes, expected {size:,}.")
         return data
