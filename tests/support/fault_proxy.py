@@ -89,7 +89,7 @@ def fault_proxy(
         rate: The share of the requests to spoil, 0..1.
         kinds: What to choose from.
         only: Which requests may be spoiled; all GETs if None. Of a request with another method only `reset`, `stall`
-            (the server may then have done what it was asked) and `503` (it has not) are made.
+            (the server may have done the request) and `503` (it has not) are made.
         max_faults_in_a_row: After this many faults, the same request succeeds, so that retries help.
         retry_after: The value of that header in a 503.
         stall_s: The longest silence of a `stall`.
@@ -172,7 +172,7 @@ class _FaultPlan:
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """An response of the server: its head as it came, and its body while it comes."""
+    """A response of the server: its head as received, and its body as it arrives."""
 
     status: int
     head: bytes

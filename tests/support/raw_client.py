@@ -11,7 +11,7 @@ from support.wire import LOOPBACK, parse_headers
 
 DATA = random.Random(7).randbytes(50_000)  # noqa: S311 -- bytes to serve
 ETAG = f'"{hashlib.sha256(DATA).hexdigest()[:32]}"'
-ASKED = "bytes=1000-2999"
+REQUESTED = "bytes=1000-2999"
 
 
 @dataclass(frozen=True)
@@ -66,5 +66,7 @@ def state_of(connection: socket.socket) -> str:
         return "open"
 
 
-def ranged(port: int, asked: str = ASKED, **headers: str) -> Seen:
-    return talk(port, "/data", {"Range": asked, **{name.replace("_", "-"): value for name, value in headers.items()}})
+def ranged(port: int, requested: str = REQUESTED, **headers: str) -> Seen:
+    return talk(
+        port, "/data", {"Range": requested, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    )

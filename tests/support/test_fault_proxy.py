@@ -14,7 +14,7 @@ import pytest
 
 from support.fault_proxy import ALL_KINDS, TRANSIENT_KINDS, FaultProxy, fault_proxy
 from support.http_server import HttpServer, basic_authorization, http_server
-from support.raw_client import ASKED, DATA, ETAG, Seen, head_of, is_complete, ranged, talk
+from support.raw_client import DATA, ETAG, REQUESTED, Seen, head_of, is_complete, ranged, talk
 from support.wire import LOOPBACK, Wire, Wires, has_range, listening
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def test_stall_is_silent_and_ends_after_its_time(site: HttpServer) -> None:
     """A part arrives, then nothing on an open connection, and in the end FIN."""
     with always(site, "stall", stall_s=60) as proxy:
         with socket.create_connection((LOOPBACK, proxy.port), timeout=0.2) as connection:
-            connection.sendall(head_of("GET", "/data", {"Range": ASKED}))
+            connection.sendall(head_of("GET", "/data", {"Range": REQUESTED}))
             received = b""
             with contextlib.suppress(TimeoutError):
                 while piece := connection.recv(1 << 16):
@@ -71,7 +71,7 @@ def test_drip_sends_all_in_small_pieces(site: HttpServer) -> None:
     """Every byte arrives, but slowly, and the connection is kept."""
     with always(site, "drip", drip_s=0.16) as proxy:
         with socket.create_connection((LOOPBACK, proxy.port), timeout=10) as connection:
-            connection.sendall(head_of("GET", "/data", {"Range": ASKED}))
+            connection.sendall(head_of("GET", "/data", {"Range": REQUESTED}))
             pieces = [connection.recv(1 << 16)]
             while not is_complete(b"".join(pieces), "GET"):
                 pieces.append(connection.recv(1 << 16))
@@ -93,8 +93,8 @@ def test_503_has_retry_after(site: HttpServer, retry_after: str | None) -> None:
 def test_wrong_range_has_the_bytes_of_another_range(site: HttpServer) -> None:
     """206 with the requested number of bytes, from the range in Content-Range, which is another one."""
     with always(site, "wrong_range") as proxy:
-        for asked in (ASKED, "bytes=0-49998", "bytes=-2000", "bytes=48000-"):
-            right, got = ranged(site.port, asked), ranged(proxy.port, asked)
+        for requested in (REQUESTED, "bytes=0-49998", "bytes=-2000", "bytes=48000-"):
+            right, got = ranged(site.port, requested), ranged(proxy.port, requested)
             where = got.headers["content-range"]
             start, last = map(int, where.removeprefix("bytes ").removesuffix("/50000").split("-"))
             assert (got.status, got.body, got.then) == (206, DATA[start : last + 1], "open")
@@ -164,18 +164,18 @@ def test_without_faults_nothing_changes(site: HttpServer) -> None:
     """The server gets the head as sent, with Host, and the client gets the response as sent."""
     with fault_proxy(LOOPBACK, site.port, seed=1, rate=0) as proxy:
         for method, target in (("GET", "/data"), ("HEAD", "/data"), ("GET", "/none"), ("GET", "/a%20name.bin?q=%2F")):
-            headers = {"range": ASKED, "X-oDD": "  kept  "}
+            headers = {"range": REQUESTED, "X-oDD": "  kept  "}
             assert talk(proxy.port, target, headers, method=method) == talk(site.port, target, headers, method=method)
     heads = [request.head for request in site.requests]
     assert heads[::2] == heads[1::2]
-    assert heads[0] == head_of("GET", "/data", {"range": ASKED, "X-oDD": "  kept  "})
+    assert heads[0] == head_of("GET", "/data", {"range": REQUESTED, "X-oDD": "  kept  "})
     assert (proxy.requests, proxy.injected.total()) == (4, 0)
 
 
 def outcomes(site: HttpServer, seed: int, num_threads: int) -> dict[str, list[Seen]]:
     """Request 24 ranges three times each, from several threads; return the responses for each range, in order."""
-    asked = [f"bytes={start}-{start + 99}" for start in range(0, 2400, 100)]
-    seen: dict[str, list[Seen]] = {name: [] for name in asked}
+    requested = [f"bytes={start}-{start + 99}" for start in range(0, 2400, 100)]
+    seen: dict[str, list[Seen]] = {name: [] for name in requested}
     settings: dict[str, Any] = {"seed": seed, "rate": 0.5, "stall_s": 0.05, "drip_s": 0.05}
     with fault_proxy(LOOPBACK, site.port, **settings) as proxy:
 
@@ -183,7 +183,7 @@ def outcomes(site: HttpServer, seed: int, num_threads: int) -> dict[str, list[Se
             for name in mine * 3:
                 seen[name].append(ranged(proxy.port, name))
 
-        threads = [threading.Thread(target=work, args=(asked[index::num_threads],)) for index in range(num_threads)]
+        threads = [threading.Thread(target=work, args=(requested[index::num_threads],)) for index in range(num_threads)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -206,9 +206,9 @@ def test_the_seed_decides_the_faults(site: HttpServer) -> None:
 def test_a_repeated_request_succeeds(site: HttpServer) -> None:
     """At rate 1 every fourth attempt succeeds, for each range, also if the kinds differ."""
     with fault_proxy(LOOPBACK, site.port, seed=1, rate=1, kinds=["503", "short", "flipped"]) as proxy:
-        for asked in (ASKED, "bytes=0-99"):
-            right = ranged(site.port, asked)
-            assert [ranged(proxy.port, asked) == right for _ in range(8)] == [False, False, False, True] * 2
+        for requested in (REQUESTED, "bytes=0-99"):
+            right = ranged(site.port, requested)
+            assert [ranged(proxy.port, requested) == right for _ in range(8)] == [False, False, False, True] * 2
 
 
 def test_a_paused_proxy_injects_nothing(site: HttpServer) -> None:
@@ -235,7 +235,7 @@ def test_only_selected_requests_are_spoiled(site: HttpServer) -> None:
     assert (proxy.requests, proxy.injected.total()) == (2, 1)
     kinds = set(ALL_KINDS) - {"503", "reset"}
     with fault_proxy(LOOPBACK, site.port, seed=1, rate=1, kinds=kinds, max_faults_in_a_row=99) as proxy:
-        assert {talk(proxy.port, "/none", {"Range": ASKED}).status for _ in range(20)} == {404}
+        assert {talk(proxy.port, "/none", {"Range": REQUESTED}).status for _ in range(20)} == {404}
         assert {talk(proxy.port, "/empty").status for _ in range(20)} == {200}
         assert talk(proxy.port, "/data", method="HEAD").status == 200
     assert (proxy.requests, proxy.injected.total()) == (41, 0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.http_server import HttpServer, basic_authorization, http_server
-from support.raw_client import ASKED, DATA, ETAG, ranged, talk
+from support.raw_client import DATA, ETAG, REQUESTED, ranged, talk
 from support.wire import LOOPBACK, Request
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ def test_a_file_is_sent_whole_and_its_head_without_a_body(site: HttpServer) -> N
     assert got.headers["etag"] == ETAG
     assert got.headers["content-length"] == str(len(DATA))
     assert got.headers["accept-ranges"] == "bytes"
-    head = talk(site.port, "/data", {"Range": ASKED}, method="HEAD")
+    head = talk(site.port, "/data", {"Range": REQUESTED}, method="HEAD")
     assert (head.status, head.headers, head.body) == (200, got.headers, b"")
 
 
 @pytest.mark.parametrize(
-    ("asked", "start", "stop"),
+    ("requested", "start", "stop"),
     [
         ("bytes=0-0", 0, 1),
         ("bytes=1000-2999", 1000, 3000),
@@ -39,25 +39,25 @@ def test_a_file_is_sent_whole_and_its_head_without_a_body(site: HttpServer) -> N
         ("bytes=-99999", 0, 50_000),
     ],
 )
-def test_a_range_is_served(site: HttpServer, asked: str, start: int, stop: int) -> None:
+def test_a_range_is_served(site: HttpServer, requested: str, start: int, stop: int) -> None:
     """206 with Content-Range; a range past the end has the bytes that exist."""
-    got = ranged(site.port, asked)
+    got = ranged(site.port, requested)
     assert (got.status, got.body) == (206, DATA[start:stop])
     assert got.headers["content-range"] == f"bytes {start}-{stop - 1}/50000"
 
 
-@pytest.mark.parametrize("asked", ["bytes=50000-", "bytes=50000-50009", "bytes=-0"])
-def test_a_range_beyond_the_end_is_416(site: HttpServer, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["bytes=50000-", "bytes=50000-50009", "bytes=-0"])
+def test_a_range_beyond_the_end_is_416(site: HttpServer, requested: str) -> None:
     """The response says the file's length."""
-    got = ranged(site.port, asked)
+    got = ranged(site.port, requested)
     assert (got.status, got.headers["content-range"]) == (416, "bytes */50000")
-    assert talk(site.port, "/empty", {"Range": asked}).status == 416
+    assert talk(site.port, "/empty", {"Range": requested}).status == 416
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-3", "bytes=-", "bytes=0-1,5-6", "lines=0-1", "bytes=a-b"])
-def test_an_invalid_range_is_ignored(site: HttpServer, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["bytes=5-3", "bytes=-", "bytes=0-1,5-6", "lines=0-1", "bytes=a-b"])
+def test_an_invalid_range_is_ignored(site: HttpServer, requested: str) -> None:
     """The response is 200 and the whole file."""
-    got = ranged(site.port, asked)
+    got = ranged(site.port, requested)
     assert (got.status, got.body) == (200, DATA)
 
 
@@ -136,9 +136,14 @@ def test_requests_are_recorded(site: HttpServer) -> None:
         connection.request("GET", "/data")
         assert connection.getresponse().read() == DATA
         assert connection.sock is first
-    asked, posted, whole = site.requests
-    assert (asked.method, asked.path, asked.query, asked.range) == ("GET", "/a name.bin", "x=1", "bytes=0-1")
-    assert asked.headers["x-who"] == "me"
+    requested, posted, whole = site.requests
+    assert (requested.method, requested.path, requested.query, requested.range) == (
+        "GET",
+        "/a name.bin",
+        "x=1",
+        "bytes=0-1",
+    )
+    assert requested.headers["x-who"] == "me"
     assert (posted.method, whole.range) == ("POST", None)
 
 

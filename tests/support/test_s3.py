@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.fault_proxy import fault_proxy
-from support.raw_client import ASKED, DATA, talk
+from support.raw_client import DATA, REQUESTED, talk
 from support.s3 import S3Server, seaweedfs, weed_binary
 from support.wire import LOOPBACK
 
@@ -70,7 +70,7 @@ def test_the_right_credentials_write_and_read_ranges(s3: S3Server) -> None:
     """Objects that boto3 puts, also in parts, are read by range and with If-Match."""
     with boto(s3.endpoint, s3.access_key, s3.secret_key) as client:
         etag = client.put_object(Bucket="test", Key="a/b c.tar", Body=DATA)["ETag"]
-        got = client.get_object(Bucket="test", Key="a/b c.tar", Range=ASKED, IfMatch=etag)
+        got = client.get_object(Bucket="test", Key="a/b c.tar", Range=REQUESTED, IfMatch=etag)
         assert (got["Body"].read(), got["ContentRange"]) == (DATA[1000:3000], "bytes 1000-2999/50000")
         assert refusal(client, Bucket="test", Key="a/b c.tar", IfMatch='"other"') == 412
         assert refusal(client, Bucket="test", Key="a/b c.tar", Range="bytes=50000-") == 416
@@ -111,7 +111,7 @@ def test_signed_requests_pass_the_proxy(s3: S3Server) -> None:
         boto(proxy.endpoint, s3.access_key, s3.secret_key) as client,
     ):
         client.put_object(Bucket="test", Key="proxied", Body=DATA * 40)
-        assert client.get_object(Bucket="test", Key="proxied", Range=ASKED)["Body"].read() == DATA[1000:3000]
+        assert client.get_object(Bucket="test", Key="proxied", Range=REQUESTED)["Body"].read() == DATA[1000:3000]
         assert client.list_objects_v2(Bucket="test", Prefix="proxied")["KeyCount"] == 1
         assert client.head_object(Bucket="test", Key="proxied")["ContentLength"] == 2_000_000
         client.delete_object(Bucket="test", Key="proxied")
@@ -126,7 +126,7 @@ def test_faults_for_signed_reads(s3: S3Server) -> None:
     # SigV4 of the client over its Range header, as obstore does it, would not hold for another range.
     settings: dict[str, Any] = {"seed": 1, "rate": 1, "kinds": kinds, "max_faults_in_a_row": 99, "sign": s3.sign}
     with fault_proxy(LOOPBACK, s3.port, **settings) as proxy:
-        headers = s3.sign("GET", "/test/spoiled") | {"Range": ASKED}
+        headers = s3.sign("GET", "/test/spoiled") | {"Range": REQUESTED}
         connection = http.client.HTTPConnection(LOOPBACK, proxy.port, timeout=10)
         with contextlib.closing(connection):
             for _ in range(30):
