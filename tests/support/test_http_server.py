@@ -136,14 +136,14 @@ def test_requests_are_recorded(site: HttpServer) -> None:
         connection.request("GET", "/data")
         assert connection.getresponse().read() == DATA
         assert connection.sock is first
-    requested, posted, whole = site.requests
-    assert (requested.method, requested.path, requested.query, requested.range) == (
+    ranged_get, posted, whole = site.requests
+    assert (ranged_get.method, ranged_get.path, ranged_get.query, ranged_get.range) == (
         "GET",
         "/a name.bin",
         "x=1",
         "bytes=0-1",
     )
-    assert requested.headers["x-who"] == "me"
+    assert ranged_get.headers["x-who"] == "me"
     assert (posted.method, whole.range) == ("POST", None)
 
 
