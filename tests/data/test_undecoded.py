@@ -18,6 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from wds_real import Batch, Dataset, EvalOptions, EvalTransform, Loader, ShardError, evaluate, open_dataset
+from wds_real.data.undecoded import UndecodedLoader
 from wds_real.storage.local import LocalStore
 from wds_real.storage.store import open_store
 from wds_real.synthetic import known_answer_model
@@ -44,8 +45,8 @@ def damaged(packed: Path, tmp_path: Path) -> Dataset:
     return dataset
 
 
-def undecoded(dataset: Dataset, **settings: Any) -> Loader:
-    return Loader(dataset, **{"batch_size": 25, "threads": 2, "decode": False, **settings})
+def undecoded(dataset: Dataset, **settings: Any) -> UndecodedLoader:
+    return UndecodedLoader(dataset, **{"batch_size": 25, "threads": 2, **settings})
 
 
 def cached(dataset: Dataset, folder: Path, **settings: Any) -> Loader:
@@ -150,12 +151,11 @@ def test_mapped_files_are_parts_of_the_shard(packed: Path, tmp_path: Path) -> No
     assert [bytes(view) for view in kept] == expected
 
 
-@pytest.mark.parametrize("decode", [True, False])
-def test_mmap_is_for_undecoded_files_in_a_folder(ds: Dataset, *, decode: bool) -> None:
-    """What cannot be mapped, decoded pictures and files in an object store, is refused at once."""
-    dataset = ds if decode else open_dataset(_in_memory(ds))
-    with pytest.raises(ValueError, match="mmap is for undecoded files of shards in a folder"):
-        Loader(dataset, mmap=True, decode=decode)
+def test_mmap_is_for_shards_in_a_folder(ds: Dataset) -> None:
+    """Objects cannot be mapped: the loader says so when it is made."""
+    with pytest.raises(ValueError, match="mmap is for shards in a folder"):
+        UndecodedLoader(open_dataset(_in_memory(ds)), mmap=True)
+
 
 
 def _in_memory(dataset: Dataset) -> str:

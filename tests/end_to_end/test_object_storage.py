@@ -100,7 +100,7 @@ def batches_of(dataset: Dataset, **settings: Any) -> list[Batch]:
     found = []
     for rank in range(world_size):
         loader = Loader(dataset, **{"batch_size": 25, "transform": SMALL, **settings}, rank=rank, world_size=world_size)
-        for epoch in range(2 if loader.shuffle else 1):
+        for epoch in range(2 if loader.schedule.shuffle else 1):
             loader.set_epoch(epoch)
             found += list(loader)
     return found
@@ -150,10 +150,10 @@ def is_ours(thread: threading.Thread) -> bool:
 
 def test_loaders_side_by_side_do_not_disturb_each_other(distant: Dataset, local: Dataset) -> None:
     """Two iterations of one loader and one of another, in turns, over one store."""
-    loader = Loader(distant, batch_size=25, decode=False)
-    other = Loader(distant, batch_size=25, decode=False, shuffle=True)
+    loader = UndecodedLoader(distant, batch_size=25)
+    other = UndecodedLoader(distant, batch_size=25, shuffle=True)
     found = list(zip(loader, other, loader, strict=True))
-    plain, shuffled = (list(Loader(local, batch_size=25, decode=False, shuffle=s)) for s in (False, True))
+    plain, shuffled = (list(UndecodedLoader(local, batch_size=25, shuffle=s)) for s in (False, True))
     for place, expected in enumerate((plain, shuffled, plain)):
         assert_equal([row[place] for row in found], expected)
 
@@ -200,8 +200,8 @@ def test_a_shard_that_is_gone_is_no_outage(s3: servers.S3Server, packed: Path) -
     name = dataset.manifest.shards[1].name
     assert s3.request("DELETE", f"/test/gone/{name}")[0] == 204
     with pytest.raises(ShardError, match=rf"{name}.*no such file"):
-        list(Loader(dataset, batch_size=25, decode=False))
-    loader = Loader(dataset, batch_size=25, decode=False, on_error="record")
+        list(UndecodedLoader(dataset, batch_size=25))
+    loader = UndecodedLoader(dataset, batch_size=25, on_error="record")
     valid = [int(row) for batch in loader for row in batch.index[batch.valid]]
     assert valid == [*range(50), *range(100, 120)]
 
@@ -309,7 +309,7 @@ def campaign(
             )
             proxy.resume()
             part = dataset[:150] if kind in (*SLOW_KINDS, "mixed") else dataset
-            loader = Loader(part, batch_size=50, shuffle=True, seed=seed, decode=False, pad=False, threads=4)
+            loader = UndecodedLoader(part, batch_size=50, shuffle=True, seed=seed, pad=False, threads=4)
             for epoch in range(2):  # twice over one store, which remembers versions
                 loader.set_epoch(epoch + proxy.requests)
                 patch.setattr("wds_real.storage.store._GATHERED_FROM", 1 if epoch else 1 << 20)
@@ -357,7 +357,7 @@ def test_a_server_that_never_recovers_is_given_up_in_time(
         proxy.pause()
         options = {**target.options(proxy.endpoint), **FAST_PATIENCE, "give_up_after": "1.5s"}
         dataset = open_dataset(target.url(proxy.endpoint), storage_options=options)
-        batches = iter(Loader(dataset, batch_size=20, shuffle=True, decode=False, pad=False, threads=2))
+        batches = iter(UndecodedLoader(dataset, batch_size=20, shuffle=True, pad=False, threads=2))
         right = [next(batches)]
         proxy.resume()
         began = time.monotonic()
@@ -375,6 +375,7 @@ def test_a_server_that_never_recovers_is_given_up_in_time(
 WORKERS = """
 import hashlib, sys
 from torch.utils.data import DataLoader
+from wds_real.data.undecoded import UndecodedLoader
 from wds_real import EvalTransform, Loader, open_dataset
 
 def main():

@@ -25,13 +25,14 @@ from PIL import Image
 from support import servers
 from torch.utils.data import DataLoader
 
+from wds_real.data.undecoded import UndecodedLoader
 from wds_real import interop, open_dataset
 from wds_real.data.loader import Loader
 from wds_real.data.plan import shuffled_order
 from wds_real.errors import MissingError, ShardError, StoreError, UnavailableError
 from wds_real.format.tar import END, encode_header, padding
 from wds_real.packing.indexer import index_shards
-from wds_real.packing.writer import encode_label
+from wds_real.format.shard import encode_label
 from wds_real.storage.prefetch import AHEAD_BYTES
 from wds_real.storage.store import open_store
 from wds_real.synthetic import labels_of
@@ -558,8 +559,8 @@ def test_batches_are_those_of_the_loader(ds: Dataset, rank: int, world_size: int
     """With one batch size for the source and the stage, in the same order, shuffled, at any number of workers."""
     source = interop.WebDataset(ds, batch_size=13, shuffle=True, seed=5, rank=rank, world_size=world_size)
     pipeline = source.map(key_and_size).batched(13).map(batch_keys)
-    loader = Loader(
-        ds, batch_size=13, shuffle=True, seed=5, rank=rank, world_size=world_size, pad=False, decode=False, threads=1
+    loader = UndecodedLoader(
+        ds, batch_size=13, shuffle=True, seed=5, rank=rank, world_size=world_size, pad=False, threads=1
     )
     for epoch in (0, 3):
         pipeline.set_epoch(epoch)

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import servers
 
+from wds_real.data.undecoded import UndecodedLoader
 from wds_real import open_dataset
 from wds_real.data.loader import Loader
 from wds_real.errors import ShardError, SourceError, StoreError, UnavailableError
@@ -185,7 +186,7 @@ def test_the_validation_images_are_found_in_any_layout(layout: str, pictures: di
     """What webdataset wrote, in any order, gives the images by official key, their labels, and the right counts."""
     root = write_layout(tmp_path / "set", layout, pictures)
     manifest = index_shards(str(root))
-    assert (manifest.dataset, manifest.version, manifest.foreign, manifest.partial) == (
+    assert (manifest.dataset, manifest.version, manifest.external, manifest.partial) == (
         ("imagenet2012_real", "1.0.0", True, True)
     )
     assert [(shard.name, shard.num_samples) for shard in manifest.shards] == [
@@ -499,7 +500,7 @@ def test_with_checksums_a_flipped_byte_is_an_error(copied: Path) -> None:
         dataset.reader.read(60)
     assert (caught.value.shard, caught.value.key) == (shard.name, f"{KEYS[60]}.jpg")
     with pytest.raises(ShardError, match="checksum"):
-        list(Loader(dataset, decode=False, threads=1))
+        list(UndecodedLoader(dataset, threads=1))
     problems = verify(open_store(copied)).problems
     assert [problem for problem in problems if "SHA-256" in problem and problem.startswith(shard.name)]
     assert [problem for problem in problems if f"{KEYS[60]}.jpg" in problem and "checksum" in problem]

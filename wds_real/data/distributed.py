@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from wds_real.data.plan import share
 from wds_real.errors import PlanError, StoreError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ __all__ = [
     "is_initialized",
     "launched_world",
     "process_group",
+    "resolve_world",
+    "threads_of_this_process",
 ]
 
 
@@ -86,6 +89,26 @@ def current_world() -> World:
     if is_initialized():
         return replace(launched, rank=dist.get_rank(), world_size=dist.get_world_size())
     return launched
+
+
+def resolve_world(rank: int | None, world_size: int | None) -> World:
+    """Return the place that the caller gives, or else `current_world`.
+
+    Raises:
+        PlanError: only one of the two is given, or rank is not in [0, world_size).
+    """
+    if rank is None and world_size is None:
+        return current_world()
+    if rank is None or world_size is None:
+        raise PlanError(f"rank is {rank} and world_size is {world_size}: give both, or neither.")
+    share(0, rank=rank, world_size=world_size)
+    return replace(launched_world(), rank=rank, world_size=world_size)
+
+
+def threads_of_this_process() -> int:
+    """Return the number of cores this process may use, divided between the processes of this node; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // current_world().local_world_size)
 
 
 def is_initialized() -> bool:
