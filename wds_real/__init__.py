@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from wds_real.data.dataset import Dataset, Sample, open_dataset
     from wds_real.data.distributed import process_group
     from wds_real.data.loader import Loader
+    from wds_real.data.undecoded import UndecodedBatch, UndecodedLoader
     from wds_real.errors import (
         CoverageError,
         ManifestError,
@@ -39,7 +40,8 @@ if TYPE_CHECKING:
     from wds_real.scoring.predictions import Predictions, read_predictions
     from wds_real.scoring.result import Accuracy, Coverage, Result
     from wds_real.scoring.score import score
-    from wds_real.storage.store import Store, open_store
+    from wds_real.storage.base import Store
+    from wds_real.storage.store import open_store
 
 __version__ = "0.1.0"
 
@@ -78,6 +80,8 @@ __all__ = [
     "Store",
     "StoreError",
     "UnavailableError",
+    "UndecodedBatch",
+    "UndecodedLoader",
     "WdsRealError",
     "collate",
     "compare",
@@ -103,6 +107,7 @@ _HOME = {
     "data.dataset": ("Dataset", "Sample", "open_dataset"),
     "data.distributed": ("process_group",),
     "data.loader": ("Loader",),
+    "data.undecoded": ("UndecodedBatch", "UndecodedLoader"),
     "errors": (
         "CoverageError",
         "ManifestError",
@@ -130,7 +135,8 @@ _HOME = {
     "scoring.predictions": ("Predictions", "read_predictions"),
     "scoring.result": ("Accuracy", "Coverage", "Result"),
     "scoring.score": ("score",),
-    "storage.store": ("Store", "open_store"),
+    "storage.base": ("Store",),
+    "storage.store": ("open_store",),
 }
 _MODULE_OF = {name: f"wds_real.{module}" for module, names in _HOME.items() for name in names}
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import wds_real
 from wds_real.data import plan
-from wds_real.storage.prefetch import ASKED_BYTES, BLOCK_BYTES, REQUESTS, Wanted, merge
+from wds_real.storage.prefetch import BLOCK_BYTES, MAX_REQUESTED_BYTES, MAX_REQUESTS, ByteRange, merge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -50,10 +50,8 @@ class Spent:
 def ours(job: Job) -> Callable[[], int]:
     """`wds_real.Loader`, undecoded: read ahead, lengths, versions and checksums compared."""
     dataset = wds_real.open_dataset(job.url, storage_options=job.options)
-    loader = wds_real.Loader(
-        dataset, batch_size=64, shuffle=job.shuffle, decode=job.decode, threads=2, pad=False,
-        transform=wds_real.EvalTransform(img_size=224, crop_pct=0.875, interpolation="bicubic"),
-    )  # fmt: skip
+    settings: dict[str, Any] = {"batch_size": 64, "shuffle": job.shuffle, "threads": 2, "pad": False}
+    loader = wds_real.Loader(dataset, **settings) if job.decode else wds_real.UndecodedLoader(dataset, **settings)
     num_bytes = int(dataset.index.num_bytes.sum())
     return lambda: num_bytes if sum(map(len, loader)) == len(dataset) else 0
 
@@ -77,7 +75,7 @@ def bare_obstore(job: Job, *, kept: int = 0) -> Callable[[], int]:
 
 def keeping_obstore(job: Job) -> Callable[[], int]:
     """The same, but what came last is kept: as much as is asked for at a time."""
-    return bare_obstore(job, kept=REQUESTS if job.shuffle else ASKED_BYTES // BLOCK_BYTES)
+    return bare_obstore(job, kept=MAX_REQUESTS if job.shuffle else MAX_REQUESTED_BYTES // BLOCK_BYTES)
 
 
 def boto3(job: Job) -> Callable[[], int]:
@@ -89,7 +87,7 @@ def boto3(job: Job) -> Callable[[], int]:
     client = boto3.client(
         "s3", endpoint_url=job.options["endpoint"], region_name="us-east-1",
         aws_access_key_id=job.options["access_key_id"], aws_secret_access_key=job.options["secret_access_key"],
-        config=botocore.config.Config(max_pool_connections=REQUESTS),
+        config=botocore.config.Config(max_pool_connections=MAX_REQUESTS),
     )  # fmt: skip
 
     def read(name: str, start: int, stop: int) -> int:
@@ -125,25 +123,25 @@ def s3fs(job: Job) -> Callable[[], int]:
 CLIENTS = {"wds_real": ours, "obstore": bare_obstore, "obstore, kept": keeping_obstore, "boto3": boto3, "s3fs": s3fs}
 
 
-def _ranges(job: Job) -> list[Wanted]:
+def _ranges(job: Job) -> list[ByteRange]:
     """Return the requests for all samples: merged in shard order, or one a sample, in the loader's shuffled order."""
     dataset = wds_real.open_dataset(job.url, storage_options=job.options)
     index, shards = dataset.index, dataset.manifest.shards
     order = plan.shuffled_order(dataset.keys, seed=0, epoch=0) if job.shuffle else dataset.positions
     wanted = [
-        Wanted(
+        ByteRange(
             shards[index.shard[position]].name,
             int(index.offset[position]),
             int(index.offset[position] + index.num_bytes[position]),
         )
         for position in order
     ]
-    return [Wanted(block.name, block.start, block.stop) for block in merge(wanted)]
+    return [ByteRange(block.name, block.start, block.stop) for block in merge(wanted)]
 
 
 def _threaded(job: Job, read: Callable[[str, int, int], int]) -> Callable[[], int]:
     ranges = _ranges(job)
-    at_a_time = REQUESTS if job.shuffle else ASKED_BYTES // BLOCK_BYTES
+    at_a_time = MAX_REQUESTS if job.shuffle else MAX_REQUESTED_BYTES // BLOCK_BYTES
 
     def run() -> int:
         with ThreadPoolExecutor(at_a_time) as pool:

@@ -111,7 +111,7 @@ def own_rows(data: Data, settings: Settings) -> list[Row]:
         rows.append(_decode_only_row(data, threads))
         rows.append(Row(exact(threads), _loading(data, settings, threads), pixels=_own_pixels))
         for mmap in (False, True):
-            load = _loading(data, settings, threads, batch_size=UNDECODED_BATCH, decode=False, mmap=mmap)
+            load = _reading(data, threads, mmap=mmap)
             rows.append(Row(undecoded(threads, mmap=mmap), _repeated(load, _UNDECODED_PASSES)))
     return [*rows, *_cached_rows(data, settings), *_packing_rows(data)]
 
@@ -129,9 +129,6 @@ def _loading(
     settings: Settings,
     threads: int,
     *,
-    batch_size: int | None = None,
-    decode: bool = True,
-    mmap: bool = False,
     pixel_cache: Path | None = None,
 ) -> Callable[[], Timing]:
     """Return a function that goes once through a `wds_real.Loader` and times that; all but a cache outlives a round."""
@@ -140,18 +137,24 @@ def _loading(
     def start() -> wds_real.Loader:
         return wds_real.Loader(
             dataset,
-            batch_size=batch_size or settings.batch_size,
+            batch_size=settings.batch_size,
             transform=TRANSFORM,
             threads=threads,
             pad=False,
             pixel_cache=pixel_cache,
-            decode=decode,
-            mmap=mmap,
         )
 
     if pixel_cache is not None:  # which each round makes anew
         return lambda: consume(start)
     loader = start()
+    return lambda: consume(lambda: loader)
+
+
+def _reading(data: Data, threads: int, *, mmap: bool) -> Callable[[], Timing]:
+    """Return a function that goes once through a `wds_real.UndecodedLoader` and times that."""
+    loader = wds_real.UndecodedLoader(
+        wds_real.open_dataset(data.root), batch_size=UNDECODED_BATCH, threads=threads, pad=False, mmap=mmap
+    )
     return lambda: consume(lambda: loader)
 
 

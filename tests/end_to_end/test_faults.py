@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from wds_real.format.manifest import Manifest
     from wds_real.packing.source import Source
-    from wds_real.storage.store import ByteWriter, Store
+    from wds_real.storage.base import ByteWriter, Store
 
 PACK = (sys.executable, "-m", "wds_real", "pack")
 

@@ -20,8 +20,10 @@ import torch
 from support import SUPPORT, servers
 from support.environments import FAST
 
+from wds_real.data.batch import Batch
 from wds_real.data.dataset import open_dataset
 from wds_real.data.loader import Loader
+from wds_real.data.undecoded import UndecodedBatch, UndecodedLoader
 from wds_real.errors import ShardError, UnavailableError, WdsRealError
 from wds_real.format.tar import END, encode_header, padding
 from wds_real.image.decode import EvalTransform
@@ -32,10 +34,9 @@ from wds_real.storage.store import open_store
 from wds_real.synthetic import encode_picture, known_answer, labels_of, write_source_tar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from wds_real.data.batch import Batch
     from wds_real.data.dataset import Dataset
 
 SMALL = EvalTransform(16)
@@ -86,20 +87,34 @@ def distant(request: pytest.FixtureRequest, packed: Path) -> Iterator[Dataset]:
 # --- The loader -------------------------------------------------------------------------------------------------------
 
 
-def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
+AnyBatch = Batch | UndecodedBatch
+
+
+def assert_equal(found: Sequence[AnyBatch], expected: Sequence[AnyBatch]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert (one.key, one.number) == (other.key, other.number)
-        assert [bytes(data) for data in one.jpeg] == [bytes(data) for data in other.jpeg]
-        for name in ("image", "original_label", "real_label", "index", "valid"):
+        for name in ("original_label", "real_label", "index", "valid"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
+        if isinstance(one, Batch) and isinstance(other, Batch):
+            assert torch.equal(one.image, other.image)
+        else:
+            assert isinstance(one, UndecodedBatch)
+            assert isinstance(other, UndecodedBatch)
+            assert [bytes(data) for data in one.jpeg] == [bytes(data) for data in other.jpeg]
 
 
-def batches_of(dataset: Dataset, **settings: Any) -> list[Batch]:
+def loader_of(dataset: Dataset, *, decode: bool, **settings: Any) -> Loader | UndecodedLoader:
+    if decode:
+        return Loader(dataset, **{"batch_size": 25, "transform": SMALL, **settings})
+    return UndecodedLoader(dataset, **{"batch_size": 25, **settings})
+
+
+def batches_of(dataset: Dataset, **settings: Any) -> list[AnyBatch]:
     """Return the batches of all ranks, one rank after the other, of two epochs if they differ."""
     world_size = settings.pop("world_size", 1)
-    found = []
+    found: list[AnyBatch] = []
     for rank in range(world_size):
-        loader = Loader(dataset, **{"batch_size": 25, "transform": SMALL, **settings}, rank=rank, world_size=world_size)
+        loader = loader_of(dataset, **settings, rank=rank, world_size=world_size)
         for epoch in range(2 if loader.schedule.shuffle else 1):
             loader.set_epoch(epoch)
             found += list(loader)
@@ -180,7 +195,7 @@ def test_a_damaged_sample_is_recorded_and_an_outage_is_not(
 
     with servers.http_server(damaged, on_request=on_request) as server:
         dataset = open_dataset(server.endpoint, storage_options={**PATIENCE, "give_up_after": "1s"})
-        loader = Loader(dataset, batch_size=10, transform=SMALL, shuffle=True, on_error="record", decode=decode)
+        loader = loader_of(dataset, batch_size=10, shuffle=True, on_error="record", decode=decode)
         valid = sorted(int(row) for batch in loader for row in batch.index[batch.valid])
         assert valid == [row for row in range(120) if row != 7]
         assert len(caplog.records) == 1
@@ -261,7 +276,7 @@ def target(request: pytest.FixtureRequest, many: tuple[Path, dict[str, bytes]]) 
         yield Target(server.port, lambda endpoint: endpoint, lambda _: {}, None)
 
 
-def read_through(loader: Loader, expected: dict[str, bytes]) -> WdsRealError | None:
+def read_through(loader: UndecodedLoader, expected: dict[str, bytes]) -> WdsRealError | None:
     """Compare each batch as it comes; return the error that ended it, or None if all came, each sample once.
 
     No batch may take longer than the deadline.
@@ -312,7 +327,7 @@ def campaign(
             loader = UndecodedLoader(part, batch_size=50, shuffle=True, seed=seed, pad=False, threads=4)
             for epoch in range(2):  # twice over one store, which remembers versions
                 loader.set_epoch(epoch + proxy.requests)
-                patch.setattr("wds_real.storage.store._GATHERED_FROM", 1 if epoch else 1 << 20)
+                patch.setattr("wds_real.storage.obstore_client._POOLED_FROM_BYTES", 1 if epoch else 1 << 20)
                 error = read_through(loader, expected)
                 whole += error is None
                 if error is not None:

@@ -25,15 +25,14 @@ from PIL import Image
 from support import servers
 from torch.utils.data import DataLoader
 
-from wds_real.data.undecoded import UndecodedLoader
 from wds_real import interop, open_dataset
-from wds_real.data.loader import Loader
 from wds_real.data.plan import shuffled_order
+from wds_real.data.undecoded import UndecodedLoader
 from wds_real.errors import MissingError, ShardError, StoreError, UnavailableError
+from wds_real.format.shard import encode_label
 from wds_real.format.tar import END, encode_header, padding
 from wds_real.packing.indexer import index_shards
-from wds_real.format.shard import encode_label
-from wds_real.storage.prefetch import AHEAD_BYTES
+from wds_real.storage.prefetch import MAX_PREFETCHED_BYTES
 from wds_real.storage.store import open_store
 from wds_real.synthetic import labels_of
 
@@ -201,7 +200,7 @@ def test_a_stream_ends_its_threads(memory: Callable[[str, bytes], str], end: str
     """When it is read to its end, closed, or no longer held by anyone, which is what webdataset does with it."""
     assert wait_until(lambda: not fetching())
     # More than is read ahead, so that threads wait for room.
-    stream = interop.open_stream(memory("large.bin", bytes(AHEAD_BYTES + 2 * BLOCK)))
+    stream = interop.open_stream(memory("large.bin", bytes(MAX_PREFETCHED_BYTES + 2 * BLOCK)))
     assert len(stream.read(10)) == 10
     if end == "read":
         while stream.read(BLOCK):

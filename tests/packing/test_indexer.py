@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from support import servers
 
-from wds_real.data.undecoded import UndecodedLoader
 from wds_real import open_dataset
 from wds_real.data.loader import Loader
+from wds_real.data.undecoded import UndecodedLoader
 from wds_real.errors import ShardError, SourceError, StoreError, UnavailableError
 from wds_real.evaluation.loop import EvalOptions, evaluate
 from wds_real.evaluation.metric import RealAccuracy

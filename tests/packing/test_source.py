@@ -281,7 +281,7 @@ def test_a_tar_that_is_cut_after_it_was_indexed_is_noticed(made_tar: Path, tmp_p
         with pytest.raises(SourceError, match=r"gave 1 bytes. The source changed"):
             source.read(last)
         with (
-            source.ahead(source.images) as found,
+            source.prefetch(source.images) as found,
             pytest.raises(SourceError, match=rf"{last.label.file_name} .* gave 1 bytes. The source changed"),
         ):
             for _ in found:
@@ -303,9 +303,9 @@ def test_images_come_one_after_the_other_as_they_are_read_alone(
     expected = [pictures[name] for name in sorted(pictures)]
     for members in (list(pictures.items()), mixed):
         with open_source(make(tmp_path / f"val-{members is mixed}", members), allow_partial=True) as source:
-            with source.ahead(source.images) as found:
+            with source.prefetch(source.images) as found:
                 assert [bytes(data) for data in found] == expected
-            with source.ahead(source.images[5:2:-1]) as found:
+            with source.prefetch(source.images[5:2:-1]) as found:
                 assert [bytes(data) for data in found] == expected[5:2:-1]
 
 

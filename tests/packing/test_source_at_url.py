@@ -106,7 +106,7 @@ def facts(source: Source) -> list[tuple[str, int, int]]:
 
 
 def contents(source: Source) -> list[bytes]:
-    with source.ahead(source.images) as images:
+    with source.prefetch(source.images) as images:
         return [bytes(data) for data in images]
 
 
@@ -126,7 +126,7 @@ def test_images_are_those_of_the_file(place: Place, tars: dict[str, Path], kind:
             assert list(pool.map(source.read, source.images)) == expected
         assert contents(source) == expected
         some = source.images[::-3]
-        with source.ahead(some) as images:
+        with source.prefetch(some) as images:
             assert [bytes(data) for data in images] == expected[::-3]
 
 
@@ -286,7 +286,7 @@ def test_an_outage_is_no_damage_of_the_tar(made_tar: Path) -> None:
         options = {"give_up_after": "1"}
         source = open_source(url, allow_partial=True, storage_options=options)
         gone.append(True)
-        with source.ahead(source.images) as images, pytest.raises(UnavailableError, match="gave up"):
+        with source.prefetch(source.images) as images, pytest.raises(UnavailableError, match="gave up"):
             [bytes(data) for data in images]
         with pytest.raises(UnavailableError, match="gave up"):
             open_source(url, allow_partial=True, storage_options=options)

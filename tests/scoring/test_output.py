@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from wds_real.image.decode import EvalTransform
     from wds_real.scoring.result import Result
-    from wds_real.storage.store import Store
+    from wds_real.storage.base import Store
 
 TRANSFORM = known_answer_model()[1]
 BATCH_SIZE, NUM_BATCHES = 10, 12

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from wds_real.data.dataset import Dataset
-    from wds_real.storage.store import ByteWriter
+    from wds_real.storage.base import ByteWriter
 
 PIECE = 8 << 20
 OVERHEAD = 16  # bytes of checksum at the end of each piece
@@ -53,6 +53,7 @@ class Scripted:
 
     listable = True
     remote = True
+    file_reader = None
 
     def __init__(self, files: Mapping[str, bytes], *, url: str = "memory://scripted") -> None:
         self.files = dict(files)
@@ -564,12 +565,12 @@ def test_a_place_that_is_no_folder_is_said_once_and_read_past(
 
 def test_a_data_set_is_read_where_the_cache_cannot_be(packed: Path, tmp_path: Path) -> None:
     """A loader with a cache in an impossible place gives the batches of one without."""
-    from wds_real.data.loader import Loader
+    from wds_real.data.undecoded import UndecodedLoader
 
     (tmp_path / "cache").write_bytes(b"mine")
     with servers.http_server(packed) as server, Heard() as heard:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "cache"))
-        found = [bytes(data) for batch in Loader(dataset, decode=False, pad=False, threads=2) for data in batch.jpeg]
+        found = [bytes(data) for batch in UndecodedLoader(dataset, pad=False, threads=2) for data in batch.jpeg]
     local = open_dataset(packed)
     assert found == [bytes(local.reader.read(position)) for position in range(len(local))]
     assert len(heard.messages) == 1

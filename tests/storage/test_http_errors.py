@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
 from wds_real.storage.http_errors import NO_CREDENTIALS, is_slow_down, refusal_of
-from wds_real.storage.retry import TransientFault
+from wds_real.storage.retry import TransientError
 
 WHERE, REQUEST = "s3://lab/set/a.tar", "bytes 0-512"
 URL = "https://lab.s3.amazonaws.com/set/a.tar?X-Amz-Signature=hidden"
@@ -66,9 +66,9 @@ def refused(error: Exception) -> StoreError:
     return result
 
 
-def fault(error: Exception) -> TransientFault:
+def fault(error: Exception) -> TransientError:
     result = refusal_of(error, where=WHERE, request=REQUEST)
-    assert isinstance(result, TransientFault)
+    assert isinstance(result, TransientError)
     return result
 
 
@@ -221,6 +221,6 @@ PARTS = st.sampled_from(
 def test_no_text_of_the_library_is_passed_on(kind: type[Exception], parts: list[str]) -> None:
     """Whatever an error says: a fault or an error of ours, without the secrets of the text."""
     result = refusal_of(kind("".join(parts)), where=WHERE, request=REQUEST)
-    assert isinstance(result, (StoreError, TransientFault))
+    assert isinstance(result, (StoreError, TransientError))
     text = f"{result} {result!r} {result.args} {vars(result)}"
     assert "hidden" not in text.lower()

@@ -22,7 +22,7 @@ from wds_real.storage.local import LocalStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from wds_real.storage.store import Store
+    from wds_real.storage.base import Store
 
 DATA = bytes(range(256)) * 40
 NOBODY = 65534

@@ -1,4 +1,4 @@
-"""ReadAhead: every range once and right, a bound on what is ahead, and no thread left behind."""
+"""Prefetcher: every range once and right, a bound on what is ahead, and no thread left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wds_real.errors import MissingError, StoreError
-from wds_real.storage.prefetch import BLOCK_BYTES, GAP_BYTES, Block, ReadAhead, Wanted, merge
+from wds_real.storage.prefetch import BLOCK_BYTES, GAP_BYTES, Block, ByteRange, Prefetcher, merge
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,16 +22,16 @@ FILES = {name: bytes((place * step) % 251 for place in range(300)) for name, ste
 PATIENCE_S = 20.0
 
 RANGES = st.builds(
-    lambda name, start, length: Wanted(name, start, min(start + length, 300)),
+    lambda name, start, length: ByteRange(name, start, min(start + length, 300)),
     st.sampled_from(sorted(FILES)),
     st.integers(0, 300),
     st.integers(0, 60),
 )
 
 
-def neighbours(lengths: list[int]) -> list[Wanted]:
+def neighbours(lengths: list[int]) -> list[ByteRange]:
     stops = itertools.accumulate(lengths)
-    return [Wanted("a", stop - length, stop) for length, stop in zip(lengths, stops, strict=True)]
+    return [ByteRange("a", stop - length, stop) for length, stop in zip(lengths, stops, strict=True)]
 
 
 SEQUENCES = st.lists(RANGES, max_size=25) | st.lists(st.integers(0, 30), max_size=10).map(neighbours)
@@ -71,7 +71,7 @@ class Gate:
 
 
 @given(wanted=SEQUENCES, max_bytes=st.integers(1, 100), max_gap=st.integers(0, 40))
-def test_blocks_bring_each_range_once_in_order(wanted: list[Wanted], max_bytes: int, max_gap: int) -> None:
+def test_blocks_bring_each_range_once_in_order(wanted: list[ByteRange], max_bytes: int, max_gap: int) -> None:
     """Blocks cut the sequence into runs; each holds its ranges, and is within the bound but for a single range."""
     blocks = list(merge(wanted, max_bytes=max_bytes, max_gap=max_gap))
     assert [place for block in blocks for place in range(block.first, block.last)] == list(range(len(wanted)))
@@ -86,36 +86,38 @@ def test_blocks_bring_each_range_once_in_order(wanted: list[Wanted], max_bytes: 
 
 def test_neighbours_share_a_request() -> None:
     """Up to the longest gap that is worth reading, and up to the longest block; one more byte is another request."""
-    one = Wanted("a", 0, 10)
-    near, far = Wanted("a", 10 + GAP_BYTES, 20 + GAP_BYTES), Wanted("a", 11 + GAP_BYTES, 20 + GAP_BYTES)
+    one = ByteRange("a", 0, 10)
+    near, far = ByteRange("a", 10 + GAP_BYTES, 20 + GAP_BYTES), ByteRange("a", 11 + GAP_BYTES, 20 + GAP_BYTES)
     assert list(merge([one, near])) == [Block("a", 0, near.stop, 0, 2)]
     assert list(merge([one, far])) == [Block("a", 0, 10, 0, 1), Block("a", far.start, far.stop, 1, 2)]
-    full, over = Wanted("a", 10, BLOCK_BYTES), Wanted("a", 10, BLOCK_BYTES + 1)
+    full, over = ByteRange("a", 10, BLOCK_BYTES), ByteRange("a", 10, BLOCK_BYTES + 1)
     assert [block.last for block in merge([one, full])] == [2]
     assert [block.last for block in merge([one, over])] == [1, 2]
 
 
 def test_a_range_before_the_last_one_has_a_request_of_its_own() -> None:
     """What is not in the file's order is not merged, nor is what overlaps."""
-    for second in (Wanted("a", 0, 10), Wanted("a", 19, 30), Wanted("b", 20, 30)):
-        assert len(list(merge([Wanted("a", 10, 20), second]))) == 2
+    for second in (ByteRange("a", 0, 10), ByteRange("a", 19, 30), ByteRange("b", 20, 30)):
+        assert len(list(merge([ByteRange("a", 10, 20), second]))) == 2
 
 
 @settings(max_examples=60, deadline=None)
 @given(
     wanted=SEQUENCES,
     takers=st.integers(1, 5),
-    ahead_bytes=st.integers(1, 200),
+    max_prefetched_bytes=st.integers(1, 200),
     requests=st.integers(1, 6),
 )
-def test_any_ranges_come_back_right(wanted: list[Wanted], takers: int, ahead_bytes: int, requests: int) -> None:
+def test_any_ranges_come_back_right(
+    wanted: list[ByteRange], takers: int, max_prefetched_bytes: int, requests: int
+) -> None:
     """Whatever the sequence, the bound, and the numbers of requests and of threads that take: each range, once."""
     places = iter(range(len(wanted)))
     lock = threading.Lock()
     found: dict[int, bytes] = {}
     before = threading.enumerate()
 
-    def take_all(ahead: ReadAhead) -> None:
+    def take_all(ahead: Prefetcher) -> None:
         while True:
             with lock:
                 place = next(places, None)
@@ -124,7 +126,7 @@ def test_any_ranges_come_back_right(wanted: list[Wanted], takers: int, ahead_byt
             found[place] = bytes(ahead.take(place))
 
     with (
-        ReadAhead(read, wanted, ahead_bytes=ahead_bytes, requests=requests) as ahead,
+        Prefetcher(read, wanted, max_prefetched_bytes=max_prefetched_bytes, max_requests=requests) as ahead,
         ThreadPoolExecutor(takers) as pool,
     ):
         for done in [pool.submit(take_all, ahead) for _ in range(takers)]:
@@ -134,10 +136,10 @@ def test_any_ranges_come_back_right(wanted: list[Wanted], takers: int, ahead_byt
 
 
 @settings(max_examples=60, deadline=None)
-@given(wanted=SEQUENCES, ahead_bytes=st.integers(1, 200), requests=st.integers(1, 6))
-def test_no_more_than_the_bound_is_ahead(wanted: list[Wanted], ahead_bytes: int, requests: int) -> None:
+@given(wanted=SEQUENCES, max_prefetched_bytes=st.integers(1, 200), requests=st.integers(1, 6))
+def test_no_more_than_the_bound_is_ahead(wanted: list[ByteRange], max_prefetched_bytes: int, requests: int) -> None:
     """At the time of each request: what was asked for and not yet taken is within the bound, or one request alone."""
-    made: list[ReadAhead] = []
+    made: list[Prefetcher] = []
     ready = threading.Event()
     beyond: list[list[int]] = []
 
@@ -147,11 +149,11 @@ def test_no_more_than_the_bound_is_ahead(wanted: list[Wanted], ahead_bytes: int,
         with ahead._lock:
             claimed = zip(ahead._blocks[: ahead._next], ahead._left, strict=False)
             sizes = [block.stop - block.start for block, left in claimed if left and block.stop > block.start]
-        if sum(sizes) > ahead_bytes and len(sizes) > 1:
+        if sum(sizes) > max_prefetched_bytes and len(sizes) > 1:
             beyond.append(sizes)
         return read(name, start, stop)
 
-    with ReadAhead(watched, wanted, ahead_bytes=ahead_bytes, requests=requests) as ahead:
+    with Prefetcher(watched, wanted, max_prefetched_bytes=max_prefetched_bytes, max_requests=requests) as ahead:
         made.append(ahead)
         ready.set()
         assert [bytes(ahead.take(place)) for place in range(len(wanted))] == [read(*one) for one in wanted]
@@ -168,8 +170,8 @@ def test_nothing_is_fetched_beyond_the_bound_until_something_is_taken() -> None:
         ready.release()
         return read(name, start, stop)
 
-    wanted = [Wanted("a", start, start + 10) for start in range(200, -1, -20)]  # backwards: nothing is merged
-    with ReadAhead(noted, wanted, ahead_bytes=20, requests=4) as ahead:
+    wanted = [ByteRange("a", start, start + 10) for start in range(200, -1, -20)]  # backwards: nothing is merged
+    with Prefetcher(noted, wanted, max_prefetched_bytes=20, max_requests=4) as ahead:
         for place in range(len(wanted)):
             for _ in range(2 if place == 0 else place + 1 < len(wanted)):
                 assert ready.acquire(timeout=PATIENCE_S)
@@ -181,8 +183,8 @@ def test_nothing_is_fetched_beyond_the_bound_until_something_is_taken() -> None:
 def test_as_many_requests_at_a_time_as_were_asked_for() -> None:
     """All of them are under way before the first one is answered, and no more."""
     gate = Gate()
-    wanted = [Wanted("a", start, start + 1) for start in range(20, 0, -2)]
-    with ReadAhead(gate.read, wanted, requests=3) as ahead:
+    wanted = [ByteRange("a", start, start + 1) for start in range(20, 0, -2)]
+    with Prefetcher(gate.read, wanted, max_requests=3) as ahead:
         gate.wait_for(3)
         assert not gate.inside.acquire(timeout=0.05)
         gate.open.set()
@@ -191,15 +193,15 @@ def test_as_many_requests_at_a_time_as_were_asked_for() -> None:
 
 def test_what_is_longer_than_the_bound_comes_alone() -> None:
     """A range that exceeds the bound is let through, and so are those that follow it."""
-    wanted = [Wanted("a", 0, 100), Wanted("b", 0, 100), Wanted("c", 0, 1)]
-    with ReadAhead(read, wanted, ahead_bytes=5) as ahead:
+    wanted = [ByteRange("a", 0, 100), ByteRange("b", 0, 100), ByteRange("c", 0, 1)]
+    with Prefetcher(read, wanted, max_prefetched_bytes=5) as ahead:
         assert [bytes(ahead.take(place)) for place in range(3)] == [read(*one) for one in wanted]
 
 
 def test_within_what_is_ahead_the_order_is_free() -> None:
     """Ranges that are fetched may be taken in any order."""
-    wanted = [Wanted("a", start, start + 1) for start in range(20, 0, -2)]
-    with ReadAhead(read, wanted) as ahead:
+    wanted = [ByteRange("a", start, start + 1) for start in range(20, 0, -2)]
+    with Prefetcher(read, wanted) as ahead:
         for place in (5, 0, 9, 1, 8, 2, 7, 3, 6, 4):
             assert bytes(ahead.take(place)) == read(*wanted[place])
 
@@ -212,8 +214,14 @@ def test_an_error_reaches_those_who_asked_for_its_block_only() -> None:
             raise MissingError("b: gone")
         return read(name, start, stop)
 
-    wanted = [Wanted("a", 0, 5), Wanted("b", 0, 5), Wanted("b", 6, 9), Wanted("c", 0, 5), Wanted("a", 9, 11)]
-    with ReadAhead(failing, wanted, ahead_bytes=10, requests=2) as ahead:
+    wanted = [
+        ByteRange("a", 0, 5),
+        ByteRange("b", 0, 5),
+        ByteRange("b", 6, 9),
+        ByteRange("c", 0, 5),
+        ByteRange("a", 9, 11),
+    ]
+    with Prefetcher(failing, wanted, max_prefetched_bytes=10, max_requests=2) as ahead:
         for place, one in enumerate(wanted):
             if one.name == "b":
                 with pytest.raises(MissingError, match="b: gone"):
@@ -226,7 +234,7 @@ def test_closing_wakes_everyone() -> None:
     """Threads that wait for bytes get an error at once, though the requests are still under way."""
     gate = Gate()
     before = threading.enumerate()
-    ahead = ReadAhead(gate.read, [Wanted("a", 0, 5), Wanted("b", 0, 5), Wanted("c", 0, 5)], requests=2)
+    ahead = Prefetcher(gate.read, [ByteRange("a", 0, 5), ByteRange("b", 0, 5), ByteRange("c", 0, 5)], max_requests=2)
     with ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(ahead.take, place) for place in range(3)]
         gate.wait_for(2)
@@ -243,8 +251,8 @@ def test_closing_wakes_everyone() -> None:
 def test_no_thread_outlives_its_request(taken: int) -> None:
     """Whether nothing, something or all was taken: after closing, threads end when their requests do."""
     before = threading.enumerate()
-    wanted = [Wanted("a", start, start + 10) for start in (100, 50, 0)]
-    with ReadAhead(read, wanted, ahead_bytes=10, requests=3) as ahead:
+    wanted = [ByteRange("a", start, start + 10) for start in (100, 50, 0)]
+    with Prefetcher(read, wanted, max_prefetched_bytes=10, max_requests=3) as ahead:
         for place in range(taken):
             ahead.take(place)
     assert ends(started(before))
@@ -252,7 +260,7 @@ def test_no_thread_outlives_its_request(taken: int) -> None:
 
 def test_closed_is_closed() -> None:
     """Taking afterwards is an error, also of what had been fetched; closing twice is none."""
-    ahead = ReadAhead(read, [Wanted("a", 0, 5), Wanted("b", 0, 5)])
+    ahead = Prefetcher(read, [ByteRange("a", 0, 5), ByteRange("b", 0, 5)])
     ahead.take(0)
     ahead.close()
     ahead.close()
@@ -263,7 +271,7 @@ def test_closed_is_closed() -> None:
 def test_nothing_wanted_is_nothing_asked() -> None:
     """An empty sequence starts no thread."""
     before = threading.enumerate()
-    with ReadAhead(read, []):
+    with Prefetcher(read, []):
         assert started(before) == []
 
 
@@ -271,7 +279,7 @@ def test_threads_keep_no_process_alive() -> None:
     """A request that hangs must not hold up the end of an interrupted process."""
     gate = Gate()
     before = threading.enumerate()
-    with ReadAhead(gate.read, [Wanted("a", 0, 5)]):
+    with Prefetcher(gate.read, [ByteRange("a", 0, 5)]):
         gate.wait_for(1)
         assert [thread.daemon for thread in started(before)] == [True]
         gate.open.set()

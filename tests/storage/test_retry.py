@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wds_real.errors import StoreError
-from wds_real.storage import retry
-from wds_real.storage.retry import GaveUp, Patience, TransientFault, persist
+from wds_real.storage import retry as retry_module
+from wds_real.storage.retry import GaveUpError, RetryPolicy, TransientError, retry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,7 +33,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """Give the module a clock of its own; the real one keeps running for everything else."""
     made = Clock()
-    monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: made.now))
+    monkeypatch.setattr(retry_module, "time", SimpleNamespace(monotonic=lambda: made.now))
     return made
 
 
@@ -53,15 +53,15 @@ def failing(clock: Clock, faults: Iterable[Exception], *, takes_s: float = 0.0) 
 def run(
     clock: Clock,
     attempt: Callable[[], str],
-    patience: Patience | None = None,
+    policy: RetryPolicy | None = None,
     *,
     share: float = 1.0,
     opened_s_ago: float = 0.0,
 ) -> str:
     """Persist; `share` says where between 0 and its bound each wait is drawn."""
-    return persist(
+    return retry(
         attempt,
-        patience=patience or Patience(),
+        policy=policy or RetryPolicy(),
         opened_at=clock.now - opened_s_ago,
         jitter=lambda low, high: low + share * (high - low),
         sleep=clock.sleep,
@@ -69,7 +69,7 @@ def run(
 
 
 def busy(count: int) -> list[Exception]:
-    return [TransientFault("busy") for _ in range(count)]
+    return [TransientError("busy") for _ in range(count)]
 
 
 def test_success_at_once_waits_for_nothing(clock: Clock) -> None:
@@ -80,7 +80,7 @@ def test_success_at_once_waits_for_nothing(clock: Clock) -> None:
 
 def test_waits_double_up_to_thirty_seconds(clock: Clock) -> None:
     """The bound of the wait grows from 0.5 s twofold, and stays at 30 s."""
-    assert run(clock, failing(clock, busy(9)), Patience(give_up_after_s=1000)) == "done"
+    assert run(clock, failing(clock, busy(9)), RetryPolicy(give_up_after_s=1000)) == "done"
     assert clock.waits == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
 
 
@@ -93,43 +93,43 @@ def test_jitter_is_full(clock: Clock) -> None:
 def test_the_default_jitter_stays_within_its_bounds(clock: Clock) -> None:
     """Without a draw of the caller's own, waits are random and lie within the bounds."""
     for _ in range(20):
-        persist(failing(clock, busy(2)), patience=Patience(), opened_at=clock.now, sleep=clock.sleep)
+        retry(failing(clock, busy(2)), policy=RetryPolicy(), opened_at=clock.now, sleep=clock.sleep)
     assert all(0 <= wait <= bound for wait, bound in zip(clock.waits, [0.5, 1.0] * 20, strict=True))
     assert len(set(clock.waits)) > 20
 
 
 def test_a_broken_connection_is_repeated_at_once_but_only_once(clock: Clock) -> None:
     """The first repetition after a fault that says nothing of the server's load does not wait; later ones do."""
-    faults = [TransientFault("broken", at_once=True) for _ in range(3)]
+    faults = [TransientError("broken", at_once=True) for _ in range(3)]
     assert run(clock, failing(clock, faults)) == "done"
     assert clock.waits == [0, 1, 2]
 
 
 def test_the_server_s_wish_is_the_shortest_wait(clock: Clock) -> None:
     """Retry-After lengthens a wait and never shortens one."""
-    faults = [TransientFault("busy", retry_after_s=7.0), TransientFault("busy", retry_after_s=0.0)]
+    faults = [TransientError("busy", retry_after_s=7.0), TransientError("busy", retry_after_s=0.0)]
     assert run(clock, failing(clock, faults)) == "done"
     assert clock.waits == [7.0, 1.0]
 
 
 def test_a_wish_that_is_beyond_the_deadline_ends_it_at_once(clock: Clock) -> None:
     """There is no waiting for an attempt that could not be made in time."""
-    with pytest.raises(GaveUp, match=r"^busy; gave up after 1 attempt in 0\.0 s$"):
-        run(clock, failing(clock, [TransientFault("busy", retry_after_s=301.0)]))
+    with pytest.raises(GaveUpError, match=r"^busy; gave up after 1 attempt in 0\.0 s$"):
+        run(clock, failing(clock, [TransientError("busy", retry_after_s=301.0)]))
     assert clock.waits == []
 
 
 def test_giving_up_says_attempts_time_and_reason(clock: Clock) -> None:
     """The last reason is the one that is told."""
-    faults = [TransientFault("no answer"), *busy(100)]
-    with pytest.raises(GaveUp, match=r"^busy; gave up after \d+ attempts in \d+\.\d s$"):
-        run(clock, failing(clock, faults), Patience(give_up_after_s=10))
+    faults = [TransientError("no answer"), *busy(100)]
+    with pytest.raises(GaveUpError, match=r"^busy; gave up after \d+ attempts in \d+\.\d s$"):
+        run(clock, failing(clock, faults), RetryPolicy(give_up_after_s=10))
 
 
 def test_other_exceptions_pass(clock: Clock) -> None:
     """What is not transient is not tried again."""
     with pytest.raises(KeyError, match="mine"):
-        run(clock, failing(clock, [TransientFault("busy"), KeyError("mine")]))
+        run(clock, failing(clock, [TransientError("busy"), KeyError("mine")]))
     assert clock.waits == [0.5]
 
 
@@ -137,8 +137,8 @@ def test_the_same_fault_in_a_row_is_no_accident(clock: Clock) -> None:
     """After as many as it says, its own error is raised; another fault in between starts the count anew."""
     final = StoreError("replaced")
 
-    def fault() -> TransientFault:
-        return TransientFault("other version", at_most=3, final=final)
+    def fault() -> TransientError:
+        return TransientError("other version", at_most=3, final=final)
 
     assert run(clock, failing(clock, [fault(), fault(), *busy(1), fault(), fault()])) == "done"
     with pytest.raises(StoreError) as caught:
@@ -148,10 +148,10 @@ def test_the_same_fault_in_a_row_is_no_accident(clock: Clock) -> None:
 
 def test_the_run_s_deadline_ends_a_request_too(clock: Clock) -> None:
     """What is left of the run counts, however patient a single request may be."""
-    patience = Patience(run_deadline_s=100.0, timeout_s=10.0)
+    policy = RetryPolicy(run_deadline_s=100.0, timeout_s=10.0)
     started = clock.now
-    with pytest.raises(GaveUp):
-        run(clock, failing(clock, busy(100)), patience, opened_s_ago=60.0)
+    with pytest.raises(GaveUpError):
+        run(clock, failing(clock, busy(100)), policy, opened_s_ago=60.0)
     assert 0 < clock.now - started <= 40
 
 
@@ -161,37 +161,37 @@ def test_after_the_run_s_deadline_nothing_is_asked(clock: Clock) -> None:
     def attempt() -> str:
         pytest.fail("an attempt was made")
 
-    with pytest.raises(GaveUp, match="the run's deadline of 100 s leaves no time for a request; gave up"):
-        run(clock, attempt, Patience(run_deadline_s=100.0), opened_s_ago=100.0)
+    with pytest.raises(GaveUpError, match="the run's deadline of 100 s leaves no time for a request; gave up"):
+        run(clock, attempt, RetryPolicy(run_deadline_s=100.0), opened_s_ago=100.0)
 
 
 def test_one_attempt_leaves_time_for_a_second_one() -> None:
     """It takes less than half of each deadline, and no longer than it may."""
-    assert Patience().request_timeout_s == 60
-    assert 8 < Patience(give_up_after_s=20).request_timeout_s < 10
-    assert 3 < Patience(run_deadline_s=8).request_timeout_s < 4
-    assert Patience(timeout_s=3, run_deadline_s=8).request_timeout_s == 3
+    assert RetryPolicy().request_timeout_s == 60
+    assert 8 < RetryPolicy(give_up_after_s=20).request_timeout_s < 10
+    assert 3 < RetryPolicy(run_deadline_s=8).request_timeout_s < 4
+    assert RetryPolicy(timeout_s=3, run_deadline_s=8).request_timeout_s == 3
 
 
 def test_a_request_that_timed_out_is_tried_again(clock: Clock) -> None:
-    """One time-out is survived whatever the deadline, as `Patience.request_timeout_s` promises."""
-    patience = Patience(give_up_after_s=20)
-    takes_s = patience.request_timeout_s + 0.01  # a time-out is noticed a little later
-    attempt = failing(clock, [TransientFault("no answer in time", at_once=True)], takes_s=takes_s)
-    assert run(clock, attempt, patience) == "done"
+    """One time-out is survived whatever the deadline, as `RetryPolicy.request_timeout_s` promises."""
+    policy = RetryPolicy(give_up_after_s=20)
+    takes_s = policy.request_timeout_s + 0.01  # a time-out is noticed a little later
+    attempt = failing(clock, [TransientError("no answer in time", at_once=True)], takes_s=takes_s)
+    assert run(clock, attempt, policy) == "done"
 
 
 def test_no_request_ends_after_the_run_s_deadline(clock: Clock) -> None:
     """The first attempt is one too: what begins with 5 s left must not be given 50."""
-    patience = Patience(run_deadline_s=100.0)
+    policy = RetryPolicy(run_deadline_s=100.0)
     started = clock.now
-    with pytest.raises(GaveUp):
-        run(clock, failing(clock, busy(9), takes_s=patience.request_timeout_s), patience, opened_s_ago=95.0)
+    with pytest.raises(GaveUpError):
+        run(clock, failing(clock, busy(9), takes_s=policy.request_timeout_s), policy, opened_s_ago=95.0)
     assert clock.now - started <= 5
 
 
 FAULTS = st.builds(
-    TransientFault,
+    TransientError,
     st.sampled_from(["busy", "broken", "no answer"]),
     retry_after_s=st.none() | st.floats(0, 400),
     at_once=st.booleans(),
@@ -206,17 +206,17 @@ FAULTS = st.builds(
     share=st.floats(0, 1),
 )
 def test_no_request_ends_after_its_deadline(
-    faults: list[TransientFault], give_up_after_s: float, timeout_s: float, effort: float, share: float
+    faults: list[TransientError], give_up_after_s: float, timeout_s: float, effort: float, share: float
 ) -> None:
     """Whatever happens: either success, or the end within `give_up_after_s`, and no wait shorter than was asked for."""
     clock = Clock()
-    patience = Patience(give_up_after_s=give_up_after_s, timeout_s=timeout_s)
+    policy = RetryPolicy(give_up_after_s=give_up_after_s, timeout_s=timeout_s)
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(retry, "time", SimpleNamespace(monotonic=lambda: clock.now))
+        monkeypatch.setattr(retry_module, "time", SimpleNamespace(monotonic=lambda: clock.now))
         started = clock.now
         try:
-            run(clock, failing(clock, faults, takes_s=effort * patience.request_timeout_s), patience, share=share)
-        except GaveUp as error:
+            run(clock, failing(clock, faults, takes_s=effort * policy.request_timeout_s), policy, share=share)
+        except GaveUpError as error:
             assert f"after {len(clock.waits) + 1} attempt" in str(error)  # noqa: PT017 -- success is as good
         else:
             assert len(clock.waits) == len(faults)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from wds_real.storage.store import Store
+    from wds_real.storage.base import Store
 
 WRITABLE = ("folder", "memory", "s3")
 WEB = ("web", "web without ranges", "web without etags", "web with a password", "web with a signature")
@@ -67,15 +67,15 @@ def writable(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 def make_place(kind: str, request: pytest.FixtureRequest, folder: Path, stack: contextlib.ExitStack) -> Place:
     """Return a place of this kind; servers of its own end with the stack."""
     number = next(NUMBERS)
-    patience = {"give_up_after": "6"}
+    policy = {"give_up_after": "6"}
     if kind == "memory":
         url = f"memory://conformance-{number}"
-        return Place(kind, url, lambda name, data: open_store(url).put(name, data), patience)
+        return Place(kind, url, lambda name, data: open_store(url).put(name, data), policy)
     if kind == "s3":
         s3: servers.S3Server = request.getfixturevalue("s3")
         prefix = f"conformance-{number}"
         url = f"s3://test/{prefix}"
-        return Place(kind, url, lambda name, data: s3.put("test", f"{prefix}/{name}", data), {**s3.options, **patience})
+        return Place(kind, url, lambda name, data: s3.put("test", f"{prefix}/{name}", data), {**s3.options, **policy})
     folder.mkdir()
     if kind == "folder":
         return Place(kind, str(folder), lambda name, data: write_file(folder, name, data))
@@ -95,7 +95,7 @@ def make_place(kind: str, request: pytest.FixtureRequest, folder: Path, stack: c
         url = url.replace("://", f"://{user}:{PASSWORD}@")
     if kind == "web with a signature":
         url += f"?X-Amz-Signature={SIGNATURE}"
-    return Place(kind, url, lambda name, data: write_file(folder / "set", name, data), patience)
+    return Place(kind, url, lambda name, data: write_file(folder / "set", name, data), policy)
 
 
 def write_file(folder: Path, name: str, data: bytes) -> None:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wds_real.errors import StoreError
-from wds_real.storage.retry import Patience
+from wds_real.storage.retry import RetryPolicy
 from wds_real.storage.store import open_store
-from wds_real.storage.url import Location, is_url, join_url, shown, split_url
+from wds_real.storage.url import Location, is_url, join_url, redact_url, split_url
 
 NAMES = st.text("abcXYZ019._-", min_size=1, max_size=12).filter(lambda text: set(text) != {"."})
 URLS = st.builds(
@@ -82,7 +82,7 @@ def test_a_token_is_what_the_store_calls_so() -> None:
 )
 def test_times_have_units(text: str, seconds: float) -> None:
     """Seconds if none is given."""
-    assert Location.parse("s3://lab/set", {"read_timeout": text}).patience == Patience(read_timeout_s=seconds)
+    assert Location.parse("s3://lab/set", {"read_timeout": text}).policy == RetryPolicy(read_timeout_s=seconds)
 
 
 @pytest.mark.parametrize("text", ["0", "0s", "-1", "soon", "1d", "", "inf", "nan", "1e3", "5 5"])
@@ -93,12 +93,12 @@ def test_what_is_no_time_is_refused(text: str) -> None:
 
 
 def test_each_deadline_has_an_option() -> None:
-    """All that `Patience` knows can be set, for any kind of store."""
+    """All that `RetryPolicy` knows can be set, for any kind of store."""
     options = {"connect_timeout": "1", "read_timeout": "2", "timeout": "3", "give_up_after": "4", "run_deadline": "5"}
-    expected = Patience(connect_timeout_s=1, read_timeout_s=2, timeout_s=3, give_up_after_s=4, run_deadline_s=5)
+    expected = RetryPolicy(connect_timeout_s=1, read_timeout_s=2, timeout_s=3, give_up_after_s=4, run_deadline_s=5)
     for url in ("s3://lab/set", "https://host/set", "gs://lab/set", "memory://set"):
-        assert Location.parse(url, options).patience == expected
-    assert Location.parse("s3://lab/set", {"request_timeout": "3"}).patience.timeout_s == 3
+        assert Location.parse(url, options).policy == expected
+    assert Location.parse("s3://lab/set", {"request_timeout": "3"}).policy.timeout_s == 3
 
 
 @pytest.mark.parametrize(
@@ -254,12 +254,12 @@ def test_a_path_is_split_into_folder_and_name() -> None:
 def test_only_the_place_is_shown(url: str, user: str, password: str, query: str, fragment: str) -> None:
     """Neither user name, password, query nor fragment: what is left is the URL without them."""
     scheme, _, rest = url.partition("://")
-    assert shown(f"{scheme}://{user}:{password}@{rest}?{query}#{fragment}") == url
+    assert redact_url(f"{scheme}://{user}:{password}@{rest}?{query}#{fragment}") == url
 
 
 def test_a_path_is_shown_as_it_is() -> None:
     """Names of files may hold what would be a query or a user in a URL."""
-    assert shown("a@b/c?d#e") == "a@b/c?d#e"
+    assert redact_url("a@b/c?d#e") == "a@b/c?d#e"
 
 
 @pytest.mark.parametrize(

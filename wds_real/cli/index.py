@@ -6,7 +6,7 @@ import click
 
 from wds_real.cli.console import is_main_rank, json_option, print_json, progress_bar
 from wds_real.cli.options import storage_option
-from wds_real.storage.url import shown
+from wds_real.storage.url import redact_url
 
 
 @click.command("index")
@@ -39,7 +39,7 @@ def command(
             progress=progress,
         )
     facts = {
-        "root": shown(root if root is not None else place_of(spec)),
+        "root": redact_url(root if root is not None else place_of(spec)),
         "digest": manifest.digest,
         "dataset": manifest.dataset,
         "num_samples": manifest.num_samples,

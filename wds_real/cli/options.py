@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from wds_real.data.dataset import Dataset
+    from wds_real.storage.base import Store
     from wds_real.storage.cache import ByteCache
-    from wds_real.storage.store import Store
 
 __all__ = ["cache_options", "open_at", "open_cache", "open_data_set", "storage_option"]
 

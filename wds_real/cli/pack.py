@@ -12,7 +12,7 @@ from wds_real.cli.options import open_at, storage_option
 from wds_real.labels import bundled, load_real_json
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
-from wds_real.storage.url import is_url, shown
+from wds_real.storage.url import is_url, redact_url
 
 
 @click.command("pack")
@@ -66,7 +66,7 @@ def command(
     if as_json:
         print_json(
             {
-                "root": shown(root),
+                "root": redact_url(root),
                 "digest": manifest.digest,
                 "num_samples": manifest.num_samples,
                 "partial": manifest.partial,
@@ -78,5 +78,5 @@ def command(
         return
     partial = ", partial: not the whole validation set" if manifest.partial else ""
     shards = f"{len(manifest.shards):,} {'shard' if len(manifest.shards) == 1 else 'shards'}"
-    click.echo(f"packed {manifest.num_samples:,} samples into {shards} in {shown(root)}{partial}")
+    click.echo(f"packed {manifest.num_samples:,} samples into {shards} in {redact_url(root)}{partial}")
     click.echo(f"digest {manifest.digest}")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @json_option
 def command(root: str, level: Level, jobs: int, storage_options: dict[str, str], as_json: bool) -> int:
     """Check the data set in ROOT (default: shards). Exit code 4 if anything is wrong."""
-    from wds_real.data.reader import open_root, read_manifest
+    from wds_real.format.root import open_root, read_manifest
     from wds_real.packing.verification import verify
 
     if not is_main_rank():

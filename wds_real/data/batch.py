@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -82,7 +82,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
-class BatchLabels(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class BatchLabels:
     """The columns of a batch that follow from its positions; see `Batch` for each."""
 
     original_label: torch.Tensor

@@ -5,8 +5,6 @@ from __future__ import annotations
 import bisect
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
-import numpy as np
-
 from wds_real.data.reader import SampleReader
 from wds_real.data.splits import sliced_split, split_positions
 from wds_real.errors import PlanError
@@ -17,6 +15,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
 
+    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
     from PIL import Image

@@ -164,7 +164,9 @@ def open_pixel_cache(
         StoreError: the folder cannot be used, or has no room.
     """
     if not isinstance(transform, EvalTransform):
-        raise ValueError("pixel_cache needs an EvalTransform: other transforms do not describe the pixels they make.")
+        raise ValueError(  # noqa: TRY004 -- of the transform that is given, the cache cannot know the pixels
+            "pixel_cache needs an EvalTransform: other transforms do not describe the pixels they make."
+        )
     shape, _ = output_shape(transform)
     size = cache_size(len(dataset.index), shape=shape)
     _LOG.info("pixel cache: %.1f GB in %s when all images are in it", size / 1e9, folder)

@@ -1,6 +1,6 @@
 """Run the steps of a pass through a pool of threads: batches are allocated, filled in parts, and yielded in order.
 
-A stage says what a batch is made of: `wds_real.data.decode_stage` decodes images, `wds_real.data.undecoded` keeps files.
+A stage says what a batch is made of: `data.decode_stage` decodes images, `data.undecoded` keeps the files.
 """
 
 from __future__ import annotations

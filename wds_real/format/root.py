@@ -120,9 +120,7 @@ class Provenance:
     shards_at: str | None = None
 
 
-def write_root(
-    root: Store, rows: Sequence[SampleRow], shards: Sequence[ShardInfo], provenance: Provenance
-) -> Manifest:
+def write_root(root: Store, rows: Sequence[SampleRow], shards: Sequence[ShardInfo], provenance: Provenance) -> Manifest:
     """Write ``index.json`` and, last, ``manifest.json``; return the manifest.
 
     Args:

@@ -75,6 +75,6 @@ class StoreStream(io.RawIOBase):
     def _check_end(self) -> None:
         if self._scanner is not None and not self._scanner.ended:
             raise StoreError(
-                f"{self._store.url}/{self._name}: its {self._num_bytes:,} bytes have no end-of-archive marker, so it is "
-                "incomplete. Copy it again."
+                f"{self._store.url}/{self._name}: no end-of-archive marker in its {self._num_bytes:,} bytes. The "
+                "tar is incomplete: copy it again."
             )

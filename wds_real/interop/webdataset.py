@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import webdataset
 from torch.utils.data import IterableDataset
 from webdataset.compat import FluidInterface
 

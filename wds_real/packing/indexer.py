@@ -222,7 +222,9 @@ def _row(sample: _Sample, read: Callable[[int, int], bytes], number: int, where:
     width, height = _image_size(image, read)
     given = {kind: sample.members[kind] for kind in ("json", "cls") if kind in sample.members}
     label_member = next(iter(given.values()), None)
-    contents = {kind: _content(kind, member, read, where) for kind, member in given.items()}
+    contents: dict[str, dict[str, Any]] = {}
+    for kind, member in given.items():
+        contents[kind] = _content(kind, member, read, where)
     return SampleRow(
         label=external_label(sample.key, contents, where),
         shard=number,

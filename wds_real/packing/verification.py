@@ -118,7 +118,11 @@ def _check_layout(data: bytes, index: SampleIndex, positions: list[int]) -> Iter
     """Yield where the bytes around the JPEGs are not those of `wds_real.format.shard`."""
     start = 0
     for position in positions:
-        key, jpeg_start, json_start = index.keys[position], int(index.offset[position]), int(index.json_offset[position])
+        key, jpeg_start, json_start = (
+            index.keys[position],
+            int(index.offset[position]),
+            int(index.json_offset[position]),
+        )
         jpeg_stop = jpeg_start + int(index.num_bytes[position])
         json_stop = json_start + int(index.json_num_bytes[position])
         try:
@@ -135,7 +139,7 @@ def _check_layout(data: bytes, index: SampleIndex, positions: list[int]) -> Iter
         ):
             if (found := data[first:last]) != expected:
                 shown = f": {found[:100]!r}" if expected is frame.label else ""
-                yield f"{what} [bytes {first}-{last}){shown} is not what wds_real writes for this sample. Pack it again."
+                yield f"{what} [bytes {first}-{last}){shown} is not what wds_real writes here. Pack it again."
         start = stop
     if data[start:] != END:
         yield f"[bytes {start}-{len(data)}): expected the end-of-archive marker and nothing after it. Pack it again."

@@ -37,7 +37,7 @@ __all__ = ["ShardPlan", "plan_shards", "write_shards"]
 
 _LOG = logging.getLogger(__name__)
 _COMPARED_BYTES = 8 << 20  # of a stored shard that are read at a time
-_BLOCK_BYTES = 4 << 20  # written and hashed at a time: few large steps hand over the GIL less often than many small ones
+_BLOCK_BYTES = 4 << 20  # written and hashed at a time: large steps hand over the GIL less often
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from wds_real.data.dataset import Dataset
     from wds_real.scoring.predictions import Format
-    from wds_real.storage.store import Store
+    from wds_real.storage.base import Store
 
 __all__ = ["merge", "write_output"]
 

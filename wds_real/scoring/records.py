@@ -34,7 +34,7 @@ import xxhash
 from wds_real.errors import PredictionsError
 from wds_real.scoring.predictions import TOP
 from wds_real.storage.local import LocalStore
-from wds_real.storage.url import is_url, shown
+from wds_real.storage.url import is_url, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +112,7 @@ class Ledger:
 
     def __init__(self, folder: str | Path, key: RunKey, *, about: dict[str, Any] | None = None, rank: int = 0) -> None:
         if is_url(str(folder)):
-            raise PredictionsError(f"{shown(str(folder))}: records need a folder. Choose a local --output.")
+            raise PredictionsError(f"{redact_url(str(folder))}: records need a folder. Choose a local --output.")
         self.folder = Path(folder)
         self.key = key
         self._rank = rank

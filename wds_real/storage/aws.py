@@ -98,7 +98,7 @@ def abort_uploads(location: Location) -> Iterator[str]:
         aws_secret_access_key=config.get("secret_access_key"),
         aws_session_token=config.get("session_token"),
         config=botocore.config.Config(
-            connect_timeout=location.patience.connect_timeout_s, read_timeout=location.patience.read_timeout_s
+            connect_timeout=location.policy.connect_timeout_s, read_timeout=location.policy.read_timeout_s
         ),
     )
     try:

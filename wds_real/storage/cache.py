@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wds_real.format.manifest import Manifest
-    from wds_real.storage.store import ByteWriter, Store
+    from wds_real.storage.base import ByteWriter, Store
 
 __all__ = ["DEFAULT_MAX_BYTES", "ByteCache", "CachedStore"]
 
@@ -88,6 +88,11 @@ class CachedStore:
     def remote(self) -> bool:
         """As the store's own."""
         return self._store.remote
+
+    @property
+    def file_reader(self) -> None:
+        """None: ranges are assembled from pieces."""
+        return
 
     def exists(self) -> bool:
         """As the store's own."""

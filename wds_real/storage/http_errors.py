@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
-from wds_real.storage.retry import TransientFault
+from wds_real.storage.retry import TransientError
 
 __all__ = ["NO_CREDENTIALS", "is_slow_down", "refusal_of"]
 
@@ -52,7 +52,7 @@ _BY_STATUS = {
 }
 
 
-def refusal_of(error: Exception, *, where: str, request: str) -> StoreError | TransientFault:
+def refusal_of(error: Exception, *, where: str, request: str) -> StoreError | TransientError:
     """Return what to raise, or to try again, for an error of the client library.
 
     Args:
@@ -61,7 +61,7 @@ def refusal_of(error: Exception, *, where: str, request: str) -> StoreError | Tr
         request: What was asked for, such as ``bytes 0-512``.
 
     Returns:
-        `TransientFault` for what may pass: overload, server errors, broken connections, time-outs. `MissingError` for
+        `TransientError` for what may pass: overload, server errors, broken connections, time-outs. `MissingError` for
         404, `UnavailableError` for every other refusal.
     """
     text, kind = str(error), type(error).__name__
@@ -78,16 +78,16 @@ def refusal_of(error: Exception, *, where: str, request: str) -> StoreError | Tr
     if status == 416 or "StartTooLarge" in text or "InvalidGetRange" in text:
         return StoreError(f"{where}: {request} asked for, but the object ends before. It is not what was expected.")
     if status in _MAY_PASS:
-        return TransientFault(f"the server answered {status}", at_once=False)
+        return TransientError(f"the server answered {status}", at_once=False)
     if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
         return MissingError(f"{where}: no such file. Check the URL.")
     if (refusal := _permanent(words, kind, status, code)) is not None:
         detail = " ".join(part for part in (str(status) if status else "", code or "") if part)
         return UnavailableError(f"{where}: {request}: {refusal}" + (f" ({detail})" if detail else ""))
-    return TransientFault(_transport(words), at_once=True)
+    return TransientError(_transport(words), at_once=True)
 
 
-def is_slow_down(fault: TransientFault) -> bool:
+def is_slow_down(fault: TransientError) -> bool:
     """Return whether the server asked for fewer requests, and so may have said for how long."""
     return any(fault.reason.endswith(f"answered {status}") for status in _SLOW_DOWN)
 

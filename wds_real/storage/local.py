@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from wds_real.storage.store import ByteWriter
+    from wds_real.storage.base import ByteWriter
 
 __all__ = ["LocalStore"]
 
@@ -82,6 +82,11 @@ class LocalStore:
     def url(self) -> str:
         """The folder's path as given."""
         return str(self.root)
+
+    @property
+    def file_reader(self) -> LocalStore:
+        """This store: `read_into` and `view` work on its files."""
+        return self
 
     def exists(self) -> bool:
         """Return whether the folder is there."""

@@ -21,16 +21,25 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["AHEAD_BYTES", "ASKED_BYTES", "BLOCK_BYTES", "REQUESTS", "Block", "ReadAhead", "Wanted", "merge"]
+__all__ = [
+    "BLOCK_BYTES",
+    "MAX_PREFETCHED_BYTES",
+    "MAX_REQUESTED_BYTES",
+    "MAX_REQUESTS",
+    "Block",
+    "ByteRange",
+    "Prefetcher",
+    "merge",
+]
 
 BLOCK_BYTES = 8 << 20  # of one request: larger ones win nothing and cost more to repeat
 GAP_BYTES = 64 << 10  # read and thrown away rather than paid for with another request
-ASKED_BYTES = 4 * BLOCK_BYTES
-AHEAD_BYTES = 2 * ASKED_BYTES
-REQUESTS = 16
+MAX_REQUESTED_BYTES = 4 * BLOCK_BYTES
+MAX_PREFETCHED_BYTES = 2 * MAX_REQUESTED_BYTES
+MAX_REQUESTS = 16
 
 
-class Wanted(NamedTuple):
+class ByteRange(NamedTuple):
     """A half-open byte range of a named file."""
 
     name: str
@@ -49,13 +58,13 @@ class Block:
     last: int
 
 
-def merge(wanted: Iterable[Wanted], *, max_bytes: int = BLOCK_BYTES, max_gap: int = GAP_BYTES) -> Iterator[Block]:
+def merge(wanted: Iterable[ByteRange], *, max_bytes: int = BLOCK_BYTES, max_gap: int = GAP_BYTES) -> Iterator[Block]:
     """Yield the requests that bring a sequence of ranges, in its order.
 
     Ranges that follow each other both in the sequence and in a file, with at most `max_gap` bytes between them, share a
     request of at most `max_bytes`; a longer range has one of its own.
 
-    >>> list(merge([Wanted("a", 0, 10), Wanted("a", 12, 20), Wanted("b", 0, 5)]))[0]
+    >>> list(merge([ByteRange("a", 0, 10), ByteRange("a", 12, 20), ByteRange("b", 0, 5)]))[0]
     Block(name='a', start=0, stop=20, first=0, last=2)
     """
     place, name, start, stop, first = -1, "", 0, 0, 0
@@ -70,7 +79,7 @@ def merge(wanted: Iterable[Wanted], *, max_bytes: int = BLOCK_BYTES, max_gap: in
         yield Block(name, start, stop, first, place + 1)
 
 
-class ReadAhead:
+class Prefetcher:
     """Fetches ranges before they are taken; a context manager that ends its threads.
 
     Any number of threads may take, each range once. Who takes in about the order of the sequence never waits for what
@@ -79,20 +88,20 @@ class ReadAhead:
     Args:
         read: Returns the bytes of a range, or raises.
         wanted: The ranges, in the order in which they will be taken.
-        ahead_bytes: Bound of what is fetched or asked for and not yet taken; a single longer request is let through
+        max_prefetched_bytes: Bound of what is fetched or requested and not yet taken; a single longer request is made
             alone.
-        asked_bytes: Bound of what is asked for at a time, likewise.
-        requests: Made at a time.
+        max_requested_bytes: Bound of what is asked for at a time, likewise.
+        max_requests: Made at a time.
     """
 
     def __init__(
         self,
         read: Callable[[str, int, int], bytes | memoryview],
-        wanted: Sequence[Wanted],
+        wanted: Sequence[ByteRange],
         *,
-        ahead_bytes: int = AHEAD_BYTES,
-        asked_bytes: int = ASKED_BYTES,
-        requests: int = REQUESTS,
+        max_prefetched_bytes: int = MAX_PREFETCHED_BYTES,
+        max_requested_bytes: int = MAX_REQUESTED_BYTES,
+        max_requests: int = MAX_REQUESTS,
     ) -> None:
         self._read = read
         self._wanted = wanted
@@ -100,14 +109,14 @@ class ReadAhead:
         self._block_of = [number for number, block in enumerate(self._blocks) for _ in range(block.first, block.last)]
         self._left = [block.last - block.first for block in self._blocks]
         self._fetched: dict[int, bytes | memoryview | Exception] = {}
-        self._ahead_bytes, self._asked_bytes = ahead_bytes, asked_bytes
+        self._ahead_bytes, self._asked_bytes = max_prefetched_bytes, max_requested_bytes
         self._ahead = self._asked = 0
         self._next = 0
         self._closed = False
         self._lock = threading.Lock()
         self._arrival: dict[int, threading.Condition] = {}  # of a block somebody waits for; nobody else is woken
         self._room = threading.Condition(self._lock)  # who fetches waits for this, and wakes the next if some is left
-        for number in range(min(requests, len(self._blocks))):
+        for number in range(min(max_requests, len(self._blocks))):
             # Daemons: a request that hangs until its time-out must not keep an interrupted process alive.
             threading.Thread(target=self._fetch, name=f"fetch-{number}", daemon=True).start()
 

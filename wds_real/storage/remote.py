@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, TypeVar
 
 from wds_real.errors import StoreError, UnavailableError
 from wds_real.storage.downloads import Download, Downloads
-from wds_real.storage.http_errors import is_slow_down, refusal_of
-from wds_real.storage.prefetch import BLOCK_BYTES, ReadAhead, Wanted
-from wds_real.storage.retry import GaveUp, TransientFault, persist
-from wds_real.storage.retry_after import retry_after
-from wds_real.storage.url import Location, shown
+from wds_real.storage.http_errors import refusal_of
+from wds_real.storage.obstore_client import ObstoreClient
+from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
+from wds_real.storage.retry import GaveUpError, TransientError, retry
+from wds_real.storage.url import Location, redact_url
 
 if TYPE_CHECKING:
     import builtins
     from collections.abc import Callable, Iterator
 
-    from wds_real.storage.client import Client, Version
-    from wds_real.storage.store import ByteWriter
+    from wds_real.storage.base import ByteWriter
+    from wds_real.storage.obstore_client import Version
 
 __all__ = ["RemoteStore"]
 
@@ -54,12 +54,18 @@ class RemoteStore:
 
     remote = True
 
-    def __init__(self, location: Location, options: dict[str, str], connect: Callable[[Location], Client]) -> None:
+    def __init__(
+        self,
+        location: Location,
+        options: dict[str, str],
+        *,
+        connect: Callable[[Location], ObstoreClient] = ObstoreClient,
+    ) -> None:
         self._location = location
-        self._url = shown(location.url)
+        self._url = redact_url(location.url)
         self._options = options
         self._connect = connect
-        self._client: Client | None = None
+        self._client: ObstoreClient | None = None
         self._versions: dict[str, Version] = {}
         self._downloads = Downloads()
         self._turns: dict[str, threading.Lock] = {}
@@ -83,6 +89,11 @@ class RemoteStore:
     def url(self) -> str:
         """Where it is, without user name, password and query."""
         return self._url
+
+    @property
+    def file_reader(self) -> None:
+        """None: objects cannot be mapped."""
+        return
 
     @property
     def listable(self) -> bool:
@@ -113,10 +124,10 @@ class RemoteStore:
         """Return a whole object, in ranges read side by side where it is large."""
         num_bytes = self.head(name)
         starts = range(0, num_bytes, BLOCK_BYTES)
-        blocks = [Wanted(name, start, min(start + BLOCK_BYTES, num_bytes)) for start in starts]
+        blocks = [ByteRange(name, start, min(start + BLOCK_BYTES, num_bytes)) for start in starts]
         if len(blocks) < 2:
             return b"".join(self.get_range(*block) for block in blocks)
-        with ReadAhead(self.get_range, blocks, requests=_REQUESTS) as ahead:
+        with Prefetcher(self.get_range, blocks, max_requests=_REQUESTS) as ahead:
             return b"".join(ahead.take(place) for place in range(len(blocks)))
 
     def get_range(
@@ -133,12 +144,12 @@ class RemoteStore:
         if start == stop:
             return b""
 
-        def read(client: Client) -> memoryview:
+        def read(client: ObstoreClient) -> memoryview:
             pinned = self._versions.get(name)
             answer = client.get(name, start, stop, pinned.strong_etag if pinned else None)
             self._check(name, answer.version, size=size, stop=stop)
             if (answer.start, answer.stop, len(answer.data)) != (start, stop, stop - start):
-                raise TransientFault("the answer holds other bytes than asked for", at_once=True)
+                raise TransientError("the answer holds other bytes than asked for", at_once=True)
             self._pin(name, answer.version)
             return answer.data
 
@@ -160,7 +171,7 @@ class RemoteStore:
         """Write a whole object; `exclusive` refuses to replace one, also one that appears at the same moment."""
         attempts = itertools.count()
 
-        def write(client: Client) -> None:
+        def write(client: ObstoreClient) -> None:
             next(attempts)
             client.put(name, data, exclusive=exclusive)
 
@@ -193,7 +204,7 @@ class RemoteStore:
         """Abort the uploads that writers left unfinished, where there is a way to ask for them: S3, with boto3."""
         return self._request("", "list unfinished uploads", lambda client: client.abort_uploads())
 
-    def _request(self, name: str, what: str, call: Callable[[Client], _T]) -> _T:
+    def _request(self, name: str, what: str, call: Callable[[ObstoreClient], _T]) -> _T:
         """Make one request, again and again if need be, and say in our own words what became of it."""
         client = self._connected()
 
@@ -201,30 +212,26 @@ class RemoteStore:
             try:
                 result = call(client)
             except client.errors as error:
-                refusal = self._refusal(name, what, error, client)
+                refusal = self._refusal(name, what, error)
             else:
                 self._answered = True
                 return result
             raise refusal  # out here: the library's text, which may hold secrets, is no part of its context either
 
-        patience = self._location.patience
+        policy = self._location.policy
         if not self._answered:
-            patience = replace(patience, give_up_after_s=min(patience.give_up_after_s, _FIRST_CONTACT_S))
+            policy = replace(policy, give_up_after_s=min(policy.give_up_after_s, _FIRST_CONTACT_S))
         try:
-            return _interruptible(lambda: persist(attempt, patience=patience, opened_at=self._opened_at))
-        except GaveUp as error:
+            return _interruptible(lambda: retry(attempt, policy=policy, opened_at=self._opened_at))
+        except GaveUpError as error:
             raise UnavailableError(f"{self._where(name)}: {what}: {error}. Run it again later.") from None
 
-    def _refusal(self, name: str, what: str, error: Exception, client: Client) -> Exception:
+    def _refusal(self, name: str, what: str, error: Exception) -> Exception:
         if any(sign in str(error) for sign in ("RangeNotSupported", "NotPartial", "non-partial")):
             if self._ignores_ranges:
                 return _RangesIgnoredError()
-            return TransientFault("the server ignored the range", at_once=True, at_most=3, final=_RangesIgnoredError())
-        refusal = refusal_of(error, where=self._where(name), request=what)
-        if isinstance(refusal, TransientFault) and is_slow_down(refusal):
-            signed = client.sign(name) if name else None
-            refusal.retry_after_s = None if signed is None else retry_after(*signed)
-        return refusal
+            return TransientError("the server ignored the range", at_once=True, at_most=3, final=_RangesIgnoredError())
+        return refusal_of(error, where=self._where(name), request=what)
 
     def _check(self, name: str, found: Version, *, size: int | None, stop: int) -> None:
         """Compare what an answer says of its object with what is known of it."""
@@ -239,7 +246,7 @@ class RemoteStore:
         else:
             return
         final = StoreError(f"{self._where(name)}: {problem}.")
-        raise TransientFault(problem, at_once=True, at_most=3, final=final)
+        raise TransientError(problem, at_once=True, at_most=3, final=final)
 
     def _pin(self, name: str, version: Version) -> Version:
         with self._lock:
@@ -256,7 +263,7 @@ class RemoteStore:
     def _download_now(self, name: str) -> Download:
         file = self._downloads.new()
 
-        def read(client: Client) -> None:
+        def read(client: ObstoreClient) -> None:
             version, chunks = client.stream(name)
             if (first := self._pin(name, version)) != version:
                 raise StoreError(
@@ -268,7 +275,7 @@ class RemoteStore:
                 position += len(chunk)
                 file.write(new)
             if file.num_bytes != version.num_bytes:
-                raise TransientFault("the connection broke", at_once=True)
+                raise TransientError("the connection broke", at_once=True)
 
         self._request(name, "read it all", read)
         self._downloads.add(name, file)
@@ -284,7 +291,7 @@ class RemoteStore:
     def _where(self, name: str) -> str:
         return f"{self.url}/{name}" if name else self.url
 
-    def _connected(self) -> Client:
+    def _connected(self) -> ObstoreClient:
         _FORKS.check(self.url)
         with self._lock:
             if self._client is None:
@@ -292,8 +299,8 @@ class RemoteStore:
             return self._client
 
 
-def _reopen(url: str, options: dict[str, str], connect: Callable[[Location], Client]) -> RemoteStore:
-    return RemoteStore(Location.parse(url, options), options, connect)
+def _reopen(url: str, options: dict[str, str], connect: Callable[[Location], ObstoreClient]) -> RemoteStore:
+    return RemoteStore(Location.parse(url, options), options, connect=connect)
 
 
 def _interruptible(call: Callable[[], _T]) -> _T:

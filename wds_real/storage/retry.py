@@ -1,6 +1,6 @@
 """How long to insist: waits with full jitter, a deadline for each request, and one for the run.
 
-There is one layer of retries, and this is it. A request ends by itself within `Patience.request_timeout_s`, and the
+There is one layer of retries, and this is it. A request ends by itself within `RetryPolicy.request_timeout_s`, and the
 last attempt starts so early that it ends before the deadline: nothing waits longer than it was told to.
 """
 
@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GaveUp", "Patience", "TransientFault", "persist"]
+__all__ = ["GaveUpError", "RetryPolicy", "TransientError", "retry"]
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
 _T = TypeVar("_T")
 
 
-class TransientFault(Exception):  # noqa: N818 -- it is not an error yet
+class TransientError(Exception):
     """A request failed in a way that may pass.
 
     Attributes:
@@ -51,7 +51,7 @@ class TransientFault(Exception):  # noqa: N818 -- it is not an error yet
         self.final = final
 
 
-class GaveUp(Exception):  # noqa: N818 -- callers turn it into an error that says where
+class GaveUpError(Exception):
     """The last attempt failed too, or there was no time for one."""
 
     def __init__(self, attempts: int, elapsed_s: float, reason: str) -> None:
@@ -61,7 +61,7 @@ class GaveUp(Exception):  # noqa: N818 -- callers turn it into an error that say
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class RetryPolicy:
     """How long to wait for what, in seconds.
 
     Attributes:
@@ -87,45 +87,45 @@ class Patience:
         return min(limits)
 
 
-def persist(
+def retry(
     attempt: Callable[[], _T],
     *,
-    patience: Patience,
+    policy: RetryPolicy,
     opened_at: float,
     jitter: Callable[[float, float], float] = random.uniform,
     sleep: Callable[[float], None] = time.sleep,
 ) -> _T:
-    """Call `attempt` until it succeeds or time is up; other exceptions than `TransientFault` pass.
+    """Call `attempt` until it succeeds or time is up; other exceptions than `TransientError` pass.
 
     Args:
         attempt: One request.
-        patience: How long to go on.
+        policy: How long to go on.
         opened_at: When the run began, by ``time.monotonic()``.
         jitter: Draws the wait from (0, bound).
         sleep: Waits.
 
     Raises:
-        GaveUp: the next attempt might end after a deadline.
+        GaveUpError: the next attempt might end after a deadline.
         Exception: a fault's `final`, when it came too often in a row.
     """
     started = time.monotonic()
-    deadline = started + patience.give_up_after_s
-    if patience.run_deadline_s is not None:
-        deadline = min(deadline, opened_at + patience.run_deadline_s)
-    if started + patience.request_timeout_s > deadline:
-        raise GaveUp(0, 0.0, f"the run's deadline of {patience.run_deadline_s:g} s leaves no time for a request")
+    deadline = started + policy.give_up_after_s
+    if policy.run_deadline_s is not None:
+        deadline = min(deadline, opened_at + policy.run_deadline_s)
+    if started + policy.request_timeout_s > deadline:
+        raise GaveUpError(0, 0.0, f"the run's deadline of {policy.run_deadline_s:g} s leaves no time for a request")
     bound, alike, last = _FIRST_WAIT_S, 0, ""
     for number in itertools.count(1):
         try:
             return attempt()
-        except TransientFault as fault:
+        except TransientError as fault:
             alike, last = (alike + 1 if fault.reason == last else 1), fault.reason
             if fault.final is not None and alike == fault.at_most:
                 raise fault.final from None
             wait = 0.0 if fault.at_once and number == 1 else jitter(0, bound)
             wait = max(wait, fault.retry_after_s or 0.0)
-            if time.monotonic() + wait + patience.request_timeout_s > deadline:
-                raise GaveUp(number, time.monotonic() - started, fault.reason) from None
+            if time.monotonic() + wait + policy.request_timeout_s > deadline:
+                raise GaveUpError(number, time.monotonic() - started, fault.reason) from None
         bound = min(2 * bound, _LONGEST_WAIT_S)
         sleep(wait)
     raise AssertionError  # pragma: no cover -- count() has no end

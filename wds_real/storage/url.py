@@ -11,12 +11,12 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from wds_real.errors import StoreError
 from wds_real.storage.aws import endpoint_from_environment
-from wds_real.storage.retry import Patience
+from wds_real.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Location", "is_url", "join_url", "shown", "split_url"]
+__all__ = ["Location", "is_url", "join_url", "redact_url", "split_url"]
 
 _SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "adl": "az",
             "http": "http", "https": "http", "memory": "memory"}  # fmt: skip
@@ -37,7 +37,7 @@ _ALIASES = {
     "request_timeout": "timeout",
 }
 _PREFIXES = {"s3": ("aws_",), "gs": ("google_",), "az": ("azure_storage_", "azure_")}
-_PATIENCE = {
+_POLICY = {
     "connect_timeout": "connect_timeout_s",
     "read_timeout": "read_timeout_s",
     "timeout": "timeout_s",
@@ -58,7 +58,7 @@ class Location:
         url: The URL as given, secrets included: for the client only.
         config: Options of this kind of store, by obstore's names; may hold secrets.
         client: Options of the HTTP client, by obstore's names.
-        patience: Deadlines and timeouts.
+        policy: Deadlines and timeouts.
         profile: Of the shared credentials file, or None for the usual one.
     """
 
@@ -66,7 +66,7 @@ class Location:
     url: str = field(repr=False)
     config: dict[str, str] = field(repr=False)
     client: dict[str, str | bool] = field(repr=False)
-    patience: Patience
+    policy: RetryPolicy
     profile: str | None
 
     @classmethod
@@ -88,15 +88,15 @@ class Location:
         named = {_short_name(kind, name): str(value) for name, value in (options or {}).items()}
         if kind in ("s3", "az") and "token" in named:
             named["session_token" if kind == "s3" else "bearer_token"] = named.pop("token")
-        times = {field: _seconds(name, named.pop(name)) for name, field in _PATIENCE.items() if name in named}
-        patience = Patience(**times)
+        times = {field: _seconds(name, named.pop(name)) for name, field in _POLICY.items() if name in named}
+        policy = RetryPolicy(**times)
         profile = named.pop("profile", None)
         client: dict[str, str | bool] = {name: named.pop(name) for name in _CLIENT if name in named}
         for flag in ("allow_http", "allow_invalid_certificates", "http1_only", "http2_only", "randomize_addresses"):
             if flag in client:
                 client[flag] = _boolean(flag, str(client[flag]))
         if kind == "http" and named:
-            raise StoreError(f"{shown(url)}: {_names(named)}: not an option of a web server.")
+            raise StoreError(f"{redact_url(url)}: {_names(named)}: not an option of a web server.")
         if kind == "s3" and "endpoint" not in named and (endpoint := endpoint_from_environment()) is not None:
             named["endpoint"] = endpoint
         if "endpoint" in named:
@@ -105,13 +105,13 @@ class Location:
         if target.lower().startswith("http://") and "allow_http" not in client:
             if not _LOOPBACK.fullmatch(urlsplit(target).hostname or ""):
                 raise StoreError(
-                    f"{shown(target)}: plain http lets anyone on the way read and change what is sent. Use https://, "
-                    "or pass --storage-option allow_http=true."
+                    f"{redact_url(target)}: plain http lets anyone on the way read and change what is sent. "
+                    "Use https://, or pass --storage-option allow_http=true."
                 )
             client["allow_http"] = True
         trimmed = before.rstrip("/")
         place = trimmed if "://" in trimmed else before
-        return cls(kind, f"{place}{mark}{query}", named, client, patience, profile)
+        return cls(kind, f"{place}{mark}{query}", named, client, policy, profile)
 
     def without_user(self) -> tuple[str, dict[str, str]]:
         """Return the URL without user name and password, and the header that says them."""
@@ -140,10 +140,10 @@ def is_url(text: str) -> bool:
     return _URL_SCHEME.match(text) is not None
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """Return a URL as it may be shown: without user name, password, query and fragment.
 
-    >>> shown("https://me:secret@host:8443/a/b.tar?X-Amz-Signature=1")
+    >>> redact_url("https://me:secret@host:8443/a/b.tar?X-Amz-Signature=1")
     'https://host:8443/a/b.tar'
     """
     if not is_url(url):

@@ -1,0 +1,112 @@
+"""The protocols of storage: reading ranges of named files, and reading and writing whole files.
+
+File names are flat: every file lies directly under the store's URL.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import builtins
+    import contextlib
+
+__all__ = ["ByteWriter", "FileReader", "RangeReader", "Store"]
+
+
+class ByteWriter(Protocol):
+    """A file open for writing."""
+
+    def write(self, data: bytes | memoryview) -> object:
+        """Append bytes; the caller may change the buffer afterwards."""
+        ...
+
+
+class FileReader(Protocol):
+    """Reads ranges of files on this machine without allocating memory for them."""
+
+    def read_into(self, name: str, start: int, out: memoryview) -> bool:
+        """Fill `out` with the bytes from `start` on; return False if the file ends before."""
+        ...
+
+    def view(self, name: str, start: int, stop: int) -> memoryview:
+        """Return a read-only view of the mapped file."""
+        ...
+
+
+class RangeReader(Protocol):
+    """Reads byte ranges of named files.
+
+    `get_range` raises `MissingError` where there is no such file, `UnavailableError` where an object store denies
+    access or all retries failed, and `StoreError` where the file is not as expected.
+    """
+
+    @property
+    def url(self) -> str:
+        """URL or path, without secrets."""
+        ...
+
+    @property
+    def remote(self) -> bool:
+        """Whether reads go over a network; then large reads and prefetching pay."""
+        ...
+
+    @property
+    def file_reader(self) -> FileReader | None:
+        """Reads into given memory and memory maps, or None where the bytes are not files of this machine."""
+        ...
+
+    def get_range(
+        self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False
+    ) -> bytes | memoryview:
+        """Return exactly the bytes of the half-open range.
+
+        Args:
+            name: Of the file.
+            start: First byte.
+            stop: Byte after the last one.
+            size: Expected length of the whole file, or None for any.
+            fresh: Read from the source, not from a cache.
+        """
+        ...
+
+
+class Store(RangeReader, Protocol):
+    """A flat collection of named files that can be read, listed and written; errors as for `RangeReader`."""
+
+    @property
+    def listable(self) -> bool:
+        """Whether `list` works; plain web servers have no listing."""
+        ...
+
+    def exists(self) -> bool:
+        """Return whether the folder exists; always True for object stores, which have no folders."""
+        ...
+
+    def list(self) -> list[str]:
+        """Return the names of all finished files, sorted."""
+        ...
+
+    def head(self, name: str) -> int:
+        """Return the length of a file in bytes."""
+        ...
+
+    def get(self, name: str) -> bytes:
+        """Return a whole file."""
+        ...
+
+    def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
+        """Write a whole file, atomically and durably; with `exclusive`, raise StoreError if the file exists."""
+        ...
+
+    def create(self, name: str) -> contextlib.AbstractContextManager[ByteWriter]:
+        """Open a file for writing; it appears under its name, complete and durable, when the block ends normally."""
+        ...
+
+    def delete(self, name: str) -> None:
+        """Remove a file."""
+        ...
+
+    def delete_leftovers(self) -> builtins.list[str]:
+        """Remove unfinished files of writers that have ended, and return their names."""
+        ...
