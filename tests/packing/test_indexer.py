@@ -381,7 +381,7 @@ def test_an_index_that_is_there_is_kept(copied: Path) -> None:
     """Without overwrite nothing is replaced."""
     index_shards(str(copied))
     before = tree(copied)
-    with pytest.raises(StoreError, match=r"holds a finished set already\. Pass --overwrite"):
+    with pytest.raises(StoreError, match=r"holds a finished set already\. .* pass --overwrite"):
         index_shards(str(copied / "val-{00,01}.tar"))
     assert tree(copied) == before
 
@@ -715,7 +715,7 @@ def test_classes_that_count_from_another_number_are_refused(
         for label in LABELS
     ]
     members = [member for sample in samples for member in sample]
-    refuse(tmp_path, members, says="The shards count classes otherwise")
+    refuse(tmp_path, members, says="The shards number classes differently")
 
 
 def test_the_bundled_real_labels_hold_for_validation_images(tmp_path: Path) -> None:
@@ -731,7 +731,7 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     """Over shards, apart in one shard, or two names of one validation image."""
     sample = [("a.jpg", PICTURE), ("a.cls", b"1")]
     other = [("b.jpg", PICTURE), ("b.cls", b"1")]
-    says = "1 keys are there twice, {} for one. Remove the copies."
+    says = "1 keys occur twice, such as {}. Remove the copies."
     refuse(tmp_path / "0", sample, sample, says=says.format("a"))
     refuse(tmp_path / "1", [*sample, *other, *sample], says=says.format("a"))
     names = (
@@ -758,10 +758,10 @@ def test_shards_without_a_sample_are_refused(tmp_path: Path) -> None:
         ("val-{00..03}.tar", "val-03.tar: no such shard. Check the numbers in the braces."),
         ("val-{00..02.tar", "the braces do not match"),
         ("val-00}.tar", "the braces do not match"),
-        ("{val-00.tar,other/val-01.tar}", "in several places, or one of them twice"),
-        ("val-0{0,1,1}.tar", "in several places, or one of them twice"),
+        ("{val-00.tar,other/val-01.tar}", "in several folders, or a shard twice"),
+        ("val-0{0,1,1}.tar", "in several folders, or a shard twice"),
         ("val-00.tar/val-01.tar", "Not a directory"),
-        ("other", "holds no tar file. Name the shards"),
+        ("other", "no tar file. Name the shards"),
         ("val-{00..02}.txt", "no such shard"),
     ],
 )
@@ -778,7 +778,7 @@ def test_a_missing_object_is_said_by_its_name(s3: servers.S3Server, timm_shards:
     url = put_all(s3, timm_shards, "test", "foreign/missing")
     with pytest.raises(SourceError, match=r"missing/val-03\.tar: no such shard"):
         index_shards(f"{url}/val-{{00..03}}.tar", storage_options=s3.options)
-    with pytest.raises(SourceError, match="nothing: holds no tar file"):
+    with pytest.raises(SourceError, match="nothing: no tar file"):
         index_shards("s3://test/foreign/nothing", storage_options=s3.options)
 
 

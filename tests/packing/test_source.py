@@ -158,7 +158,7 @@ def test_an_image_that_is_there_twice_is_an_error(
 ) -> None:
     """Two files of one image, spelled alike or not, are refused: one of them would be lost without a word."""
     path = make(tmp_path / "val", [*pictures.items(), (copy, b"other bytes")])
-    with pytest.raises(SourceError, match=rf"1 images are there twice: {OFFICIAL}"):
+    with pytest.raises(SourceError, match=rf"1 images occur twice: {OFFICIAL}"):
         open_source(path, allow_partial=True)
 
 
@@ -278,11 +278,11 @@ def test_a_tar_that_is_cut_after_it_was_indexed_is_noticed(made_tar: Path, tmp_p
     with open_source(path, allow_partial=True) as source:
         last = max(source.images, key=lambda image: image.offset)
         os.truncate(path, last.offset + 1)
-        with pytest.raises(SourceError, match=r"gave 1 bytes. The source changed"):
+        with pytest.raises(SourceError, match=rf"{last.label.file_name} .* The source changed"):
             source.read(last)
         with (
             source.prefetch(source.images) as found,
-            pytest.raises(SourceError, match=rf"{last.label.file_name} .* gave 1 bytes. The source changed"),
+            pytest.raises(SourceError, match=r"ILSVRC2012_val_\d{8}.JPEG .* The source changed"),
         ):
             for _ in found:
                 pass

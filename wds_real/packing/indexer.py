@@ -68,7 +68,7 @@ def index_shards(
         progress: Called with the bytes of each shard when it is done, from any thread.
 
     Raises:
-        SourceError: a shard is not a complete tar, a sample has no image or no label, labels disagree, or a key occurs
+        SourceError: a shard is not a whole tar, a sample has no image or no label, labels disagree, or a key occurs
             twice.
         StoreError: a store refused, or there is an index already.
     """
@@ -154,7 +154,7 @@ def _scan(store: Store, name: str, number: int, *, checksums: bool) -> _ScannedS
         samples = _samples(iter_members(read, num_bytes), where)
         rows = [_row(sample, read, number, where, checksums=checksums) for sample in samples]
     except TarError as error:
-        raise SourceError(f"{where}: not a complete tar: {error}. Copy it again.") from error
+        raise SourceError(f"{where}: not a whole tar: {error}. Copy it again.") from error
     except MissingError as error:
         raise SourceError(f"{where}: no such shard. Check the numbers in the braces.") from error
     digest = hashlib.sha256(data).hexdigest() if checksums else ""

@@ -232,7 +232,7 @@ class _TarImages:
         self._buffers = Buffers(max_kept=_MAX_BUFFERS)
 
     def read(self, image: SourceImage) -> bytes:
-        with self._explained(f"{_where(image)}: "):
+        with self._explained(f"{_where(image)}: ", " The source changed while it was read, or its disk fails."):
             return self._tar.read(image.offset, image.offset + image.num_bytes)
 
     @contextlib.contextmanager
@@ -251,24 +251,24 @@ class _TarImages:
     def members(self) -> list[Member]:
         """Return the regular files of the tar that are not hidden."""
         try:
-            with self._explained(""):
+            with self._explained():
                 members = self._tar.members()
         except TarError as error:
             head = self._tar.first_block()
             raise SourceError(
-                f"{self._shown}: not a complete tar: {error}. {_advice(head, self._tar.num_bytes)}"
+                f"{self._shown}: not a whole tar: {error}. {_advice(head, self._tar.num_bytes)}"
             ) from error
         return [member for member in members if member.is_file and not member.name.rpartition("/")[2].startswith(".")]
 
     @contextlib.contextmanager
-    def _explained(self, what: str) -> Iterator[None]:
-        """Turn what a folder's store says into an error of the source; errors of object stores speak for themselves."""
+    def _explained(self, before: str = "", after: str = "") -> Iterator[None]:
+        """Turn errors of a folder into SourceError, with words before and after; those of object stores pass."""
         try:
             yield
         except StoreError as error:
             if self._tar.store.remote:
                 raise
-            raise SourceError(f"{what}{error} The source changed while it was read.") from error
+            raise SourceError(f"{before}{error}{after}") from error
 
     def _read_blocks(
         self, images: Sequence[SourceImage], ranges: Sequence[ByteRange], files: FileReader
@@ -276,7 +276,7 @@ class _TarImages:
         """Read neighbours at once, into buffers that are reused when no part of them is in use."""
         for block in merge(ranges, max_bytes=_BLOCK_BYTES):
             data = self._buffers.take(block.stop - block.start)
-            with self._explained(""):
+            with self._explained():
                 complete = files.read_into(block.name, block.start, data)
             for image in images[block.first : block.last]:
                 start = image.offset - block.start

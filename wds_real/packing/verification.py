@@ -19,7 +19,7 @@ from wds_real.errors import StoreError, UnavailableError
 from wds_real.format.manifest import SHARD_NAME
 from wds_real.format.root import open_shards, read_index, read_manifest
 from wds_real.format.shard import frame_sample
-from wds_real.format.tar import END, TarError, iter_members
+from wds_real.format.tar import BLOCK, END, TarError, iter_members
 from wds_real.image.decode import DecodeError, decode_rgb
 
 if TYPE_CHECKING:
@@ -131,15 +131,16 @@ def _check_layout(data: bytes, index: SampleIndex, positions: list[int]) -> Iter
             yield f"{key}: {error}. The index was not written by wds_real: pack again."
             return
         stop = json_stop + len(frame.json_padding)
-        for what, first, last, expected in (
-            (f"tar header of {key}.jpg", start, jpeg_start, frame.jpg_header),
-            (f"padding and tar header before {key}.json", jpeg_stop, json_start, frame.jpg_padding + frame.json_header),
-            (f"label {key}.json", json_start, json_stop, frame.label),
-            (f"padding after {key}.json", json_stop, stop, frame.json_padding),
+        for member, what, first, last, expected in (
+            (f"{key}.jpg", "tar header", start, jpeg_start, frame.jpg_header),
+            (f"{key}.jpg", "padding", jpeg_stop, json_start - BLOCK, frame.jpg_padding),
+            (f"{key}.json", "tar header", json_start - BLOCK, json_start, frame.json_header),
+            (f"{key}.json", "label", json_start, json_stop, frame.label),
+            (f"{key}.json", "padding", json_stop, stop, frame.json_padding),
         ):
             if (found := data[first:last]) != expected:
-                shown = f": {found[:100]!r}" if expected is frame.label else ""
-                yield f"{what} [bytes {first}-{last}){shown} is not what wds_real writes here. Pack it again."
+                shown = f" {found[:100]!r}" if what == "label" else ""
+                yield f"{member} [bytes {first}-{last}): the {what}{shown} is not what wds_real writes here. Pack it again."
         start = stop
     if data[start:] != END:
         yield f"[bytes {start}-{len(data)}): expected the end-of-archive marker and nothing after it. Pack it again."
@@ -150,7 +151,7 @@ def _check_external_layout(data: bytes, index: SampleIndex, positions: list[int]
     try:
         members = {(member.offset, member.size) for member in iter_members(lambda a, b: data[a:b], len(data))}
     except TarError as error:
-        yield f"not a complete tar: {error}."
+        yield f"not a whole tar: {error}."
         return
     for position in positions:
         start, size = int(index.offset[position]), int(index.num_bytes[position])
