@@ -119,7 +119,7 @@ def command(
     if a sample was missed or counted twice.
     """
     sys.path.insert(0, str(Path.cwd()))  # for package.module:factory, as `python -m` has it
-    for module in ("evaluation.loop", "data.loader") if is_main_rank() else ():
+    for module in ("evaluation.loop", "data.decode_stage") if is_main_rank() else ():
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
     dataset, model, options = _setup(root, spec, split, settings)
     from wds_real.data.distributed import current_world

@@ -140,7 +140,7 @@ def _check_layout(data: bytes, index: SampleIndex, positions: list[int]) -> Iter
         ):
             if (found := data[first:last]) != expected:
                 shown = f" {found[:100]!r}" if what == "label" else ""
-                yield f"{member} [bytes {first}-{last}): the {what}{shown} is not what wds_real writes here. Pack it again."
+                yield f"{member} [bytes {first}-{last}): the {what}{shown} is not what wds_real writes. Pack it again."
         start = stop
     if data[start:] != END:
         yield f"[bytes {start}-{len(data)}): expected the end-of-archive marker and nothing after it. Pack it again."
