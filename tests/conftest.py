@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from support import servers
+from support.s3 import S3Server, seaweedfs, weed_binary
 
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
@@ -62,15 +62,15 @@ def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[servers.S3Server]:
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """A real S3 server, one for each process of the test run; tests use prefixes of their own."""
     try:
-        servers.weed_binary()
+        weed_binary()
     except RuntimeError as error:
         if sys.platform == "linux":
             raise  # it is among the packages for tests there: a missing one is a broken environment
         pytest.skip(str(error))
-    with servers.seaweedfs(tmp_path_factory.mktemp("s3")) as server:
+    with seaweedfs(tmp_path_factory.mktemp("s3")) as server:
         yield server
 
 

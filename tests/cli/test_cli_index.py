@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from support import servers
+from support.http_server import http_server
 
 from wds_real.cli.main import main
 from wds_real.format.tar import END, encode_header, padding
@@ -17,6 +17,8 @@ from wds_real.synthetic import known_answer, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from support.s3 import S3Server
 
 MODEL = "wds_real.synthetic:known_answer_model"
 BRACES = "imagenet2012_real-validation-{000000..000002}.tar"
@@ -155,7 +157,7 @@ def test_wrong_usage_is_exit_code_two(run: Callable[..., Ended], arguments: list
     assert "secret" not in ended.err
 
 
-def test_shards_in_a_bucket_are_indexed(s3: servers.S3Server, run: Callable[..., Ended], shards: Path) -> None:
+def test_shards_in_a_bucket_are_indexed(s3: S3Server, run: Callable[..., Ended], shards: Path) -> None:
     """With options given one by one; no secret among them is printed, also where they are wrong."""
     for path in shards.glob("*.tar"):
         s3.put("test", f"cli-index/{path.name}", path.read_bytes())
@@ -173,7 +175,7 @@ def test_shards_in_a_bucket_are_indexed(s3: servers.S3Server, run: Callable[...,
 
 def test_a_signed_url_is_not_shown(run: Callable[..., Ended], shards: Path, tmp_path: Path) -> None:
     """Neither in what is printed, nor in an error, nor in the files."""
-    with servers.http_server(shards) as server:
+    with http_server(shards) as server:
         spec = f"{server.endpoint.replace('//', '//alice:hunter2@')}/{BRACES}?sig=hunter2"
         written = run("index", spec, "-o", tmp_path / "index")
         beside = run("index", spec, "--json")

@@ -26,8 +26,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wds_real.data.pixel_cache import PixelCache, _File, cache_size
+from wds_real.data.pixel_cache import PixelCache, cache_size
 from wds_real.errors import StoreError
+from wds_real.storage.files import OpenFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -542,7 +543,7 @@ def test_threads_share_the_rows(tmp_path: Path) -> None:
 
 def test_file_that_cannot_be_read_is_said_once(cache: PixelCache, caplog: pytest.LogCaptureFixture) -> None:
     """A disk that fails costs the time to decode, not the run."""
-    cache._file = _File(os.open(cache.path, os.O_WRONLY))
+    cache._file = OpenFile.open(cache.path, os.O_WRONLY)
     assert [read(cache, position) for position in range(8)] == [None] * 8
     assert len(warnings_of(caplog)) == 1
     assert "rows cannot be read" in caplog.text

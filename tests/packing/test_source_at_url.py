@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from support import servers
+from support.http_server import http_server
 
 from wds_real.errors import SourceError, StoreError, UnavailableError
 from wds_real.format.tar import END, encode_header, padding
@@ -29,6 +29,9 @@ from wds_real.synthetic import encode_picture
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from support.s3 import S3Server
+    from support.wire import Request
 
     from wds_real.packing.source import Source
 
@@ -56,14 +59,14 @@ class Place(NamedTuple):
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """An empty place of each kind."""
     if request.param == "s3":
-        s3: servers.S3Server = request.getfixturevalue("s3")
+        s3: S3Server = request.getfixturevalue("s3")
         prefix = f"source-{next(NUMBERS)}"
         fill = lambda name, data: s3.put("test", f"{prefix}/{name}", data)  # noqa: E731
         yield Place("s3", f"s3://test/{prefix}", fill, {**s3.options, **PATIENCE}, lambda: 0)
         return
     folder = tmp_path / "served"
     folder.mkdir()
-    with servers.http_server(folder, ranges=request.param == "web") as server:
+    with http_server(folder, ranges=request.param == "web") as server:
         yield Place(
             request.param,
             server.endpoint,
@@ -151,7 +154,7 @@ def test_order_and_spelling_of_members_do_not_matter(place: Place, tars: dict[st
 
 def test_a_signed_url_is_read_and_not_shown(made_tar: Path) -> None:
     """A query goes with every request, and into no path or message."""
-    with servers.http_server(made_tar.parent) as server:
+    with http_server(made_tar.parent) as server:
         url = f"{server.endpoint}/{made_tar.name}?X-Amz-Signature=hidden"
         with open_source(url, allow_partial=True) as source:
             assert source.path == f"{server.endpoint}/{made_tar.name}"
@@ -276,12 +279,12 @@ def test_an_outage_is_no_damage_of_the_tar(made_tar: Path) -> None:
     """A server that goes away while the tar is indexed or read is an UnavailableError, not a SourceError."""
     gone: list[bool] = []
 
-    def on_request(request: servers.Request) -> None:
+    def on_request(request: Request) -> None:
         del request
         if gone:
             raise ConnectionResetError
 
-    with servers.http_server(made_tar.parent, on_request=on_request) as server:
+    with http_server(made_tar.parent, on_request=on_request) as server:
         url = f"{server.endpoint}/{made_tar.name}"
         options = {"give_up_after": "1"}
         source = open_source(url, allow_partial=True, storage_options=options)
@@ -306,7 +309,7 @@ def pack(source: Source, store_url: str, options: dict[str, str] | None) -> dict
 
 @pytest.mark.parametrize("kind", ["small", "huge"])
 def test_packing_from_store_to_store_gives_the_same_bytes(
-    s3: servers.S3Server, tars: dict[str, Path], tmp_path: Path, kind: str
+    s3: S3Server, tars: dict[str, Path], tmp_path: Path, kind: str
 ) -> None:
     """From S3 to S3, shards, index and manifest are byte for byte those packed from a file to a folder.
 
@@ -324,7 +327,7 @@ def test_packing_from_store_to_store_gives_the_same_bytes(
 
 @pytest.mark.parametrize("direction", ["web to folder", "folder to s3"])
 def test_packing_between_kinds_gives_the_same_bytes(
-    s3: servers.S3Server, made_tar: Path, tmp_path: Path, direction: str
+    s3: S3Server, made_tar: Path, tmp_path: Path, direction: str
 ) -> None:
     """Where the source and the set lie makes no difference to a byte."""
     local = pack(open_source(made_tar, allow_partial=True), str(tmp_path / "set"), None)
@@ -332,7 +335,7 @@ def test_packing_between_kinds_gives_the_same_bytes(
         url = f"s3://test/packing-{next(NUMBERS)}"
         assert pack(open_source(made_tar, allow_partial=True), url, s3.options) == local
         return
-    with servers.http_server(made_tar.parent) as server:
+    with http_server(made_tar.parent) as server:
         source = open_source(f"{server.endpoint}/{made_tar.name}", allow_partial=True)
         assert pack(source, str(tmp_path / "other"), None) == local
 
@@ -352,7 +355,7 @@ def test_reading_copies_nothing_to_disk(place: Place, tars: dict[str, Path]) -> 
             assert sum(map(len, contents(source))) == sum(image.num_bytes for image in source.images)
 
 
-def test_uploads_gather_in_a_temporary_file(s3: servers.S3Server, made_tar: Path, tmp_path: Path) -> None:
+def test_uploads_gather_in_a_temporary_file(s3: S3Server, made_tar: Path, tmp_path: Path) -> None:
     """Writing needs one, which has no name and is gone afterwards; where it cannot be made, nothing is written."""
     url = f"s3://test/packing-{next(NUMBERS)}"
     with open_source(made_tar, allow_partial=True) as source, no_temporary_files():
@@ -368,7 +371,7 @@ def test_uploads_gather_in_a_temporary_file(s3: servers.S3Server, made_tar: Path
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
-def test_a_full_temporary_folder_is_one_line(s3: servers.S3Server, made_tar: Path) -> None:
+def test_a_full_temporary_folder_is_one_line(s3: S3Server, made_tar: Path) -> None:
     """Where the shard does not fit on the disk on its way to S3, packing says so and ends with 1."""
     limited = (
         "import resource, sys\n"

@@ -16,7 +16,7 @@ from wds_real.storage.url import Location
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support import servers
+    from support.s3 import S3Server
 
 CREDENTIALS = """
 [default]
@@ -47,7 +47,7 @@ def credentials_of(profile: Profile) -> dict[str, Any]:
 
 
 @pytest.fixture
-def begin(s3: servers.S3Server) -> Any:
+def begin(s3: S3Server) -> Any:
     """Return boto3's client of the S3 server, with which to begin uploads and to see which there are."""
     return boto3.client(
         "s3",
@@ -97,15 +97,15 @@ def test_the_environment_chooses_a_profile(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.usefixtures("profiles")
-def test_credentials_are_asked_for_again_in_time() -> None:
-    """They are said to end before those of a role can, and with a zone, as the client library wants it."""
+def test_credentials_are_renewed_in_time() -> None:
+    """Their expiry, which has a time zone, is sooner than that of a role's credentials can be."""
     expires_at = credentials_of(Profile("lab"))["expires_at"]
     assert timedelta(0) < expires_at - datetime.now(UTC) <= timedelta(minutes=15)
 
 
 @pytest.mark.usefixtures("profiles")
-def test_a_profile_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether it was asked for, or the environment names it."""
+def test_a_missing_profile_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the profile of the argument, and that of the environment."""
     with pytest.raises(UnavailableError, match="there is no profile nobody"):
         Profile("nobody")
     monkeypatch.setenv("AWS_PROFILE", "somebody")
@@ -118,37 +118,41 @@ def test_without_credentials_there_are_none() -> None:
     assert Profile(None).credentials() is None
 
 
-def test_unfinished_uploads_are_aborted_where_they_are_ours(s3: servers.S3Server, begin: Any) -> None:
-    """Those directly below the prefix, and none deeper, beside it, or with a name that only begins like it."""
+def abort(location: Location) -> list[str]:
+    return abort_uploads(location.url, location.config, profile=location.profile, policy=location.policy)
+
+
+def test_unfinished_uploads_below_the_url_are_aborted(s3: S3Server, begin: Any) -> None:
+    """Those directly below the prefix are; those deeper, beside it, or below a longer prefix are not."""
     ours, others = ["aws/set/a.tar", "aws/set/a.tar", "aws/set/b.tar"], ["aws/set/deep/c.tar", "aws/set2/d", "aws/e"]
     for key in (*ours, *others):
         begin.create_multipart_upload(Bucket="test", Key=key)
     location = Location.parse("s3://test/aws/set/", s3.options)
-    assert sorted(abort_uploads(location)) == ["a.tar", "a.tar", "b.tar"]
+    assert sorted(abort(location)) == ["a.tar", "a.tar", "b.tar"]
     assert unfinished(begin, "aws/") == sorted(others)
-    assert list(abort_uploads(location)) == []
+    assert abort(location) == []
 
 
-def test_a_finished_object_is_not_an_upload(s3: servers.S3Server, begin: Any) -> None:
-    """What was written whole stays, also under the name of an upload that is aborted."""
+def test_a_finished_object_stays(s3: S3Server, begin: Any) -> None:
+    """Aborting an upload of the same name does not remove it."""
     s3.put("test", "aws-whole/a", b"whole")
     begin.create_multipart_upload(Bucket="test", Key="aws-whole/a")
-    assert list(abort_uploads(Location.parse("s3://test/aws-whole", s3.options))) == ["a"]
+    assert abort(Location.parse("s3://test/aws-whole", s3.options)) == ["a"]
     assert s3.request("GET", "/test/aws-whole/a")[2] == b"whole"
 
 
-def test_whoever_has_no_name_aborts_nothing(s3: servers.S3Server) -> None:
-    """A public bucket is not asked for others' uploads."""
+def test_anonymous_users_abort_nothing(s3: S3Server) -> None:
+    """Without a signature, uploads are not listed."""
     options = {"endpoint": s3.endpoint, "skip_signature": "true", "region": "us-east-1"}
-    assert list(abort_uploads(Location.parse("s3://public/aws", options))) == []
+    assert abort(Location.parse("s3://public/aws", options)) == []
 
 
-def test_a_profile_s_credentials_abort_uploads(
-    s3: servers.S3Server, begin: Any, profiles: Path, monkeypatch: pytest.MonkeyPatch
+def test_uploads_are_aborted_with_the_credentials_of_a_profile(
+    s3: S3Server, begin: Any, profiles: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without credentials among the options, those of the profile and the endpoint of the environment are used."""
     profiles.write_text(f"[lab]\naws_access_key_id={s3.access_key}\naws_secret_access_key={s3.secret_key}\n")
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3.endpoint)
     begin.create_multipart_upload(Bucket="test", Key="aws-profile/a")
     location = Location.parse("s3://test/aws-profile", {"profile": "lab", "region": "us-east-1"})
-    assert list(abort_uploads(location)) == ["a"]
+    assert abort(location) == ["a"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import io
 import itertools
 import json
 import logging
@@ -20,24 +19,23 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import servers
+from support.http_server import http_server
 
 from wds_real.data.dataset import open_dataset
 from wds_real.errors import MissingError, ShardError, StoreError, UnavailableError
-from wds_real.storage.cache import ByteCache, CachedStore
+from wds_real.storage.cache import ByteCache, CachedRanges
 
 if TYPE_CHECKING:
-    import builtins
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from wds_real.data.dataset import Dataset
-    from wds_real.storage.base import ByteWriter
 
 PIECE = 8 << 20
 OVERHEAD = 16  # bytes of checksum at the end of each piece
@@ -49,35 +47,22 @@ def shard_bytes(seed: int, num_bytes: int) -> bytes:
 
 
 class Scripted:
-    """A store in memory that counts the ranges it gives, and does in `before` what a test wants to happen meanwhile."""
+    """Files in memory; records the ranges that are read, and calls `before` ahead of each read."""
 
-    listable = True
     remote = True
     file_reader = None
 
     def __init__(self, files: Mapping[str, bytes], *, url: str = "memory://scripted") -> None:
         self.files = dict(files)
         self.url = url
-        self.asked: list[tuple[str, int, int]] = []
+        self.requested: list[tuple[str, int, int]] = []
         self.fresh: list[bool] = []
         self.before: Callable[[], None] = lambda: None
-
-    def exists(self) -> bool:
-        return True
-
-    def list(self) -> builtins.list[str]:
-        return sorted(self.files)
-
-    def head(self, name: str) -> int:
-        return len(self.files[name])
-
-    def get(self, name: str) -> bytes:
-        return self.files[name]
 
     def get_range(
         self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False
     ) -> bytes | memoryview:
-        self.asked.append((name, start, stop))
+        self.requested.append((name, start, stop))
         self.fresh.append(fresh)
         self.before()
         if name not in self.files:
@@ -87,31 +72,15 @@ class Scripted:
         assert size in (None, len(data))
         return memoryview(data)[start:stop]
 
-    def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
-        assert not exclusive or name not in self.files
-        self.files[name] = data
 
-    @contextlib.contextmanager
-    def create(self, name: str) -> Iterator[ByteWriter]:
-        file = io.BytesIO()
-        yield file
-        self.files[name] = file.getvalue()
-
-    def delete(self, name: str) -> None:
-        del self.files[name]
-
-    def delete_leftovers(self) -> builtins.list[str]:
-        return ["left"]
-
-
-def cached(store: Scripted, folder: Path, *, max_bytes: int = 1 << 30) -> CachedStore:
-    """Put a cache in front of a store, all of whose files are shards."""
+def cached(store: Scripted, folder: Path, *, max_bytes: int = 1 << 30) -> CachedRanges:
+    """Read through a cache; all files of the store are shards."""
     shards = {name: (hashlib.sha256(data).hexdigest(), len(data)) for name, data in store.files.items()}
-    return CachedStore(store, ByteCache(folder, max_bytes), shards)
+    return CachedRanges(store, ByteCache(folder, max_bytes), shards)
 
 
-def read(store: CachedStore, name: str, start: int = 0, stop: int | None = None) -> bytes:
-    return bytes(store.get_range(name, start, store.head(name) if stop is None else stop))
+def read(front: CachedRanges, name: str, start: int = 0, stop: int | None = None) -> bytes:
+    return bytes(front.get_range(name, start, front._shards[name][1] if stop is None else stop))
 
 
 def pieces(folder: Path) -> list[Path]:
@@ -152,11 +121,11 @@ def test_ranges_are_those_of_the_store(tmp_path: Path) -> None:
     draws.shuffle(bounds)
     for start, stop in bounds:
         assert bytes(front.get_range("a.tar", start, stop, size=size)) == store.files["a.tar"][start:stop]
-    assert sorted(store.asked) == [("a.tar", 0, PIECE), ("a.tar", PIECE, 2 * PIECE), ("a.tar", 2 * PIECE, size)]
+    assert sorted(store.requested) == [("a.tar", 0, PIECE), ("a.tar", PIECE, 2 * PIECE), ("a.tar", 2 * PIECE, size)]
     assert total(tmp_path) == size + 3 * OVERHEAD
     again = cached(store, tmp_path)
     assert read(again, "a.tar") == store.files["a.tar"]
-    assert len(store.asked) == 3
+    assert len(store.requested) == 3
     assert litter(tmp_path) == []
 
 
@@ -165,24 +134,20 @@ def test_only_what_is_read_is_fetched(tmp_path: Path) -> None:
     store = Scripted({"a.tar": shard_bytes(1, 3 * PIECE)})
     front = cached(store, tmp_path)
     assert bytes(front.get_range("a.tar", PIECE + 5, PIECE + 9)) == store.files["a.tar"][PIECE + 5 : PIECE + 9]
-    assert store.asked == [("a.tar", PIECE, 2 * PIECE)]
+    assert store.requested == [("a.tar", PIECE, 2 * PIECE)]
     assert bytes(front.get_range("a.tar", PIECE + 5, PIECE + 5)) == b""
-    assert len(store.asked) == 1
+    assert len(store.requested) == 1
 
 
-def test_all_else_passes_through(tmp_path: Path) -> None:
-    """Whole files, lengths, lists, writing, and ranges of what is no shard are the store's, and not kept."""
+def test_ranges_of_other_files_are_not_cached(tmp_path: Path) -> None:
+    """They are read from the store each time; the folder is not created."""
     store = Scripted({"a.tar": b"tar"})
     front = cached(store, tmp_path / "cache")
-    front.put("b.json", b"{}")
-    with front.create("c.json") as file:
-        file.write(b"[1]")
-    assert (front.list(), front.head("c.json"), front.get("b.json")) == (["a.tar", "b.json", "c.json"], 3, b"{}")
-    assert bytes(front.get_range("c.json", 1, 2)) == b"1"
-    front.delete("b.json")
-    assert store.list() == ["a.tar", "c.json"]
-    assert (front.url, front.listable, front.remote, front.exists()) == (store.url, True, True, True)
-    assert front.delete_leftovers() == ["left"]
+    store.files["b.json"] = b"[1]"
+    for _ in range(2):
+        assert bytes(front.get_range("b.json", 1, 2)) == b"1"
+    assert store.requested == [("b.json", 1, 2)] * 2
+    assert (front.url, front.remote, front.file_reader) == (store.url, True, None)
     assert not (tmp_path / "cache").exists()
 
 
@@ -194,7 +159,7 @@ def test_a_range_that_no_shard_has_is_an_error(tmp_path: Path) -> None:
         front.get_range("a.tar", 5, 1001)
     with pytest.raises(StoreError, match=r"a\.tar"):
         front.get_range("a.tar", 5, 10, size=999)
-    assert store.asked == []
+    assert store.requested == []
     assert not (tmp_path / "cache").exists()
 
 
@@ -225,7 +190,7 @@ def test_the_same_shard_is_kept_once_whatever_its_url(tmp_path: Path) -> None:
     mirror = Scripted({"b.tar": shard_bytes(1, 5000)}, url="memory://mirror")
     read(cached(one, tmp_path), "a.tar")
     assert read(cached(mirror, tmp_path), "b.tar") == shard_bytes(1, 5000)
-    assert mirror.asked == []
+    assert mirror.requested == []
     assert len(pieces(tmp_path)) == 1
 
 
@@ -235,25 +200,26 @@ def test_another_shard_of_the_same_name_is_another_one(tmp_path: Path) -> None:
     read(cached(old, tmp_path), "a.tar")
     assert read(cached(new, tmp_path), "a.tar") == shard_bytes(2, 5000)
     assert read(cached(old, tmp_path), "a.tar") == shard_bytes(1, 5000)
-    assert (len(old.asked), len(new.asked), len(pieces(tmp_path))) == (1, 1, 2)
+    assert (len(old.requested), len(new.requested), len(pieces(tmp_path))) == (1, 1, 2)
 
 
-def test_shards_without_a_digest_are_not_kept(packed: Path, tmp_path: Path) -> None:
-    """Where nobody knows what a shard holds, nothing says whether a piece is of it."""
-    manifest = open_dataset(packed).manifest
-    shard = manifest.shards[0]
-    store = Scripted({shard.name: (packed / shard.name).read_bytes()})
-    front = ByteCache(tmp_path / "cache").in_front_of(store, manifest)
-    read(front, shard.name)
-    assert len(pieces(tmp_path / "cache")) == 1
-    unknown = CachedStore(store, ByteCache(tmp_path / "other"), {})
-    assert read(unknown, shard.name) == store.files[shard.name]
-    assert not (tmp_path / "other").exists()
+def test_shards_without_a_digest_are_not_cached(packed: Path, tmp_path: Path) -> None:
+    """Without its SHA-256 in the manifest, a shard is read from the server each time."""
+    local = open_dataset(packed)
+    with http_server(packed) as server, pytest.MonkeyPatch.context() as patch:
+        dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "cache"))
+        assert dataset.reader.read(0) == local.reader.read(0)
+        assert len(pieces(tmp_path / "cache")) == 1
+        unknown = replace(local.manifest, shards=tuple(replace(shard, sha256="") for shard in local.manifest.shards))
+        patch.setattr("wds_real.data.dataset.read_manifest", lambda _: unknown)
+        dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "other"))
+        assert dataset.reader.read(0) == local.reader.read(0)
+        assert not (tmp_path / "other").exists()
 
 
 def test_a_cached_store_goes_to_other_processes(tmp_path: Path, packed: Path) -> None:
     """Pickled, it reads from the same folder."""
-    with servers.http_server(packed) as server:
+    with http_server(packed) as server:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path))
         before = [bytes(dataset.reader.read(position)) for position in range(len(dataset))]
         requests = len(server.requests)
@@ -300,7 +266,7 @@ def test_a_damaged_piece_is_never_believed(kind: tuple[str, int, int | None], st
         front = cached(store, folder)
         assert read(front, "a.tar", start) == store.files["a.tar"][start:]
         assert read(front, "a.tar") == store.files["a.tar"]
-        assert len(store.asked) == 2
+        assert len(store.requested) == 2
         assert piece.read_bytes() == whole
     assert [f"{piece}: a damaged piece was removed from the cache"] == heard.messages
 
@@ -344,7 +310,7 @@ def test_a_piece_of_another_range_under_a_wrong_name_is_not_believed(tmp_path: P
 
 def test_damage_in_use_is_found_by_the_samples(packed: Path, tmp_path: Path) -> None:
     """Pieces damaged after they were checked give right samples all the same, and the next process finds them whole."""
-    with servers.http_server(packed) as server:
+    with http_server(packed) as server:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path))
         expected = [bytes(dataset.reader.read(position)) for position in range(len(dataset))]
         for piece in pieces(tmp_path):
@@ -385,7 +351,7 @@ def test_damage_at_the_source_is_an_error_with_a_cache_too(packed: Path, tmp_pat
     data = bytearray((damaged / name).read_bytes())
     data[int(index.offset[3]) + 100] ^= 1
     (damaged / name).write_bytes(data)
-    with servers.http_server(damaged) as server:
+    with http_server(damaged) as server:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "cache"))
         for _ in range(2):
             with pytest.raises(ShardError, match="read twice"):
@@ -405,9 +371,9 @@ def test_pieces_of_the_own_set_are_not_evicted(tmp_path: Path) -> None:
         for name in store.files:
             assert read(front, name, 10, 4000) == store.files[name][10:4000]
             assert total(tmp_path) <= bound
-    asked = Counter(name for name, _, _ in store.asked)
+    asked = Counter(name for name, _, _ in store.requested)
     assert asked == {"0.tar": 1, "1.tar": 1, "2.tar": 3, "3.tar": 3}
-    assert {bounds[1:] for bounds in store.asked if bounds[0] == "3.tar"} == {(10, 4000)}
+    assert {bounds[1:] for bounds in store.requested if bounds[0] == "3.tar"} == {(10, 4000)}
 
 
 def test_the_least_recently_used_of_other_sets_goes_first(tmp_path: Path) -> None:
@@ -424,7 +390,7 @@ def test_the_least_recently_used_of_other_sets_goes_first(tmp_path: Path) -> Non
     assert [pieces_of(tmp_path, store).exists() for store in others] == [True, False, False, True]
     assert total(tmp_path) <= bound
     assert read(front, "a.tar") == own.files["a.tar"]
-    assert len(own.asked) == 1
+    assert len(own.requested) == 1
 
 
 def pieces_of(folder: Path, store: Scripted) -> Path:
@@ -504,7 +470,7 @@ for _ in range(2):
     for name, data in store.files.items():
         assert read(front, name) == data
         assert read(front, name, 7, 20) == data[7:20]
-print(len(store.asked))
+print(len(store.requested))
 """
 
 
@@ -514,7 +480,7 @@ def test_a_full_disk_is_said_once_and_read_past(tmp_path: Path) -> None:
         """
 first = cached(store, folder)
 assert read(first, "0.tar") == store.files["0.tar"]
-store.asked.clear()
+store.requested.clear()
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 """
         + READ_ALL,
@@ -556,7 +522,7 @@ def test_a_place_that_is_no_folder_is_said_once_and_read_past(
     front = cached(store, folder)
     for _ in range(3):
         assert read(front, "a.tar", 5, 500) == store.files["a.tar"][5:500]
-    assert len(store.asked) == 3
+    assert len(store.requested) == 3
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert str(folder) in caplog.text
     if "file" in kind:
@@ -568,7 +534,7 @@ def test_a_data_set_is_read_where_the_cache_cannot_be(packed: Path, tmp_path: Pa
     from wds_real.data.undecoded import UndecodedLoader
 
     (tmp_path / "cache").write_bytes(b"mine")
-    with servers.http_server(packed) as server, Heard() as heard:
+    with http_server(packed) as server, Heard() as heard:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "cache"))
         found = [bytes(data) for batch in UndecodedLoader(dataset, pad=False, threads=2) for data in batch.jpeg]
     local = open_dataset(packed)
@@ -592,7 +558,7 @@ def test_threads_fetch_each_piece_once(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(16) as pool:
         assert all(pool.map(work, range(16)))
-    assert sorted(store.asked) == [("a.tar", 0, PIECE), ("a.tar", PIECE, PIECE + 5000), ("b.tar", 0, 5000)]
+    assert sorted(store.requested) == [("a.tar", 0, PIECE), ("a.tar", PIECE, PIECE + 5000), ("b.tar", 0, 5000)]
     assert litter(tmp_path) == []
 
 
@@ -620,7 +586,7 @@ def test_processes_fetch_each_piece_once(packed: Path, tmp_path: Path) -> None:
     expected = hashlib.sha256(b"".join(local.reader.read(position) for position in range(len(local)))).hexdigest()
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(
-            servers.http_server(packed, on_request=lambda request: time.sleep(0.1 if ".tar" in request.path else 0))
+            http_server(packed, on_request=lambda request: time.sleep(0.1 if ".tar" in request.path else 0))
         )
         processes = [
             stack.enter_context(
@@ -667,11 +633,11 @@ read(cached(store, folder), "0.tar")
             waiting = [pool.submit(read, front, "0.tar") for _ in range(4)]
             time.sleep(0.3)
             assert not any(future.done() for future in waiting)
-            assert store.asked == []
+            assert store.requested == []
         finally:
             holder.kill()
         assert [future.result(timeout=20) for future in waiting] == [store.files["0.tar"]] * 4
-    assert len(store.asked) == 1
+    assert len(store.requested) == 1
     assert litter(tmp_path) == []
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wds_real.errors import StoreError
-from wds_real.storage.downloads import _MAX_KEPT, Downloads
+from wds_real.storage.downloads import _MAX_KEPT, Downloads, TemporaryFile
 
 OPEN_FILES = Path("/proc/self/fd")
 
@@ -32,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @given(pieces=st.lists(st.binary(max_size=50), max_size=8), start=st.integers(0, 300), length=st.integers(0, 300))
 def test_what_was_written_is_read_back(pieces: list[bytes], start: int, length: int) -> None:
     """Any range of the pieces in their order, cut where the file ends."""
-    file = Downloads.new()
+    file = TemporaryFile()
     for piece in pieces:
         file.write(memoryview(piece))
     whole = b"".join(pieces)
@@ -42,7 +42,7 @@ def test_what_was_written_is_read_back(pieces: list[bytes], start: int, length: 
 
 def test_a_download_has_no_name(folder: Path) -> None:
     """Nothing is left behind, whatever ends the process."""
-    file = Downloads.new()
+    file = TemporaryFile()
     file.write(b"x" * 100_000)
     assert list(folder.iterdir()) == []
     assert file.read(99_998, 100_005) == b"xx"
@@ -52,9 +52,9 @@ def test_the_last_few_are_kept() -> None:
     """The one that was not used for longest makes room; using one keeps it."""
     downloads = Downloads()
     for number in range(_MAX_KEPT):
-        downloads.add(str(number), downloads.new())
+        downloads.add(str(number), TemporaryFile())
     assert downloads.find("0") is not None
-    downloads.add("new", downloads.new())
+    downloads.add("new", TemporaryFile())
     assert downloads.find("1") is None
     assert all(downloads.find(name) is not None for name in ("0", "2", "new"))
 
@@ -62,7 +62,7 @@ def test_the_last_few_are_kept() -> None:
 def test_a_download_of_the_same_name_takes_the_place() -> None:
     """The last one added is found."""
     downloads = Downloads()
-    first, second = downloads.new(), downloads.new()
+    first, second = TemporaryFile(), TemporaryFile()
     downloads.add("a", first)
     downloads.add("a", second)
     assert downloads.find("a") is second
@@ -71,11 +71,11 @@ def test_a_download_of_the_same_name_takes_the_place() -> None:
 def test_what_was_dropped_can_be_read_by_who_has_it() -> None:
     """Making room does not pull a file from under a reader."""
     downloads = Downloads()
-    file = downloads.new()
+    file = TemporaryFile()
     file.write(b"mine")
     downloads.add("mine", file)
     for number in range(_MAX_KEPT):
-        downloads.add(str(number), downloads.new())
+        downloads.add(str(number), TemporaryFile())
     assert downloads.find("mine") is None
     assert file.read(0, 4) == b"mine"
 
@@ -87,7 +87,7 @@ def test_what_nobody_has_is_closed() -> None:
     before = num_open_files()
     downloads = Downloads()
     for number in range(5 * _MAX_KEPT):
-        downloads.add(str(number), downloads.new())
+        downloads.add(str(number), TemporaryFile())
     assert num_open_files() == before + _MAX_KEPT
     del downloads
     gc.collect()
@@ -102,7 +102,7 @@ def test_threads_may_share_them() -> None:
         name = str(number % 12)
         found = downloads.find(name)
         if found is None:
-            found = downloads.new()
+            found = TemporaryFile()
             found.write(name.encode() * 1000)
             downloads.add(name, found)
         return found.read(0, 5000) == name.encode() * 1000
@@ -113,7 +113,7 @@ def test_threads_may_share_them() -> None:
 
 def test_what_is_to_be_sent_is_read_from_the_beginning() -> None:
     """As often as it has to be sent; closing one reading ends none of the others."""
-    file = Downloads.new()
+    file = TemporaryFile()
     file.write(b"to be sent")
     for _ in range(2):
         with file.opened() as opened:
@@ -128,6 +128,6 @@ def test_a_file_that_cannot_be_made_is_one_error(folder: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "unraisablehook", heard.append)
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))
     with pytest.raises(StoreError, match=r"/missing: a temporary file cannot be written: No such file.*Set TMPDIR"):
-        Downloads.new()
+        TemporaryFile()
     gc.collect()
     assert heard == []

@@ -1,4 +1,4 @@
-"""refusal_of: what became of a request, in sentences that can hold no secret."""
+"""parse_error, error_of: typed error responses, and messages without secrets."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
-from wds_real.storage.http_errors import NO_CREDENTIALS, is_slow_down, refusal_of
-from wds_real.storage.retry import TransientError
+from wds_real.storage.http_errors import NO_CREDENTIALS, ErrorResponse, Kind, error_of, parse_error
 
 WHERE, REQUEST = "s3://lab/set/a.tar", "bytes 0-512"
 URL = "https://lab.s3.amazonaws.com/set/a.tar?X-Amz-Signature=hidden"
 
 
 class BaseError(Exception):
-    """Stands for the client library's errors, which are known by their names and texts only."""
+    """Stands for the client library's errors, which are told apart by class name and text."""
 
 
 class GenericError(BaseError):
@@ -48,42 +47,39 @@ KINDS = (
 )
 
 
-def answered(status: int, code: str | None = None) -> str:
-    """Return the library's text for an answer of a server."""
+def responded(status: int, code: str | None = None) -> str:
+    """Return the library's text for an error response."""
     body = f"<Error><Code>{code}</Code><Message>hidden</Message></Error>" if code else ""
     return f"Error performing GET {URL} in 5ms - Server returned non-2xx status code: {status} Something: {body}"
 
 
 def broken(how: str) -> str:
-    """Return the library's text for an answer that did not come."""
+    """Return the library's text for a request without a response."""
     return f"Generic S3 error: Error performing GET {URL} in 5ms - HTTP error: {how}"
 
 
-def refused(error: Exception) -> StoreError:
-    result = refusal_of(error, where=WHERE, request=REQUEST)
-    assert isinstance(result, StoreError)
-    assert str(result).startswith(f"{WHERE}: ")
-    return result
-
-
-def fault(error: Exception) -> TransientError:
-    result = refusal_of(error, where=WHERE, request=REQUEST)
-    assert isinstance(result, TransientError)
-    return result
+def error(raised: Exception) -> StoreError:
+    """Return the error that a user sees for an error of the library that is not retried."""
+    response = parse_error(raised)
+    assert not response.kind.is_transient
+    found = error_of(response, where=WHERE, request=REQUEST)
+    assert str(found).startswith(f"{WHERE}: ")
+    return found
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529])
-def test_an_overloaded_server_may_recover(status: int) -> None:
-    """Server errors are tried again, after a wait; the reason says the status."""
-    found = fault(GenericError(answered(status)))
-    assert (found.reason, found.at_once) == (f"the server answered {status}", False)
-    assert is_slow_down(found) == (status in {429, 503})
+def test_server_errors_are_transient(status: int) -> None:
+    """The response has its status; the reason names it."""
+    response = parse_error(GenericError(responded(status, "SlowDown")))
+    assert response == ErrorResponse(status, Kind.SERVER_ERROR, "SlowDown")
+    assert response.kind.is_transient
+    assert response.reason == f"the server responded with status {status}"
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 406, 410, 411, 413, 418, 501, 505])
-def test_a_refusal_is_final(status: int) -> None:
-    """What the server will say again is not asked again; the error says what was asked, and the status."""
-    found = refused(GenericError(answered(status)))
+def test_refusals_are_not_retried(status: int) -> None:
+    """The error says what was requested, and the status."""
+    found = error(GenericError(responded(status)))
     assert type(found) is UnavailableError
     assert str(found).startswith(f"{WHERE}: {REQUEST}: ")
     assert str(found).endswith(f"({status})")
@@ -102,52 +98,58 @@ def test_a_refusal_is_final(status: int) -> None:
         (PermissionDeniedError, 403, "InvalidAccessKeyId", "does not know the access key"),
         (PermissionDeniedError, 403, "SignatureDoesNotMatch", "the secret key does not belong"),
         (PermissionDeniedError, 403, "AccessDenied", "access denied.*skip_signature=true"),
-        (UnauthenticatedError, 401, None, "wants credentials"),
+        (UnauthenticatedError, 401, None, "requires credentials"),
         (FileNotFoundError, 404, "NoSuchBucket", "no such bucket"),
         (NotSupportedError, 501, "NotImplemented", "cannot do this"),
         (GenericError, 405, None, "A plain web server can only be read"),
     ],
 )
-def test_the_server_s_reason_is_said(kind: type[Exception], status: int, code: str | None, message: str) -> None:
-    """The server's code decides what to do about it, and is named."""
+def test_the_code_decides_the_message(kind: type[Exception], status: int, code: str | None, message: str) -> None:
+    """The message says what to do, and names status and code."""
     with pytest.raises(UnavailableError, match=message) as caught:
-        raise refused(kind(answered(status, code)))
+        raise error(kind(responded(status, code)))
     assert str(caught.value).endswith(f"({status} {code})" if code else f"({status})")
 
 
-def test_a_redirect_to_nowhere_is_a_wrong_region() -> None:
-    """So S3 answers where the bucket is elsewhere."""
+def test_a_redirect_without_location_is_a_wrong_region() -> None:
+    """S3 responds like this where the bucket is in another region."""
     text = "Received redirect without LOCATION, this normally indicates an incorrectly configured region"
     with pytest.raises(UnavailableError, match="wrong region"):
-        raise refused(GenericError(f"Generic S3 error: {text}"))
+        raise error(GenericError(f"Generic S3 error: {text}"))
 
 
-def test_a_missing_file_is_known_as_such() -> None:
+def test_a_missing_file_is_a_missing_error() -> None:
     """404 is MissingError, whatever the code, unless it is the bucket."""
-    for error in (FileNotFoundError(answered(404)), FileNotFoundError(answered(404, "NoSuchKey"))):
-        assert type(refused(error)) is MissingError
-        assert str(refused(error)) == f"{WHERE}: no such file. Check the URL."
+    for raised in (FileNotFoundError(responded(404)), FileNotFoundError(responded(404, "NoSuchKey"))):
+        assert type(error(raised)) is MissingError
+        assert str(error(raised)) == f"{WHERE}: no such file. Check the URL."
 
 
-def test_what_is_there_already_is_no_outage() -> None:
-    """An exclusive write that finds another is a StoreError of its own."""
+def test_an_existing_object_is_a_store_error() -> None:
+    """An exclusive write that finds an object is not an outage."""
     for status in (409, 412):
-        found = refused(AlreadyExistsError(answered(status)))
+        found = error(AlreadyExistsError(responded(status)))
         assert type(found) is StoreError
         assert "is there already" in str(found)
 
 
-def test_what_was_replaced_is_no_outage() -> None:
-    """A failed precondition says what the object is: another one."""
-    for error in (PreconditionError(answered(412)), GenericError(answered(412))):
-        found = refused(error)
+def test_a_replaced_object_is_a_store_error() -> None:
+    """A failed precondition means that the object is another version."""
+    for raised in (PreconditionError(responded(412)), GenericError(responded(412))):
+        found = error(raised)
         assert type(found) is StoreError
         assert "was replaced while it was read" in str(found)
 
 
-def test_a_range_that_is_not_there_is_no_outage() -> None:
-    """A range behind the end says what the object is, as with a folder."""
-    assert not isinstance(refused(GenericError(answered(416, "InvalidRange"))), UnavailableError)
+def test_a_range_beyond_the_end_is_a_store_error() -> None:
+    """The object is shorter than expected, as a file can be; the message names the range."""
+    for raised in (
+        GenericError(responded(416, "InvalidRange")),
+        GenericError(broken("InvalidGetRange: StartTooLarge")),
+    ):
+        found = error(raised)
+        assert type(found) is StoreError
+        assert REQUEST in str(found)
 
 
 @pytest.mark.parametrize(
@@ -159,30 +161,32 @@ def test_a_range_that_is_not_there_is_no_outage() -> None:
         "GET http://169.254.169.254/metadata/identity/oauth2/token",
     ],
 )
-def test_a_metadata_service_that_is_not_there_means_no_credentials(text: str) -> None:
-    """Nobody asked for that service; what is missing is credentials."""
-    found = refused(GenericError(f"Generic S3 error: Error performing {text} in 5s - HTTP error: timed out"))
+def test_an_unreachable_metadata_service_means_no_credentials(text: str) -> None:
+    """The library asks it for credentials if it has none."""
+    found = error(GenericError(f"Generic S3 error: Error performing {text} in 5s - HTTP error: timed out"))
     assert type(found) is UnavailableError
     assert str(found) == f"{WHERE}: {NO_CREDENTIALS}"
 
 
 @pytest.mark.parametrize(
-    ("how", "reason"),
+    ("how", "kind"),
     [
-        ("error sending request: kind: Timeout", "no answer in time"),
-        ("error sending request: dns error: no such host", "the server's name cannot be resolved"),
-        ("failed to lookup address information", "the server's name cannot be resolved"),
-        ("error sending request: kind: Connect, refused", "no connection to the server"),
-        ("kind: Interrupted", "the connection broke"),
-        ("request or response body error", "the connection broke"),
-        ("something new", "the request failed on the way"),
+        ("error sending request: kind: Timeout", Kind.TIMEOUT),
+        ("error sending request: dns error: no such host", Kind.NAME_NOT_RESOLVED),
+        ("failed to lookup address information", Kind.NAME_NOT_RESOLVED),
+        ("error sending request: kind: Connect, refused", Kind.NO_CONNECTION),
+        ("kind: Interrupted", Kind.BROKEN_CONNECTION),
+        ("request or response body error", Kind.BROKEN_CONNECTION),
+        ("RangeNotSupported", Kind.RANGE_IGNORED),
+        ("something new", Kind.UNKNOWN),
     ],
 )
-def test_a_broken_connection_may_be_mended(how: str, reason: str) -> None:
-    """Whatever happened on the way is tried again, the first time at once."""
-    for kind in (GenericError, OSError, ValueError):
-        found = fault(kind(broken(how)))
-        assert (found.reason, found.at_once, is_slow_down(found)) == (reason, True, False)
+def test_errors_without_a_response_are_transient(how: str, kind: Kind) -> None:
+    """The text says the kind, whatever the class of the error."""
+    for raised in (GenericError, OSError, ValueError):
+        response = parse_error(raised(broken(how)))
+        assert response == ErrorResponse(None, kind, None)
+        assert response.kind.is_transient
 
 
 @pytest.mark.parametrize(
@@ -194,17 +198,17 @@ def test_a_broken_connection_may_be_mended(how: str, reason: str) -> None:
         ("Missing configuration: container", "not complete"),
     ],
 )
-def test_what_no_repetition_mends_is_final(how: str, message: str) -> None:
-    """TLS that fails once fails again, and so do options that lack something."""
+def test_errors_of_tls_and_options_are_not_retried(how: str, message: str) -> None:
+    """They would fail again."""
     with pytest.raises(UnavailableError, match=message):
-        raise refused(GenericError(broken(how)))
+        raise error(GenericError(broken(how)))
 
 
 @pytest.mark.parametrize("path", ["set", "certificates", "latest/meta-data", "dns error", "builder error"])
-def test_a_name_decides_nothing(path: str) -> None:
-    """What an object is called does not make a broken connection anything else."""
+def test_object_names_do_not_change_the_kind(path: str) -> None:
+    """Words in the URL are ignored."""
     text = f"Error performing GET https://lab.example/{path}/a.tar in 5ms - HTTP error: kind: Connect"
-    assert fault(GenericError(text)).reason == "no connection to the server"
+    assert parse_error(GenericError(text)).kind is Kind.NO_CONNECTION
 
 
 SECRETS = st.sampled_from(["AKIAHIDDEN7", "hidden/secret+key=", "hidden-password", "X-Amz-Signature=hidden0"])
@@ -219,8 +223,8 @@ PARTS = st.sampled_from(
 
 @given(kind=st.sampled_from(KINDS), parts=st.lists(PARTS | SECRETS | st.text(max_size=9), max_size=12))
 def test_no_text_of_the_library_is_passed_on(kind: type[Exception], parts: list[str]) -> None:
-    """Whatever an error says: a fault or an error of ours, without the secrets of the text."""
-    result = refusal_of(kind("".join(parts)), where=WHERE, request=REQUEST)
-    assert isinstance(result, (StoreError, TransientError))
-    text = f"{result} {result!r} {result.args} {vars(result)}"
+    """Neither the parsed response nor the error holds secrets of the library's text."""
+    response = parse_error(kind("".join(parts)))
+    found = error_of(response, where=WHERE, request=REQUEST)
+    text = f"{response} {response.reason} {found!r} {found.args} {vars(found)}"
     assert "hidden" not in text.lower()

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING
 
 import boto3
 import pytest
-from support import servers
+from support.fault_proxy import TRANSIENT_KINDS, FaultProxy, fault_proxy
+from support.http_server import basic_authorization, http_server
+from support.wire import LOOPBACK, Request, Wire, Wires, listening, response_head
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
 from wds_real.storage.prefetch import BLOCK_BYTES
@@ -34,13 +36,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from support.s3 import S3Server
+
     from wds_real.storage.base import Store
 
 NUMBERS = itertools.count()
 DATA = random.Random(0).randbytes(200_000)  # noqa: S311 -- made-up data
 TOKEN, SIGNATURE, PASSWORD = "canary-token", "canary-signature", "canary-password"
 # All that a store can notice: a flipped bit is found by the samples' checksums.
-NOTICED = tuple(kind for kind in servers.TRANSIENT_KINDS if kind != "flipped")
+NOTICED = tuple(kind for kind in TRANSIENT_KINDS if kind != "flipped")
 FOREVER = 1_000_000
 
 
@@ -86,7 +90,7 @@ class Watch:
 
 
 @pytest.fixture
-def watch(s3: servers.S3Server, caplog: pytest.LogCaptureFixture) -> Iterator[Watch]:
+def watch(s3: S3Server, caplog: pytest.LogCaptureFixture) -> Iterator[Watch]:
     """At the end of the test: nothing that was said or logged holds one of the five secrets."""
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.DEBUG, "wds_real")
@@ -97,7 +101,7 @@ def watch(s3: servers.S3Server, caplog: pytest.LogCaptureFixture) -> Iterator[Wa
     watch.check()
 
 
-def test_the_watch_finds_secrets(s3: servers.S3Server) -> None:
+def test_the_watch_finds_secrets(s3: S3Server) -> None:
     """A secret in an error's message, its cause, its attributes or a store's text is noticed."""
 
     def chained() -> None:
@@ -124,7 +128,7 @@ def test_the_watch_finds_secrets(s3: servers.S3Server) -> None:
 class Lab:
     """A prefix of its own on the S3 server."""
 
-    s3: servers.S3Server
+    s3: S3Server
     prefix: str
     watch: Watch
 
@@ -141,7 +145,7 @@ class Lab:
         given = {name: value for name, value in every.items() if value is not None}
         return self.watch.store(open_store(url or self.url, storage_options=given))
 
-    def spoiled(self, **faults: object) -> contextlib.AbstractContextManager[servers.FaultProxy]:
+    def spoiled(self, **faults: object) -> contextlib.AbstractContextManager[FaultProxy]:
         """Return a proxy in front of the S3 server; by default it spoils every GET, again and again."""
         every: dict[str, object] = {
             "seed": 0,
@@ -150,7 +154,7 @@ class Lab:
             "sign": self.s3.sign,
             **faults,
         }
-        return servers.fault_proxy(servers.LOOPBACK, self.s3.port, **every)  # type: ignore[arg-type]
+        return fault_proxy(LOOPBACK, self.s3.port, **every)  # type: ignore[arg-type]
 
     def boto(self) -> object:
         return boto3.client(
@@ -168,7 +172,7 @@ class Lab:
 
 
 @pytest.fixture
-def lab(s3: servers.S3Server, watch: Watch) -> Lab:
+def lab(s3: S3Server, watch: Watch) -> Lab:
     return Lab(s3, f"remote-{next(NUMBERS)}", watch)
 
 
@@ -185,9 +189,9 @@ class Heard:
     """The `only` of a proxy that spoils nothing and remembers every request."""
 
     def __init__(self) -> None:
-        self.requests: list[servers.Request] = []
+        self.requests: list[Request] = []
 
-    def __call__(self, request: servers.Request) -> bool:
+    def __call__(self, request: Request) -> bool:
         self.requests.append(request)
         return False
 
@@ -197,28 +201,28 @@ class Answering:
     """A server that gives every request the same answer."""
 
     port: int
-    requests: list[servers.Request] = field(default_factory=list)
+    requests: list[Request] = field(default_factory=list)
 
     @property
     def endpoint(self) -> str:
-        return f"http://{servers.LOOPBACK}:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
 
 @contextlib.contextmanager
 def answering(status: int, code: str) -> Iterator[Answering]:
     """Answer as S3 does, with an error's code in XML."""
-    requests: list[servers.Request] = []
+    requests: list[Request] = []
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{SIGNATURE}</Message></Error>".encode()
     head = {"Content-Type": "application/xml", "Content-Length": str(len(body))}
 
-    def converse(wire: servers._Wire, _: servers._Wires) -> None:
+    def converse(wire: Wire, _: Wires) -> None:
         while (request := wire.request()) is not None:
             for _piece in wire.body(request.headers):
                 pass
             requests.append(request)
-            wire.socket.sendall(servers._answer_head(status, head) + (body if request.method != "HEAD" else b""))
+            wire.socket.sendall(response_head(status, head) + (body if request.method != "HEAD" else b""))
 
-    with servers._listening(converse) as port:
+    with listening(converse) as port:
         yield Answering(port, requests)
 
 
@@ -235,11 +239,11 @@ def read_many(store: Store, name: str, *, seed: int, count: int = 10) -> None:
         assert all(pool.map(is_right, bounds))
 
 
-def is_whole(request: servers.Request) -> bool:
+def is_whole(request: Request) -> bool:
     return request.method == "GET" and request.range is None
 
 
-def any_request(request: servers.Request) -> bool:
+def any_request(request: Request) -> bool:
     return bool(request)
 
 
@@ -272,10 +276,8 @@ def test_each_kind_of_fault_is_survived(
 def test_a_mixture_of_faults_is_survived(folder: Path, watch: Watch, seed: int) -> None:
     """A web server on a bad line: ranges and whole files are right."""
     with (
-        servers.http_server(folder) as web,
-        servers.fault_proxy(
-            servers.LOOPBACK, web.port, seed=seed, rate=0.4, kinds=NOTICED, max_faults_in_a_row=2, drip_s=0.1
-        ) as proxy,
+        http_server(folder) as web,
+        fault_proxy(LOOPBACK, web.port, seed=seed, rate=0.4, kinds=NOTICED, max_faults_in_a_row=2, drip_s=0.1) as proxy,
     ):
         store = watch.store(open_store(proxy.endpoint, storage_options={"read_timeout": "0.5"}))
         read_many(store, "a", seed=seed)
@@ -289,12 +291,10 @@ def test_a_mixture_of_faults_is_survived(folder: Path, watch: Watch, seed: int) 
 def test_long_mixtures_of_faults_are_survived(lab: Lab, folder: Path, server: str, seed: int) -> None:
     """Many seeds, many ranges."""
     lab.put("a")
-    with servers.http_server(folder) as web:
+    with http_server(folder) as web:
         port = lab.s3.port if server == "s3" else web.port
         sign = lab.s3.sign if server == "s3" else None
-        with servers.fault_proxy(
-            servers.LOOPBACK, port, seed=seed, rate=0.4, kinds=NOTICED, max_faults_in_a_row=2, sign=sign
-        ) as proxy:
+        with fault_proxy(LOOPBACK, port, seed=seed, rate=0.4, kinds=NOTICED, max_faults_in_a_row=2, sign=sign) as proxy:
             url = lab.url if server == "s3" else proxy.endpoint
             options = {**lab.s3.options, "endpoint": proxy.endpoint} if server == "s3" else {}
             store = open_store(url, storage_options={**options, "read_timeout": "0.5"})
@@ -322,7 +322,7 @@ def test_a_large_object_is_written_in_spite_of_faults(lab: Lab, kind: str) -> No
     """A part fails, and then the completion: in the end the object is whole, and what was begun before is deleted."""
     spoiled: list[str] = []
 
-    def is_spoiled(request: servers.Request) -> bool:
+    def is_spoiled(request: Request) -> bool:
         """Tell whether this is the first part that is sent, or the first completion."""
         step = "part" if request.method == "PUT" else "completion" if "uploadId" in request.query else "beginning"
         if step == "beginning" or step in spoiled:
@@ -353,13 +353,13 @@ def test_an_exclusive_write_that_gave_up_asks_nothing_more(lab: Lab) -> None:
     """Whether the object is there is no question when the server is gone: the deadline was for all of it."""
     heard: list[str] = []
 
-    def note(request: servers.Request) -> bool:
+    def note(request: Request) -> bool:
         heard.append(request.method)
         return True
 
     with (
         lab.spoiled(kinds=["stall"], only=note) as proxy,
-        lab.watch.refuses(UnavailableError, "write: no answer in time"),
+        lab.watch.refuses(UnavailableError, "write: no response in time"),
     ):
         lab.store(proxy.endpoint, give_up_after="2", read_timeout="0.4").put("a", DATA, exclusive=True)
     assert set(heard) == {"PUT"}
@@ -370,9 +370,9 @@ def test_a_changed_object_is_an_error_or_the_old_one(lab: Lab, folder: Path, ser
     """From the first answer on: either bytes of that version or a StoreError that is no outage."""
     lab.put("a")
     outcomes: Counter[str] = Counter()
-    with servers.http_server(folder) as web:
+    with http_server(folder) as web:
         port = lab.s3.port if server == "s3" else web.port
-        with servers.fault_proxy(servers.LOOPBACK, port, seed=3, rate=0.5, kinds=["changed"]) as proxy:
+        with fault_proxy(LOOPBACK, port, seed=3, rate=0.5, kinds=["changed"]) as proxy:
             proxy.pause()
             store = lab.store(proxy.endpoint) if server == "s3" else open_store(proxy.endpoint)
             assert store.get_range("a", 0, 10) == DATA[:10]
@@ -396,11 +396,11 @@ def test_a_changed_object_is_an_error_or_the_old_one(lab: Lab, folder: Path, ser
 @pytest.mark.parametrize(
     ("kind", "reason", "seen_before"),
     [
-        ("503", "the server answered 503", False),
-        ("503", "the server answered 503", True),
-        ("stall", "no answer in time", False),
+        ("503", "the server responded with status 503", False),
+        ("503", "the server responded with status 503", True),
+        ("stall", "no response in time", False),
         ("cut", "the connection broke", False),
-        ("wrong_range", "the (answer holds other bytes than asked for|request failed on the way)", True),
+        ("wrong_range", "the (response holds other bytes than requested|request failed)", True),
     ],
 )
 def test_a_request_ends_by_its_deadline(lab: Lab, kind: str, reason: str, *, seen_before: bool) -> None:
@@ -443,7 +443,9 @@ def test_each_attempt_is_one_request(lab: Lab) -> None:
     """An error response is read without a second request, also one with Retry-After; the error counts all requests."""
     lab.put("a")
     with lab.spoiled(kinds=["503"], retry_after="100") as proxy:
-        with lab.watch.refuses(UnavailableError, r"the server answered 503; gave up after \d+ attempts? in") as caught:
+        with lab.watch.refuses(
+            UnavailableError, r"the server responded with status 503; gave up after \d+ attempts? in"
+        ) as caught:
             lab.store(proxy.endpoint, give_up_after="4").get_range("a", 0, 10)
         assert f"gave up after {proxy.requests} attempt" in str(caught.value)
 
@@ -472,7 +474,7 @@ def test_a_server_that_never_answered_is_given_up_sooner(watch: Watch) -> None:
     """A wrong address is known within half a minute, not after five."""
     started = time.monotonic()
     with watch.refuses(UnavailableError, "no connection to the server; gave up after"):
-        open_store(f"http://{servers.LOOPBACK}:1/set").get("a")
+        open_store(f"http://{LOOPBACK}:1/set").get("a")
     assert time.monotonic() - started < 30
 
 
@@ -541,10 +543,10 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(
 
 def test_a_web_server_that_wants_a_password_is_not_asked_again(folder: Path, watch: Watch) -> None:
     """Neither without a user nor with the wrong password."""
-    with servers.http_server(folder, user="me", password=PASSWORD[::-1]) as web:
+    with http_server(folder, user="me", password=PASSWORD[::-1]) as web:
         for url in (web.endpoint, web.endpoint.replace("://", f"://me:{PASSWORD}@")):
             store = watch.store(open_store(f"{url}?X-Amz-Signature={SIGNATURE}"))
-            with watch.refuses(UnavailableError, r"the server wants credentials.*\(401\)"):
+            with watch.refuses(UnavailableError, r"the server requires credentials.*\(401\)"):
                 store.get_range("a", 0, 10)
     assert len(web.requests) == 2
 
@@ -553,12 +555,12 @@ def test_a_server_without_tls_is_not_asked_again(watch: Watch) -> None:
     """Where https was asked for, the error says so."""
     connections: list[bytes] = []
 
-    def converse(wire: servers._Wire, _: servers._Wires) -> None:
+    def converse(wire: Wire, _: Wires) -> None:
         connections.append(wire.socket.recv(10_000))
         wire.socket.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 
-    with servers._listening(converse) as port:
-        store = open_store(f"https://{servers.LOOPBACK}:{port}/set?X-Amz-Signature={SIGNATURE}")
+    with listening(converse) as port:
+        store = open_store(f"https://{LOOPBACK}:{port}/set?X-Amz-Signature={SIGNATURE}")
         with watch.refuses(UnavailableError, "no secure connection"):
             store.get_range("a", 0, 10)
     assert len(connections) == 1
@@ -649,7 +651,7 @@ def test_large_objects_are_written_in_parts(lab: Lab) -> None:
 
 def test_the_first_version_is_asked_for_from_then_on(folder: Path) -> None:
     """The first request cannot name it, all others do."""
-    with servers.http_server(folder) as web:
+    with http_server(folder) as web:
         store = open_store(web.endpoint)
         for start in range(3):
             store.get_range("a", start, 10)
@@ -659,7 +661,7 @@ def test_the_first_version_is_asked_for_from_then_on(folder: Path) -> None:
 
 def test_a_signature_is_sent_with_every_request(folder: Path, watch: Watch) -> None:
     """A presigned URL, or one with a SAS, opens every file below it; redirections are followed."""
-    with servers.http_server(folder) as web:
+    with http_server(folder) as web:
         store = watch.store(open_store(f"{web.endpoint}/redirect?X-Amz-Signature={SIGNATURE}"))
         assert store.get("a") == DATA
     assert {request.path for request in web.requests} == {"/redirect/a", "/a"}
@@ -668,19 +670,19 @@ def test_a_signature_is_sent_with_every_request(folder: Path, watch: Watch) -> N
 
 def test_a_password_stays_with_its_server(folder: Path, watch: Watch) -> None:
     """It is sent with every request, but not to another server that the first one names."""
-    with servers.http_server(folder) as other:
+    with http_server(folder) as other:
 
-        def converse(wire: servers._Wire, _: servers._Wires) -> None:
+        def converse(wire: Wire, _: Wires) -> None:
             while (request := wire.request()) is not None:
                 asked.append(request)
                 location = {"Location": f"{other.endpoint}{request.path}", "Content-Length": "0"}
-                wire.socket.sendall(servers._answer_head(302, location))
+                wire.socket.sendall(response_head(302, location))
 
-        asked: list[servers.Request] = []
-        with servers._listening(converse) as port:
-            store = watch.store(open_store(f"http://me:{PASSWORD}@{servers.LOOPBACK}:{port}"))
+        asked: list[Request] = []
+        with listening(converse) as port:
+            store = watch.store(open_store(f"http://me:{PASSWORD}@{LOOPBACK}:{port}"))
             assert store.get("a") == DATA
-    assert {request.headers.get("authorization") for request in asked} == {servers._basic("me", PASSWORD)}
+    assert {request.headers.get("authorization") for request in asked} == {basic_authorization("me", PASSWORD)}
     assert {request.headers.get("authorization") for request in other.requests} == {None}
 
 
@@ -702,10 +704,10 @@ def test_the_files_of_a_web_server_share_connections(folder: Path) -> None:
         (folder / name).write_bytes(name.encode())
     connections: dict[str, int] = {}  # each has a thread of its own while it is kept
 
-    def note(request: servers.Request) -> None:
+    def note(request: Request) -> None:
         connections[request.path] = threading.get_ident()
 
-    with servers.http_server(folder, on_request=note) as web:
+    with http_server(folder, on_request=note) as web:
         for url, shared in ((web.endpoint, 3), (f"{web.endpoint}?sig=1", 1)):
             connections.clear()
             store = open_store(url)
@@ -721,7 +723,7 @@ def test_the_files_of_a_web_server_share_connections(folder: Path) -> None:
 
 def test_a_server_without_ranges_is_downloaded_once(folder: Path) -> None:
     """After it has ignored a range, one request brings the file for all ranges."""
-    with servers.http_server(folder, ranges=False) as web:
+    with http_server(folder, ranges=False) as web:
         store = open_store(web.endpoint)
         read_many(store, "a", seed=0, count=1)
         read_many(store, "a", seed=1)
@@ -732,7 +734,7 @@ def test_a_server_without_ranges_is_downloaded_once(folder: Path) -> None:
 def test_what_a_server_does_with_ranges_is_learned_once(folder: Path) -> None:
     """The first file is asked for three times, in case it was an accident; each further one once, without a wait."""
     (folder / "b").write_bytes(DATA[::-1])
-    with servers.http_server(folder, ranges=False) as web:
+    with http_server(folder, ranges=False) as web:
         store = open_store(web.endpoint)
         assert store.get_range("a", 0, 10) == DATA[:10]
         first = len(web.requests)
@@ -743,11 +745,11 @@ def test_what_a_server_does_with_ranges_is_learned_once(folder: Path) -> None:
 def test_threads_share_a_download(folder: Path) -> None:
     """Several that ask for the first time while it is under way make one request for the file."""
 
-    def delay(request: servers.Request) -> None:
+    def delay(request: Request) -> None:
         if is_whole(request):
             time.sleep(1.5)  # longer than any of the threads takes to learn that ranges are ignored
 
-    with servers.http_server(folder, ranges=False, on_request=delay) as web:
+    with http_server(folder, ranges=False, on_request=delay) as web:
         store = open_store(web.endpoint)
         with ThreadPoolExecutor(4) as pool:
             assert set(pool.map(lambda start: store.get_range("a", start, 1000) == DATA[start:1000], range(4))) == {
@@ -759,9 +761,9 @@ def test_threads_share_a_download(folder: Path) -> None:
 def test_a_broken_download_goes_on(folder: Path) -> None:
     """Each stream breaks somewhere, but reaches further than the last: in the end all bytes are there, each once."""
     with (
-        servers.http_server(folder, ranges=False) as web,
-        servers.fault_proxy(
-            *(servers.LOOPBACK, web.port), seed=4, rate=1, kinds=["cut"], only=is_whole, max_faults_in_a_row=2
+        http_server(folder, ranges=False) as web,
+        fault_proxy(
+            *(LOOPBACK, web.port), seed=4, rate=1, kinds=["cut"], only=is_whole, max_faults_in_a_row=2
         ) as proxy,
     ):
         read_many(open_store(proxy.endpoint), "a", seed=4, count=1)
@@ -772,15 +774,15 @@ def test_a_download_is_of_one_version(folder: Path, watch: Watch) -> None:
     """A file that was replaced between two streams is an error, not the beginning of one and the end of the other."""
     wholes = itertools.count(1)
 
-    def replace_before_the_second(request: servers.Request) -> None:
+    def replace_before_the_second(request: Request) -> None:
         if is_whole(request) and next(wholes) == 2:
             (folder / "new").write_bytes(DATA[::-1])
             (folder / "new").rename(folder / "a")
 
     with (
-        servers.http_server(folder, ranges=False, on_request=replace_before_the_second) as web,
-        servers.fault_proxy(
-            *(servers.LOOPBACK, web.port), seed=5, rate=1, kinds=["cut"], only=is_whole, max_faults_in_a_row=1
+        http_server(folder, ranges=False, on_request=replace_before_the_second) as web,
+        fault_proxy(
+            *(LOOPBACK, web.port), seed=5, rate=1, kinds=["cut"], only=is_whole, max_faults_in_a_row=1
         ) as proxy,
         watch.refuses(StoreError, "was replaced while it was read"),
     ):
@@ -804,7 +806,7 @@ try:
 except StoreError as error:
     print(error)
 """
-    with servers.http_server(folder, ranges=False) as web:
+    with http_server(folder, ranges=False) as web:
         done = run(code, web.endpoint)
     assert done.returncode == 0, done.stderr
     assert "File too large" in done.stdout
@@ -825,7 +827,7 @@ try:
 except StoreError as error:
     print(type(error).__name__, error)
 """
-    with servers.http_server(folder, ranges=False) as web:
+    with http_server(folder, ranges=False) as web:
         done = run(code, web.endpoint, str(folder / "missing"))
     assert done.stdout.startswith("StoreError")
     assert str(folder / "missing") in done.stdout
@@ -931,8 +933,8 @@ try:
 except UnavailableError as error:
     print(error, round(time.monotonic() - started), sep="|")
 """
-    with socket.create_server((servers.LOOPBACK, 0)) as nowhere, pytest.MonkeyPatch.context() as monkeypatch:
-        endpoint = f"http://{servers.LOOPBACK}:{nowhere.getsockname()[1]}"
+    with socket.create_server((LOOPBACK, 0)) as nowhere, pytest.MonkeyPatch.context() as monkeypatch:
+        endpoint = f"http://{LOOPBACK}:{nowhere.getsockname()[1]}"
         monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
         for name in ("AWS_METADATA_ENDPOINT", "AWS_EC2_METADATA_SERVICE_ENDPOINT"):
             monkeypatch.setenv(name, endpoint)
@@ -1074,7 +1076,7 @@ def test_a_writer_that_gave_up_can_clean_up(lab: Lab) -> None:
             with store.create("a") as file:
                 file.write(DATA * 100)
 
-        with lab.watch.refuses(UnavailableError, "write: the server answered 503; gave up after"):
+        with lab.watch.refuses(UnavailableError, "write: the server responded with status 503; gave up after"):
             write()
     assert lab.store().list() == []
     assert set(lab.store().delete_leftovers()) <= {"a"}

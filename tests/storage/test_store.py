@@ -88,5 +88,5 @@ def test_large_answers_of_another_length_are_not_believed(change: str, monkeypat
     store.put("a", LARGE)
     get = obstore.get
     monkeypatch.setattr(obstore, "get", lambda *place, **options: Answer(get(*place, **options)))
-    with pytest.raises(UnavailableError, match="other bytes than asked for"):
+    with pytest.raises(UnavailableError, match="other bytes than requested"):
         store.get_range("a", 5, 5 + (2 << 20))

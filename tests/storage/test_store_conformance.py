@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
-from support import servers
+from support.http_server import http_server
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
 from wds_real.storage.store import open_store
@@ -19,6 +19,8 @@ from wds_real.storage.store import open_store
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from support.s3 import S3Server
 
     from wds_real.storage.base import Store
 
@@ -72,7 +74,7 @@ def make_place(kind: str, request: pytest.FixtureRequest, folder: Path, stack: c
         url = f"memory://conformance-{number}"
         return Place(kind, url, lambda name, data: open_store(url).put(name, data), policy)
     if kind == "s3":
-        s3: servers.S3Server = request.getfixturevalue("s3")
+        s3: S3Server = request.getfixturevalue("s3")
         prefix = f"conformance-{number}"
         url = f"s3://test/{prefix}"
         return Place(kind, url, lambda name, data: s3.put("test", f"{prefix}/{name}", data), {**s3.options, **policy})
@@ -81,7 +83,7 @@ def make_place(kind: str, request: pytest.FixtureRequest, folder: Path, stack: c
         return Place(kind, str(folder), lambda name, data: write_file(folder, name, data))
     user = "me" if kind == "web with a password" else None
     server = stack.enter_context(
-        servers.http_server(
+        http_server(
             folder,
             ranges=kind != "web without ranges",
             etags=kind != "web without etags",

@@ -10,6 +10,7 @@ from wds_real.data.splits import sliced_split, split_positions
 from wds_real.errors import PlanError
 from wds_real.format.root import open_root, open_shards, read_index, read_manifest
 from wds_real.image.decode import DecodeError, decode_image
+from wds_real.storage.cache import CachedRanges
 
 if TYPE_CHECKING:
     import os
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from wds_real.format.manifest import Manifest
     from wds_real.format.sample_index import SampleIndex
+    from wds_real.storage.base import RangeReader
     from wds_real.storage.cache import ByteCache
 
 __all__ = ["Dataset", "Sample", "open_dataset"]
@@ -195,12 +197,13 @@ def open_dataset(
     store = open_root(root, storage_options)
     manifest = read_manifest(store)
     index = read_index(store, manifest)
-    store = open_shards(store, manifest, storage_options)
+    shards: RangeReader = open_shards(store, manifest, storage_options)
     chosen = manifest.split if split is None else split
     positions = split_positions(chosen, manifest.split, len(index))
     if not len(positions):
-        raise PlanError(f"split is {chosen!r}: that is none of the {len(index):,} samples of {store.url}.")
-    if cache is not None and store.remote:
-        store = cache.in_front_of(store, manifest)
-    reader = SampleReader(store, manifest, index)
+        raise PlanError(f"split is {chosen!r}: that is none of the {len(index):,} samples of {shards.url}.")
+    if cache is not None and shards.remote:
+        digests = {shard.name: (shard.sha256, shard.num_bytes) for shard in manifest.shards if shard.sha256}
+        shards = CachedRanges(shards, cache, digests)
+    reader = SampleReader(shards, manifest, index)
     return Dataset(reader, manifest, index, positions=positions, split=chosen, transform=transform)

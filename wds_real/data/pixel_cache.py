@@ -21,7 +21,6 @@ Nothing is evicted: the full size is known beforehand, and a disk without room f
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import hashlib
 import json
@@ -39,9 +38,10 @@ import numpy as np
 import xxhash
 
 from wds_real.errors import StoreError
+from wds_real.storage.files import OpenFile, lock, os_errors_as, write_all
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -122,7 +122,9 @@ class PixelCache:
         # Locks that are taken once and never given back: nobody waits for them, so a fork may come at any moment.
         self._read_failed, self._write_failed = threading.Lock(), threading.Lock()
         num_wanted_bytes = cache_size(wanted, shape=shape)
-        self._file: _File | None = _open(self.path, _header(description), self.num_bytes, num_wanted_bytes)
+        self._file: OpenFile | None
+        self._read_only_reason: str | None  # None if the file can be written
+        self._file, self._read_only_reason = _open(self.path, _header(description), self.num_bytes, num_wanted_bytes)
 
     def read(self, position: int, out: NDArray[np.uint8]) -> bool:
         """Copy the row of `position` into `out` and return True if it is there and right.
@@ -158,12 +160,12 @@ class PixelCache:
         file, offset = self._opened(), self._offset(position, pixels)
         if self._write_failed.locked():
             return
-        if file.refusal is not None:
-            self._stop_writing(file.refusal)
+        if self._read_only_reason is not None:
+            self._stop_writing(self._read_only_reason)
             return
         try:
-            _write_all(file.descriptor, pixels.reshape(-1).data, offset)
-            _write_all(file.descriptor, memoryview(self._tail(position, pixels)), offset + pixels.nbytes)
+            write_all(file.descriptor, pixels.reshape(-1).data, offset)
+            write_all(file.descriptor, self._tail(position, pixels), offset + pixels.nbytes)
         except OSError as error:
             self._stop_writing(str(error.strerror))
 
@@ -175,7 +177,8 @@ class PixelCache:
             ValueError: the cache is closed.
         """
         tail = _HEADER_BYTES + position * self._stride + self._row_bytes - len(_HOLE)
-        return any(os.pread(self._opened().descriptor, len(_HOLE), tail))
+        file = self._opened()
+        return any(os.pread(file.descriptor, len(_HOLE), tail))
 
     def rows_present(self) -> int:
         """Return how many rows hold pixels, for messages: one small read a row, which takes torn rows for whole.
@@ -206,7 +209,7 @@ class PixelCache:
         facts = {"identity": identity, "num_samples": self.num_samples, "shape": self.shape, "num_rows": 0}
         return functools.partial(PixelCache, self.path.parent, **facts), ()
 
-    def _opened(self) -> _File:
+    def _opened(self) -> OpenFile:
         file = self._file
         if file is None:
             raise ValueError(f"{self.path}: the cache is closed.")
@@ -232,24 +235,6 @@ class PixelCache:
             )
 
 
-class _File:
-    """A descriptor that is closed when nobody holds it any more, so no thread writes to a reused number.
-
-    Attributes:
-        descriptor: Number of the open file.
-        refusal: Why it may be read only, or None.
-    """
-
-    __slots__ = ("descriptor", "refusal")
-
-    def __init__(self, descriptor: int, *, refusal: str | None = None) -> None:
-        self.descriptor = descriptor
-        self.refusal = refusal
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
-
-
 def _row_bytes(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64)) + len(_HOLE)
 
@@ -270,60 +255,57 @@ def _header(description: bytes) -> bytes:
     return text.ljust(_HEADER_BYTES, b"\0")
 
 
-def _open(path: Path, header: bytes, num_bytes: int, num_wanted_bytes: int) -> _File:
+def _open(path: Path, header: bytes, num_bytes: int, num_wanted_bytes: int) -> tuple[OpenFile, str | None]:
     """Open the cache at `path`; make it if there is none, and anew if it is damaged."""
-    with _explained(path):
+    with os_errors_as(functools.partial(_error, path)):
         for _ in range(_ATTEMPTS):
-            file = _open_existing(path)
+            file, read_only_reason = _open_existing(path)
             if file is None:
                 _refuse_full_disk(path.parent, num_wanted_bytes)
                 _make(path, header, num_bytes)
             elif not _is_whole(file, header, num_bytes):
                 _remove_damaged(path, file)
             else:
-                if file.refusal is None:
+                if read_only_reason is None:
                     num_there = os.fstat(file.descriptor).st_blocks * _BLOCK_BYTES
                     _refuse_full_disk(path.parent, num_wanted_bytes - num_there)
-                return file
+                return file, read_only_reason
     raise StoreError(
         f"{path}: the pixel cache is not there after it was made, {_ATTEMPTS} times over. Look whether the name is a "
         "broken link or another program removes the file, or choose another folder."
     )
 
 
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{path}: the pixel cache can be neither opened nor made: {error.strerror or error}. Choose another folder "
-            "for it, or evaluate without it."
-        ) from error
+def _error(path: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"{path}: the pixel cache can be neither opened nor made: {error.strerror or error}. Choose another folder for "
+        "it, or evaluate without it."
+    )
 
 
-def _open_existing(path: Path) -> _File | None:
+def _open_existing(path: Path) -> tuple[OpenFile | None, str | None]:
+    """Return the file, or None if there is none, and the reason if it can only be read."""
     try:
-        return _File(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        return OpenFile.open(path, os.O_RDWR), None
     except FileNotFoundError:
-        return None
+        return None, None
     except OSError as error:
-        return _File(os.open(path, os.O_RDONLY | os.O_CLOEXEC), refusal=str(error.strerror))
+        return OpenFile.open(path), str(error.strerror)
 
 
-def _is_whole(file: _File, header: bytes, num_bytes: int) -> bool:
+def _is_whole(file: OpenFile, header: bytes, num_bytes: int) -> bool:
     status = os.fstat(file.descriptor)
     if not stat.S_ISREG(status.st_mode) or status.st_size != num_bytes:
         return False
     return os.pread(file.descriptor, len(header), 0) == header
 
 
-def _remove_damaged(path: Path, file: _File) -> None:
+def _remove_damaged(path: Path, file: OpenFile) -> None:
     """Remove the damaged file, unless another process did and `path` is a new one by now."""
     with contextlib.suppress(OSError):  # without locks a new file might be removed: its rows are lost, none is wrong
-        fcntl.flock(file.descriptor, fcntl.LOCK_EX)  # held until the file is closed
+        lock(file.descriptor)  # held until the file is closed
     with contextlib.suppress(FileNotFoundError):
-        if os.path.samestat(os.fstat(file.descriptor), path.stat()):
+        if file.is_at(path):
             path.unlink()
             _LOG.warning("%s: the pixel cache was damaged (its header or size); it is made anew", path)
 
@@ -351,10 +333,3 @@ def _make(path: Path, header: bytes, num_bytes: int) -> None:
             os.link(temporary, path)  # a rename would take the place of a file that is in use
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write all of `data`: a disk that fills up takes a part first and refuses the next call."""
-    while data:
-        num_bytes = os.pwrite(descriptor, data, offset)
-        data, offset = data[num_bytes:], offset + num_bytes

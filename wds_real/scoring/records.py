@@ -18,7 +18,6 @@ frame of a file; a torn frame is passed over and its batch done again. Runs with
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
@@ -33,11 +32,13 @@ import xxhash
 
 from wds_real.errors import PredictionsError
 from wds_real.scoring.predictions import TOP
+from wds_real.storage.files import os_errors_as, write_all
 from wds_real.storage.local import LocalStore
 from wds_real.storage.url import is_url, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from io import FileIO
     from types import TracebackType
     from typing import Self
@@ -142,12 +143,11 @@ class Ledger:
     def append(self, record: Record) -> None:
         """Write one record to this process's file; once this returns, a kill of the process cannot lose it."""
         if self._file is None:
-            with _explained(self.folder / "records"):
+            with _errors(self.folder / "records"):
                 self._file = self._create()
-        with _explained(Path(str(self._file.name))):
-            frame = memoryview(record.encode(self._run))
-            while frame:  # unbuffered, a write may be a part
-                frame = frame[self._file.write(frame) :]
+        with _errors(Path(str(self._file.name))):
+            descriptor = self._file.fileno()
+            write_all(descriptor, record.encode(self._run), os.fstat(descriptor).st_size)
 
     def __enter__(self) -> Self:
         return self
@@ -157,7 +157,7 @@ class Ledger:
     ) -> None:
         if self._file is not None:
             file, self._file = self._file, None
-            with _explained(Path(str(file.name))), file:
+            with _errors(Path(str(file.name))), file:
                 os.fsync(file.fileno())
 
     def _create(self) -> FileIO:
@@ -172,7 +172,7 @@ class Ledger:
         raise PredictionsError(f"{folder}: rank {self._rank} was started 1,000 times. Choose another --output.")
 
     def _read(self, path: Path) -> Iterator[Record]:
-        with _explained(path):
+        with _errors(path):
             data, position = path.read_bytes(), 0
         while position < len(data):
             frame = _frame_at(data, position)
@@ -191,12 +191,10 @@ class Ledger:
             )
 
 
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise PredictionsError(f"{path}: records cannot be read or written: {error.strerror or error}.") from error
+def _errors(path: Path) -> AbstractContextManager[None]:
+    return os_errors_as(
+        lambda error: PredictionsError(f"{path}: records cannot be read or written: {error.strerror or error}.")
+    )
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:

@@ -1,30 +1,24 @@
-"""What boto3 knows of AWS and the client library does not: profiles, and uploads that were left unfinished.
+"""AWS features that obstore lacks, through boto3: profiles, and a list of unfinished uploads.
 
-boto3 is optional. Without it credentials come from environment variables, container and instance roles.
+boto3 is optional. Without it, credentials come from environment variables and from container and instance roles.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from wds_real.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
 
-    from wds_real.storage.url import Location
+    from wds_real.storage.retry import RetryPolicy
 
-__all__ = ["Profile", "abort_uploads", "endpoint_from_environment", "have_boto3"]
+__all__ = ["Profile", "abort_uploads", "have_boto3"]
 
 _REFRESH_AFTER = timedelta(minutes=10)  # boto3 renews its credentials at least this long before they expire
-
-
-def endpoint_from_environment() -> str | None:
-    """Return the S3 endpoint that AWS's own variables name, or None for Amazon's."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 def have_boto3() -> bool:
@@ -33,13 +27,13 @@ def have_boto3() -> bool:
 
 
 class Profile:
-    """The credentials, region and endpoint that boto3 finds: environment, profile, sign-on, container, instance.
+    """The credentials and region that boto3 finds in the environment, a profile, single sign-on or an AWS role.
 
     Args:
-        name: Of a profile, or None for the usual one.
+        name: Of a profile, or None for the default one.
 
     Raises:
-        UnavailableError: there is no profile of that name, or what is configured cannot be read.
+        UnavailableError: there is no profile of that name, or the configuration cannot be read.
     """
 
     def __init__(self, name: str | None) -> None:
@@ -60,7 +54,7 @@ class Profile:
             ) from None
 
     def credentials(self) -> Callable[[], dict[str, Any]] | None:
-        """Return a function that gives credentials as they are then, or None if there are none."""
+        """Return a function that returns current credentials, or None if there are none."""
         found = self._credentials
         if found is None:
             return None
@@ -77,41 +71,46 @@ class Profile:
         return current
 
 
-def abort_uploads(location: Location) -> Iterator[str]:
-    """Abort all unfinished multipart uploads directly below a location, and yield the names they were for."""
+def abort_uploads(url: str, config: Mapping[str, str], *, profile: str | None, policy: RetryPolicy) -> list[str]:
+    """Abort all unfinished multipart uploads directly below an S3 URL, and return their names.
+
+    Without credentials nothing is done: anonymous users cannot list uploads.
+
+    Raises:
+        UnavailableError: the uploads cannot be listed.
+    """
     import botocore.config
     import botocore.exceptions
 
-    config, bucket, prefix = location.config, *_bucket_and_prefix(location.url)
-    anonymous = config.get("skip_signature", "").lower() == "true"
-    if anonymous:  # whoever may write there without a name may not list what others write
-        return
+    if config.get("skip_signature", "").lower() == "true":
+        return []
+    bucket, prefix = _bucket_and_prefix(url)
     try:
-        profile = Profile(location.profile)
+        found = Profile(profile)
     except UnavailableError as error:
         raise UnavailableError(f"unfinished uploads cannot be listed: {error}") from None
-    client = profile.session.client(
+    client = found.session.client(
         "s3",
-        region_name=config.get("region", profile.region),
+        region_name=config.get("region", found.region),
         endpoint_url=config.get("endpoint"),
         aws_access_key_id=config.get("access_key_id"),
         aws_secret_access_key=config.get("secret_access_key"),
         aws_session_token=config.get("session_token"),
-        config=botocore.config.Config(
-            connect_timeout=location.policy.connect_timeout_s, read_timeout=location.policy.read_timeout_s
-        ),
+        config=botocore.config.Config(connect_timeout=policy.connect_timeout_s, read_timeout=policy.read_timeout_s),
     )
+    names = []
     try:
         for page in client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
             for upload in page.get("Uploads", []):
                 name = upload["Key"].removeprefix(prefix)
                 if "/" not in name:
                     client.abort_multipart_upload(Bucket=bucket, Key=upload["Key"], UploadId=upload["UploadId"])
-                    yield name
+                    names.append(name)
     except (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError) as error:
         raise UnavailableError(f"unfinished uploads cannot be listed ({type(error).__name__}).") from None
     finally:
         client.close()
+    return names
 
 
 def _bucket_and_prefix(url: str) -> tuple[str, str]:

@@ -1,127 +1,191 @@
-"""What went wrong with a request, in our own words.
+"""Typed errors of HTTP requests: status, kind and the server's error code, parsed from the client library's errors.
 
-The client library says it in one long text, with the URL, the signature and whatever the server answered. None of that
-is passed on, since it may hold secrets: a status, one word of the server's error code and the kind of fault are read
-from it, and the sentences are ours.
+The library puts all it knows into one text: the URL with its signature, and the body of the response. Both may hold
+secrets, so only a status, one word of the server's code and the kind of error are taken from the text. The messages
+are this module's own.
 """
 
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
+from enum import Enum
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
-from wds_real.storage.retry import TransientError
 
-__all__ = ["NO_CREDENTIALS", "is_slow_down", "refusal_of"]
-
-_STATUS = re.compile(r"status code: (\d{3})")
-_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
-_MAY_PASS = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529}
-_SLOW_DOWN = {429, 503}
-
-_URL = re.compile(r"https?://[^\s,\"]+")
-# Where the client library asks for credentials if it was given none; objects are called otherwise.
-_METADATA = re.compile(
-    r"http://(169\.254\.169\.254|metadata\.google\.internal|[^/]+"
-    r"(/latest/api/token$|/latest/meta-data/iam/security-credentials|/computeMetadata/v1/|/metadata/identity/oauth2/))"
-)
+__all__ = ["NO_CREDENTIALS", "ErrorResponse", "Kind", "error_of", "parse_error"]
 
 NO_CREDENTIALS = (
     "no credentials were found. Set them as your other tools do (environment variables or a profile, for which boto3 "
     "must be installed), or pass --storage-option skip_signature=true for a public bucket."
 )
-_ADVICE = {
+_WRONG_REGION = "wrong region. Set it: --storage-option region=..."
+
+
+class Kind(Enum):
+    """What went wrong with a request; the value is the message."""
+
+    # May succeed when repeated.
+    SERVER_ERROR = "the server failed"
+    TIMEOUT = "no response in time"
+    NAME_NOT_RESOLVED = "the server's name cannot be resolved"
+    NO_CONNECTION = "no connection to the server"
+    BROKEN_CONNECTION = "the connection broke"
+    UNKNOWN = "the request failed"
+    # The response does not match the request; several in a row are no accident.
+    RANGE_IGNORED = "the server ignored the range"
+    WRONG_RANGE = "the response holds other bytes than requested"
+    OTHER_VERSION = "the response is of another version of the object"
+    # Repeating does not help.
+    NOT_FOUND = "no such file. Check the URL."
+    ALREADY_EXISTS = "is there already; another run made it meanwhile."
+    PRECONDITION_FAILED = "was replaced while it was read. Start again when nobody writes there."
+    RANGE_NOT_SATISFIABLE = "the object ends before the requested bytes. It is not what was expected."
+    NO_CREDENTIALS = NO_CREDENTIALS
+    WRONG_REGION = _WRONG_REGION
+    BAD_REQUEST = "the server did not understand the request. Check endpoint, region and credentials."
+    UNAUTHENTICATED = "the server requires credentials. Set them as your other tools do, or check them."
+    FORBIDDEN = (
+        "access denied. Check the credentials and what they allow; for a public bucket pass --storage-option "
+        "skip_signature=true."
+    )
+    NOT_ALLOWED = "the server does not allow this. A plain web server can only be read."
+    NOT_IMPLEMENTED = "the server cannot do this."
+    REFUSED = "the server refused."
+    NO_TLS = "no secure connection: the certificate is not trusted, or the server does not speak TLS."
+    INCOMPLETE_OPTIONS = "the URL or the options are not complete. Check them."
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self in _TRANSIENT
+
+
+_TRANSIENT = frozenset({Kind.SERVER_ERROR, Kind.TIMEOUT, Kind.NAME_NOT_RESOLVED, Kind.NO_CONNECTION,
+                        Kind.BROKEN_CONNECTION, Kind.UNKNOWN, Kind.RANGE_IGNORED, Kind.WRONG_RANGE,
+                        Kind.OTHER_VERSION})  # fmt: skip
+_TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504, 507, 509, 520, 521, 522, 523, 524, 529}
+_BY_CLASS = {
+    "AlreadyExistsError": Kind.ALREADY_EXISTS,
+    "PreconditionError": Kind.PRECONDITION_FAILED,
+    "UnauthenticatedError": Kind.UNAUTHENTICATED,
+    "PermissionDeniedError": Kind.FORBIDDEN,
+    "NotSupportedError": Kind.NOT_IMPLEMENTED,
+    "NotImplementedError": Kind.NOT_IMPLEMENTED,
+}
+_BY_STATUS = {
+    400: Kind.BAD_REQUEST,
+    401: Kind.UNAUTHENTICATED,
+    403: Kind.FORBIDDEN,
+    405: Kind.NOT_ALLOWED,
+    412: Kind.PRECONDITION_FAILED,
+    416: Kind.RANGE_NOT_SATISFIABLE,
+    501: Kind.NOT_IMPLEMENTED,
+}
+_BY_CODE = {
     "ExpiredToken": "the credentials have expired. Get new ones.",
     "TokenRefreshRequired": "the credentials have expired. Get new ones.",
     "RequestTimeTooSkewed": "this machine's clock is wrong. Set it.",
     "InvalidAccessKeyId": "the server does not know the access key. Check the credentials.",
     "SignatureDoesNotMatch": "the secret key does not belong to the access key. Check the credentials.",
     "InvalidToken": "the session token is not valid. Get new credentials.",
-    "AuthorizationHeaderMalformed": "wrong region. Set it: --storage-option region=...",
-    "PermanentRedirect": "wrong region. Set it: --storage-option region=...",
-    "IllegalLocationConstraintException": "wrong region. Set it: --storage-option region=...",
+    "AuthorizationHeaderMalformed": _WRONG_REGION,
+    "PermanentRedirect": _WRONG_REGION,
+    "IllegalLocationConstraintException": _WRONG_REGION,
     "NoSuchBucket": "there is no such bucket. Check the URL.",
 }
-_BY_STATUS = {
-    400: "the server did not understand the request. Check endpoint, region and credentials.",
-    401: "the server wants credentials. Set them as your other tools do, or check them.",
-    403: "access denied. Check the credentials and what they allow; for a public bucket pass --storage-option "
-    "skip_signature=true.",
-    405: "the server does not allow this. A plain web server can only be read.",
-    501: "the server cannot do this.",
-}
+# The library has no class or status for these; the first match counts.
+_BY_TEXT = (
+    (re.compile(r"RangeNotSupported|NotPartial|non-partial"), Kind.RANGE_IGNORED),
+    (re.compile(r"StartTooLarge|InvalidGetRange"), Kind.RANGE_NOT_SATISFIABLE),
+    (re.compile(r"without LOCATION|incorrectly configured region"), Kind.WRONG_REGION),
+    (re.compile(r"[Cc]ertificate|InvalidContentType|CorruptMessage"), Kind.NO_TLS),
+    (re.compile(r"missing configuration|builder error", re.IGNORECASE), Kind.INCOMPLETE_OPTIONS),
+    (re.compile(r"kind: Timeout"), Kind.TIMEOUT),
+    (re.compile(r"dns error|failed to lookup address"), Kind.NAME_NOT_RESOLVED),
+    (re.compile(r"kind: Connect"), Kind.NO_CONNECTION),
+    (re.compile(r"kind: Interrupted|body error"), Kind.BROKEN_CONNECTION),
+)
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
+_URL = re.compile(r"https?://[^\s,\"]+")
+# Where the library asks for credentials if it was given none; no object has such a URL.
+_METADATA = re.compile(
+    r"http://(169\.254\.169\.254|metadata\.google\.internal|[^/]+"
+    r"(/latest/api/token$|/latest/meta-data/iam/security-credentials|/computeMetadata/v1/|/metadata/identity/oauth2/))"
+)
 
 
-def refusal_of(error: Exception, *, where: str, request: str) -> StoreError | TransientError:
-    """Return what to raise, or to try again, for an error of the client library.
+@dataclass(frozen=True, slots=True)
+class ErrorResponse:
+    """What a failed request came to.
 
-    Args:
-        error: As caught.
-        where: The file's URL, without secrets.
-        request: What was asked for, such as ``bytes 0-512``.
-
-    Returns:
-        `TransientError` for what may pass: overload, server errors, broken connections, time-outs. `MissingError` for
-        404, `UnavailableError` for every other refusal.
+    Attributes:
+        status: The HTTP status, or None if there was no response.
+        kind: What went wrong.
+        code: The error code in the body, such as ``NoSuchKey``, or None.
     """
-    text, kind = str(error), type(error).__name__
-    words = _URL.sub("", text)
+
+    status: int | None
+    kind: Kind
+    code: str | None
+
+    @property
+    def reason(self) -> str:
+        """What went wrong, as a sentence without secrets."""
+        if self.kind is Kind.SERVER_ERROR:
+            return f"the server responded with status {self.status}"
+        message: str = self.kind.value
+        return _BY_CODE.get(self.code or "", message)
+
+
+def parse_error(error: Exception) -> ErrorResponse:
+    """Return what an error of the client library says, without its text."""
+    text = str(error)
     found = _STATUS.search(text)
     status = int(found[1]) if found else None
     code = found[1] if (found := _CODE.search(text)) else None
-    if kind == "AlreadyExistsError":
-        return StoreError(f"{where}: is there already; another run made it meanwhile.")
+    return ErrorResponse(status, _kind_of(error, text, status, code), code)
+
+
+def _kind_of(error: Exception, text: str, status: int | None, code: str | None) -> Kind:
+    without_urls = _URL.sub("", text)  # file names decide nothing
+    by_text = next((kind for pattern, kind in _BY_TEXT if pattern.search(without_urls)), None)
+    if by_text is Kind.RANGE_IGNORED:
+        return by_text
     if any(map(_METADATA.match, _URL.findall(text))):
-        return UnavailableError(f"{where}: {NO_CREDENTIALS}")
-    if kind == "PreconditionError" or (status == 412 and kind != "AlreadyExistsError"):
-        return StoreError(f"{where}: was replaced while it was read. Start again when nobody writes there.")
-    if status == 416 or "StartTooLarge" in text or "InvalidGetRange" in text:
-        return StoreError(f"{where}: {request} asked for, but the object ends before. It is not what was expected.")
-    if status in _MAY_PASS:
-        return TransientError(f"the server answered {status}", at_once=False)
+        return Kind.NO_CREDENTIALS
+    if status in _TRANSIENT_STATUS:
+        return Kind.SERVER_ERROR
     if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
-        return MissingError(f"{where}: no such file. Check the URL.")
-    if (refusal := _permanent(words, kind, status, code)) is not None:
-        detail = " ".join(part for part in (str(status) if status else "", code or "") if part)
-        return UnavailableError(f"{where}: {request}: {refusal}" + (f" ({detail})" if detail else ""))
-    return TransientError(_transport(words), at_once=True)
+        return Kind.NOT_FOUND
+    if (kind := _BY_CLASS.get(type(error).__name__) or _BY_STATUS.get(status or 0)) is not None:
+        return kind
+    if status is not None or code in _BY_CODE:
+        return Kind.WRONG_REGION if by_text is Kind.WRONG_REGION else Kind.REFUSED
+    return by_text or Kind.UNKNOWN
 
 
-def is_slow_down(fault: TransientError) -> bool:
-    """Return whether the server asked for fewer requests, and so may have said for how long."""
-    return any(fault.reason.endswith(f"answered {status}") for status in _SLOW_DOWN)
+def error_of(response: ErrorResponse, *, where: str, request: str) -> StoreError:
+    """Return the error to raise for a response that is not retried.
 
+    Args:
+        response: As parsed.
+        where: The file's URL, without secrets.
+        request: What was requested, such as ``bytes 0-512``.
 
-def _permanent(text: str, kind: str, status: int | None, code: str | None) -> str | None:
-    """Return why it is of no use to try again, or None if it may be."""
-    if code in _ADVICE:
-        return _ADVICE[code]
-    if "without LOCATION" in text or "incorrectly configured region" in text:
-        return _ADVICE["PermanentRedirect"]
-    if kind == "UnauthenticatedError":
-        return _BY_STATUS[401]
-    if kind == "PermissionDeniedError":
-        return _BY_STATUS[403]
-    if kind in ("NotSupportedError", "NotImplementedError"):
-        return _BY_STATUS[501]
-    if status is not None:
-        return _BY_STATUS.get(status, "the server refused.")
-    if "certificate" in text.lower() or "InvalidContentType" in text or "CorruptMessage" in text:
-        return "no secure connection: the certificate is not trusted, or the server does not speak TLS."
-    if "missing configuration" in text.lower() or "builder error" in text.lower():
-        return "the URL or the options are not complete. Check them."
-    return None
-
-
-def _transport(text: str) -> str:
-    for sign, reason in (
-        ("kind: Timeout", "no answer in time"),
-        ("dns error", "the server's name cannot be resolved"),
-        ("failed to lookup address", "the server's name cannot be resolved"),
-        ("kind: Connect", "no connection to the server"),
-        ("kind: Interrupted", "the connection broke"),
-        ("body error", "the connection broke"),
-    ):
-        if sign in text:
-            return reason
-    return "the request failed on the way"
+    Returns:
+        MissingError for a missing file; StoreError where the object exists, was replaced or is too short;
+        UnavailableError for everything else, which says nothing about the object.
+    """
+    kind = response.kind
+    if kind is Kind.NOT_FOUND:
+        return MissingError(f"{where}: {kind.value}")
+    if kind in (Kind.ALREADY_EXISTS, Kind.PRECONDITION_FAILED):
+        return StoreError(f"{where}: {kind.value}")
+    if kind is Kind.RANGE_NOT_SATISFIABLE:
+        return StoreError(f"{where}: {request}: {kind.value}")
+    if kind is Kind.NO_CREDENTIALS:
+        return UnavailableError(f"{where}: {kind.value}")
+    detail = " ".join(str(part) for part in (response.status, response.code) if part)
+    return UnavailableError(f"{where}: {request}: {response.reason}" + (f" ({detail})" if detail else ""))

@@ -1,14 +1,12 @@
-"""A folder as a store: whole files or none under their names, exact ranges.
+"""A folder as a store: files appear complete under their names or not at all, and ranges are exact.
 
-Nothing half-written ever has its final name: `put` and `create` write under a temporary name in the same folder, flush
-it to the disk and rename.
+`put` and `create` write to a temporary file in the same folder, flush it to the disk and rename it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import mmap
+import functools
 import os
 import re
 import threading
@@ -16,10 +14,10 @@ import uuid
 from typing import TYPE_CHECKING
 
 from wds_real.errors import MissingError, StoreError
+from wds_real.storage.files import OpenFile, lock, os_errors_as, remove_if_unlocked, write_all
 
 if TYPE_CHECKING:
     import builtins
-    import io
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -28,43 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["LocalStore"]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
-_FLUSHED_AT_ONCE = 8 << 20  # bytes
-_MAX_OPEN = 128  # files kept open; what comes after is opened for each read
-
-
-class _Writing:
-    """A file that is being written, flushed on the way; what fails is said with its name.
-
-    What else goes wrong in the caller's block is not ours.
-    """
-
-    def __init__(self, file: io.FileIO, explained: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
-        self._file = file
-        self._explained = explained
-        self._num_bytes = self._flushed = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        with self._explained():
-            left = memoryview(data)
-            while left.nbytes:  # unbuffered, so that large pieces are not copied once more; it may take a part only
-                left = left[self._file.write(left) :]
-        self._num_bytes += len(data)
-        if self._num_bytes - self._flushed >= _FLUSHED_AT_ONCE:
-            self._flush()
-
-    def _flush(self) -> None:
-        """Let the disk begin with what is written so far, so that little is left when the file has to be on it."""
-        place, size = self._flushed, self._num_bytes - self._flushed
-        self._flushed = self._num_bytes
-        if hasattr(os, "posix_fadvise"):  # that the pages are not needed any more: Linux then starts to write them
-            with contextlib.suppress(OSError):
-                os.posix_fadvise(self._file.fileno(), place, size, os.POSIX_FADV_DONTNEED)
+_FLUSH_BYTES = 8 << 20
+_MAX_OPEN_FILES = 128  # the file opened first is closed to make room
 
 
 class LocalStore:
-    """A folder.
+    """A folder; also a `FileReader`.
 
-    Every method raises StoreError, with the path and the system's reason, where the file system refuses.
+    Every method raises StoreError, with the path and the system's reason, where a system call fails.
     """
 
     listable = True
@@ -72,7 +41,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._files: dict[str, _OpenFile] = {}
+        self._files: dict[str, OpenFile] = {}
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -89,12 +58,12 @@ class LocalStore:
         return self
 
     def exists(self) -> bool:
-        """Return whether the folder is there."""
+        """Return whether the folder exists."""
         return self.root.exists()
 
     def list(self) -> list[str]:
         """Return the names of all finished files, sorted; temporary and hidden files are not listed."""
-        with self._explained(""):
+        with self._errors(""):
             if self.root.is_file():
                 raise StoreError(
                     f"{self.root}: is a file. Give the folder of shards; `wds-real pack` makes one of a tar."
@@ -105,25 +74,25 @@ class LocalStore:
 
     def head(self, name: str) -> int:
         """Return the length of a file in bytes."""
-        with self._explained(name):
+        with self._errors(name):
             return (self.root / name).stat().st_size
 
     def get(self, name: str) -> bytes:
         """Return a whole file."""
-        with self._explained(name):
+        with self._errors(name):
             return (self.root / name).read_bytes()
 
     def get_range(self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False) -> bytes:
-        """Return exactly the bytes of the half-open range, of a file of `size` bytes if that is given.
+        """Return exactly the bytes of the half-open range; check that the file has `size` bytes if that is given.
 
-        The file is kept open: if another one gets its name meanwhile, the one first read is read on.
+        The file stays open: if another process replaces it, later reads still return the bytes of the first one.
 
         Raises:
             MissingError: there is no such file.
             StoreError: the file ends before `stop`, has another length than `size`, or cannot be read.
         """
-        del fresh  # there are no copies
-        try:  # rather than _explained: every sample passes here
+        del fresh  # nothing is cached
+        try:  # not `with self._errors`, which costs more: this is called for each sample
             file = self._files.get(name) or self._open(name)
             data = os.pread(file.descriptor, stop - start, start)
             if len(data) == stop - start and size is None:
@@ -133,7 +102,7 @@ class LocalStore:
             raise self._error(name, error) from error
 
     def read_into(self, name: str, start: int, out: memoryview) -> bool:
-        """Fill `out` with the bytes from `start` on, without fresh memory; False if fewer came.
+        """Fill `out` with the bytes from `start` on; return False if the file ends before.
 
         Raises:
             MissingError: there is no such file.
@@ -146,9 +115,10 @@ class LocalStore:
             raise self._error(name, error) from error
 
     def view(self, name: str, start: int, stop: int) -> memoryview:
-        """Return a range of a file, read-only, without a copy: its pages are the system's, shared by all who read it.
+        """Return a read-only view of the mapped file, whose pages all processes share.
 
-        They show what is later written to the file in place; who touches a page of it after the file was cut is killed.
+        The view shows later writes to the file. If the file is truncated while mapped, reading the view beyond its new
+        end kills the process with SIGBUS.
 
         Raises:
             MissingError: there is no such file.
@@ -156,24 +126,16 @@ class LocalStore:
         """
         try:
             file = self._files.get(name) or self._open(name)
-            mapped = file.mapped or self._map(file)
-            num_bytes = min(len(mapped), os.fstat(file.descriptor).st_size)  # it may have been cut since
-        except (OSError, ValueError) as error:  # no file system's error: an empty file has no pages
+            mapped = file.mapped()
+            num_bytes = min(len(mapped), os.fstat(file.descriptor).st_size)  # it may have been truncated since
+        except (OSError, ValueError) as error:  # ValueError: the file is empty
             raise self._error(name, error if isinstance(error, OSError) else OSError(str(error))) from error
         if stop > num_bytes:
             raise StoreError(f"{self.root / name}: bytes {start}-{stop} asked for, the file ends at {num_bytes}.")
         return mapped[start:stop]
 
-    def _map(self, file: _OpenFile) -> memoryview:
-        with self._lock:
-            if file.mapped is None:
-                if hasattr(os, "posix_fadvise"):  # to have it read from the disk while its beginning is looked at
-                    os.posix_fadvise(file.descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
-                file.mapped = memoryview(mmap.mmap(file.descriptor, 0, access=mmap.ACCESS_READ))
-            return file.mapped
-
-    def _read_on(self, name: str, file: _OpenFile, data: bytes, start: int, stop: int, size: int | None) -> bytes:
-        """Return `data` and what follows up to `stop`: one call reads 2 GiB at most, and some file systems less."""
+    def _read_on(self, name: str, file: OpenFile, data: bytes, start: int, stop: int, size: int | None) -> bytes:
+        """Return `data` and the bytes after it up to `stop`: one call reads at most 2 GiB, on some systems less."""
         while data and len(data) < stop - start:
             more = os.pread(file.descriptor, stop - start - len(data), start + len(data))
             if not more:
@@ -186,101 +148,97 @@ class LocalStore:
             raise StoreError(f"{self.root / name}: the file has {num_bytes:,} bytes, expected {size:,}.")
         return data
 
-    def _open(self, name: str) -> _OpenFile:
-        """Open a file for reading and keep it open, since that costs as much as reading a sample.
-
-        Of too many, the one opened first is let go.
-        """
+    def _open(self, name: str) -> OpenFile:
+        """Return an open file, which stays open: opening it costs as much as reading a sample."""
         with self._lock:
             if name not in self._files:
-                if len(self._files) >= _MAX_OPEN:
+                if len(self._files) >= _MAX_OPEN_FILES:
                     del self._files[next(iter(self._files))]
-                self._files[name] = _OpenFile(self.root / name)
+                self._files[name] = OpenFile.open(self.root / name)
             return self._files[name]
 
     def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
         """Write a whole file, atomically and durably.
 
         Raises:
-            StoreError: the file system refuses, or `exclusive` and there is a file of that name.
+            StoreError: the file cannot be written, or `exclusive` and it exists.
         """
         with self._written(name, exclusive=exclusive) as file:
             file.write(data)
 
     def create(self, name: str) -> contextlib.AbstractContextManager[ByteWriter]:
-        """Open a file for writing; it appears under its name, whole and durable, when the block ends without error."""
+        """Open a file for writing; it appears under its name, complete and durable, when the block ends normally."""
         return self._written(name, exclusive=False)
 
     @contextlib.contextmanager
     def _written(self, name: str, *, exclusive: bool) -> Iterator[ByteWriter]:
         temporary = self.root / f".{name}.{uuid.uuid4().hex}.tmp"
-        with self._explained(name):
+        errors = functools.partial(self._error, name)
+        with os_errors_as(errors):
             self.root.mkdir(parents=True, exist_ok=True)
-            file = temporary.open("xb", buffering=0)
+            file = OpenFile.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
-            with contextlib.suppress(OSError):  # file systems without locks keep their leftovers
-                fcntl.flock(file, fcntl.LOCK_EX)  # says that the writer is alive; a kill lets go of it
-            yield _Writing(file, lambda: self._explained(name))
-            with self._explained(name):
-                os.fsync(file.fileno())
-                _name(temporary, self.root / name, exclusive=exclusive)
+            with contextlib.suppress(OSError):  # without locks on this file system, leftovers stay
+                lock(file.descriptor)  # shows `delete_leftovers` that the writer lives
+            yield _Writer(file, errors)
+            with os_errors_as(errors):
+                os.fsync(file.descriptor)
+                _rename(temporary, self.root / name, exclusive=exclusive)
                 self._files.pop(name, None)
                 _fsync_folder(self.root)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         finally:
-            with contextlib.suppress(OSError):  # what could not be flushed was said above
+            with contextlib.suppress(OSError):  # fsync above has reported what could not be written
                 file.close()
 
     def delete(self, name: str) -> None:
         """Remove a file, durably."""
-        with self._explained(name):
+        with self._errors(name):
             (self.root / name).unlink()
             self._files.pop(name, None)
             _fsync_folder(self.root)
 
     def delete_leftovers(self) -> builtins.list[str]:
-        """Remove the temporary files of writers that are gone, and return their names."""
-        with self._explained(""):
-            stale = [path for path in sorted(self.root.glob(".*.tmp")) if _TEMPORARY.fullmatch(path.name)]
-            stale = [path for path in stale if not _is_locked(path)]
-            for path in stale:
-                path.unlink(missing_ok=True)
-        return [path.name for path in stale]
+        """Remove the temporary files of writers that have ended, and return their names."""
+        with self._errors(""):
+            found = [path for path in sorted(self.root.glob(".*.tmp")) if _TEMPORARY.fullmatch(path.name)]
+            return [path.name for path in found if remove_if_unlocked(path)]
 
-    @contextlib.contextmanager
-    def _explained(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise self._error(name, error) from error
+    def _errors(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return os_errors_as(functools.partial(self._error, name))
 
     def _error(self, name: str, error: OSError) -> StoreError:
         kind = MissingError if isinstance(error, FileNotFoundError) else StoreError
         return kind(f"{self.root / name}: {error.strerror or error}.")
 
 
-class _OpenFile:
-    """A file open for positional reads, which threads and forked processes share; closed when nobody holds it.
+class _Writer:
+    """Appends to an open file, and has the system write it to the disk piece by piece."""
 
-    Attributes:
-        descriptor: Number of the open file.
-        mapped: All of it, if it was mapped; stays as long as a part is held.
-    """
+    def __init__(self, file: OpenFile, error_of: Callable[[OSError], StoreError]) -> None:
+        self._file = file
+        self._error_of = error_of
+        self._num_bytes = self._num_flushed = 0
 
-    __slots__ = ("descriptor", "mapped")
+    def write(self, data: bytes | memoryview) -> None:
+        with os_errors_as(self._error_of):
+            write_all(self._file.descriptor, data, self._num_bytes)
+        self._num_bytes += len(data)
+        if self._num_bytes - self._num_flushed >= _FLUSH_BYTES:
+            self._flush()
 
-    def __init__(self, path: Path) -> None:
-        self.mapped: memoryview | None = None
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    def _flush(self) -> None:
+        """Start writing to the disk, so that the final fsync has little left to do."""
+        start, size = self._num_flushed, self._num_bytes - self._num_flushed
+        self._num_flushed = self._num_bytes
+        if hasattr(os, "posix_fadvise"):  # Linux starts to write pages that are not needed any more
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._file.descriptor, start, size, os.POSIX_FADV_DONTNEED)
 
-    def __del__(self) -> None:
-        with contextlib.suppress(AttributeError):  # it could not be opened
-            os.close(self.descriptor)
 
-
-def _name(temporary: Path, final: Path, *, exclusive: bool) -> None:
+def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:
     if not exclusive:
         temporary.replace(final)
         return
@@ -293,18 +251,5 @@ def _name(temporary: Path, final: Path, *, exclusive: bool) -> None:
 
 def _fsync_folder(path: Path) -> None:
     """Make a rename durable: the folder's entry has to reach the disk too."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _is_locked(path: Path) -> bool:
-    """Return whether a living writer, of this process or another, may hold the file: if in doubt, it does."""
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    return False
+    folder = OpenFile.open(path)
+    os.fsync(folder.descriptor)

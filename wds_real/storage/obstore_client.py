@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from wds_real.errors import StoreError, UnavailableError
 from wds_real.storage.aws import Profile, abort_uploads, have_boto3
 from wds_real.storage.buffers import Buffers
-from wds_real.storage.http_errors import NO_CREDENTIALS
+from wds_real.storage.http_errors import NO_CREDENTIALS, Kind, parse_error
 from wds_real.storage.url import Location, join_url, redact_url
 
 if TYPE_CHECKING:
@@ -105,28 +105,28 @@ class ObstoreClient:
 
     def head(self, name: str) -> Version:
         """Return an object's version."""
-        # A signed URL is for GET alone, and only GET is told why it is refused: ask for a byte, which says the length.
+        # Not HEAD: presigned URLs allow only GET, and error responses to HEAD have no body with a code.
         try:
             return _version(self._obstore.get(*self._place(name), options={"range": (0, 1)}).meta)
         except self._obstore.exceptions.BaseError as error:
-            if not any(sign in str(error) for sign in ("416", "StartTooLarge", "InvalidGetRange")):
+            if parse_error(error).kind is not Kind.RANGE_NOT_SATISFIABLE:
                 raise
-        return _version(self._obstore.head(*self._place(name)))  # it has no first byte
+        return _version(self._obstore.head(*self._place(name)))  # an empty object has no first byte
 
     def get(self, name: str, start: int, stop: int, if_match: str | None) -> Response:
         """Return the half-open range, of the version with the ETag `if_match` unless that is None."""
         options: GetOptions = {"range": (start, stop)}
-        if if_match is not None and self._location.kind != "memory":  # whose ETags are not quoted as it wants them
+        if if_match is not None and self._location.kind != "memory":  # its If-Match does not take its own ETags
             options["if_match"] = if_match
         response = self._obstore.get(*self._place(name), options=options)
         found, version = response.range, _version(response.meta)
         if stop - start < _POOLED_FROM_BYTES or found != (start, stop):
             return Response(memoryview(response.bytes()), *found, version=version)
-        # One response after the other in the same memory: the library would ask the system for new pages each time.
+        # Into a pooled buffer: the library would allocate new pages for each response.
         memory, filled = self._buffers.take(stop - start), 0
         for chunk in response.stream(min_chunk_size=_CHUNK_BYTES):
             if filled + len(chunk) > len(memory):
-                return Response(memoryview(b""), *found, version=version)  # too much: nothing of it is to be believed
+                return Response(memoryview(b""), *found, version=version)  # longer than it says: the caller rejects it
             memory[filled : filled + len(chunk)] = memoryview(chunk)
             filled += len(chunk)
         return Response(memory[:filled].toreadonly(), *found, version=version)
@@ -160,15 +160,16 @@ class ObstoreClient:
         if self._location.kind != "s3" or not have_boto3():
             return []
         try:
-            return list(abort_uploads(self._location))
+            location = self._location
+            return abort_uploads(self._url, location.config, profile=location.profile, policy=location.policy)
         except UnavailableError as error:
             raise UnavailableError(f"{redact_url(self._location.url)}: {error}") from None
 
     def _place(self, name: str, *, timeout: str | None = None) -> tuple[ObjectStore, str]:
         """Return the library's store and the path in it.
 
-        A web server is one store, with the connections it keeps, unless its URL has a query, which the library would
-        put before the name; then, and where it might quote the name otherwise, each file is a store of its own.
+        A web server is one store, which keeps its connections open. If its URL has a query, which the library would put
+        before the name, or if the library would quote the name in another way, each file is a store of its own.
         """
         if self._root is not None and timeout is None:
             return self._root, name
@@ -192,8 +193,8 @@ class ObstoreClient:
                 return HTTPStore(url, **shared)
             config: dict[str, Any] = dict(location.config)
             if location.kind == "s3":
-                config.setdefault("checksum_algorithm", "sha256")  # what arrives is what was sent, or is refused
-                if "access_key_id" in config:  # as they are: not mixed with what the environment has
+                config.setdefault("checksum_algorithm", "sha256")  # the server refuses corrupted uploads
+                if "access_key_id" in config:  # not mixed with those of the environment
                     shared["credential_provider"] = functools.partial(_given_credentials, _pop_credentials(config))
                 if self._profile is not None:
                     shared["credential_provider"] = self._profile.credentials()
@@ -208,7 +209,7 @@ class ObstoreClient:
 
 
 def _profile(location: Location) -> Profile | None:
-    """Return where credentials come from if options do not give them, or None for the library's own way."""
+    """Return boto3's credentials unless the options hold some, or None if the library finds them itself."""
     config = location.config
     if location.kind != "s3" or "access_key_id" in config or config.get("skip_signature", "").lower() == "true":
         return None
@@ -242,7 +243,7 @@ def _version(meta: ObjectMeta) -> Version:
 
 @functools.cache
 def _memory_store(url: str) -> MemoryStore:
-    """Return the store of that name, the same one for the whole process: it lives nowhere else."""
+    """Return the store of that name, the same one for the whole process, which holds its objects."""
     from obstore.store import MemoryStore
 
     del url

@@ -1,7 +1,7 @@
-"""An object store that is not believed: versions pinned, answers measured, requests repeated, secrets kept.
+"""Object store client: pins the ETag, checks lengths, retries, redacts credentials.
 
-The first answer about an object says which version of it is read from then on. Every request names that version, and
-every answer is compared with it, with what was asked, and with the length the caller expects.
+The first response about an object pins its version. Every later request names that version, and every response is
+compared with it, with the requested range, and with the length that the caller expects.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from wds_real.errors import StoreError, UnavailableError
-from wds_real.storage.downloads import Download, Downloads
-from wds_real.storage.http_errors import refusal_of
+from wds_real.storage.downloads import Downloads, TemporaryFile
+from wds_real.storage.http_errors import Kind, error_of, parse_error
 from wds_real.storage.obstore_client import ObstoreClient
 from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
 from wds_real.storage.retry import GaveUpError, TransientError, retry
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteStore"]
 
-_REQUESTS = 4  # for one large object at a time
-_FIRST_CONTACT_S = 20.0  # a server that never answered is given up sooner than one that did
+_MAX_REQUESTS_PER_OBJECT = 4
+_FIRST_CONTACT_S = 20.0  # deadline of requests while the server has not responded yet
 _T = TypeVar("_T")
 
 
@@ -43,12 +43,12 @@ class _RangesIgnoredError(Exception):
 class RemoteStore:
     """An object store, or a web server, which can only be read.
 
-    The client is made at the first request, anew in each process. It does not survive a fork: a forked process gets an
-    error, where the client would hang it and its parent.
+    Each process makes its client at the first request. The client does not survive a fork: a forked process gets an
+    error, because the client would hang it and its parent.
 
     Args:
-        location: Where it is.
-        options: As the user gave them, to open it again in another process.
+        location: URL and parsed options.
+        options: As the user gave them, to open the store again in another process.
         connect: Makes the client.
     """
 
@@ -68,13 +68,17 @@ class RemoteStore:
         self._client: ObstoreClient | None = None
         self._versions: dict[str, Version] = {}
         self._downloads = Downloads()
-        self._turns: dict[str, threading.Lock] = {}
-        self._answered = self._ignores_ranges = False
+        self._download_locks: dict[str, threading.Lock] = {}
+        self._has_responded = self._ignores_ranges = False
         self._opened_at = time.monotonic()
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Go to another process without secrets; what cannot go without them does not go."""
+        """Pickle without secrets.
+
+        Raises:
+            StoreError: the URL or the options hold secrets.
+        """
         if self._location.holds_secrets:
             raise StoreError(
                 f"{self.url}: was opened with secrets in its URL or options, which are not handed to other processes. "
@@ -87,7 +91,7 @@ class RemoteStore:
 
     @property
     def url(self) -> str:
-        """Where it is, without user name, password and query."""
+        """The URL without user name, password and query."""
         return self._url
 
     @property
@@ -97,17 +101,17 @@ class RemoteStore:
 
     @property
     def listable(self) -> bool:
-        """Whether this is more than a web server."""
+        """Whether this is not a plain web server."""
         return self._location.kind != "http"
 
     def exists(self) -> bool:
-        """Return True: what has no folders has no missing ones either."""
+        """Return True: object stores have no folders that could be missing."""
         return True
 
     def list(self) -> list[str]:
         """Return the names of all objects directly below the URL, sorted."""
         if not self.listable:
-            raise UnavailableError(f"{self.url}: a web server cannot say what it holds. Name the files.")
+            raise UnavailableError(f"{self.url}: a web server has no listing. Name the files.")
         return self._request("", "list", lambda client: client.list())
 
     def head(self, name: str) -> int:
@@ -121,37 +125,37 @@ class RemoteStore:
         return pinned.num_bytes
 
     def get(self, name: str) -> bytes:
-        """Return a whole object, in ranges read side by side where it is large."""
+        """Return a whole object; the ranges of a large one are read in parallel."""
         num_bytes = self.head(name)
         starts = range(0, num_bytes, BLOCK_BYTES)
         blocks = [ByteRange(name, start, min(start + BLOCK_BYTES, num_bytes)) for start in starts]
         if len(blocks) < 2:
             return b"".join(self.get_range(*block) for block in blocks)
-        with Prefetcher(self.get_range, blocks, max_requests=_REQUESTS) as ahead:
-            return b"".join(ahead.take(place) for place in range(len(blocks)))
+        with Prefetcher(self.get_range, blocks, max_requests=_MAX_REQUESTS_PER_OBJECT) as prefetched:
+            return b"".join(map(prefetched.take, range(len(blocks))))
 
     def get_range(
         self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False
     ) -> bytes | memoryview:
-        """Return exactly the bytes of the half-open range, of the version of the object that was first seen.
+        """Return exactly the bytes of the half-open range, of the pinned version of the object.
 
         Raises:
             MissingError: there is no such object.
             StoreError: the object was replaced, has another length than `size`, or ends before `stop`.
-            UnavailableError: access was denied, or a deadline passed.
+            UnavailableError: access was denied, or retries failed until a deadline.
         """
-        del fresh  # there are no copies
+        del fresh  # nothing is cached
         if start == stop:
             return b""
 
         def read(client: ObstoreClient) -> memoryview:
             pinned = self._versions.get(name)
-            answer = client.get(name, start, stop, pinned.strong_etag if pinned else None)
-            self._check(name, answer.version, size=size, stop=stop)
-            if (answer.start, answer.stop, len(answer.data)) != (start, stop, stop - start):
-                raise TransientError("the answer holds other bytes than asked for", at_once=True)
-            self._pin(name, answer.version)
-            return answer.data
+            response = client.get(name, start, stop, pinned.strong_etag if pinned else None)
+            self._check(name, response.version, size=size, stop=stop)
+            if (response.start, response.stop, len(response.data)) != (start, stop, stop - start):
+                raise TransientError(Kind.WRONG_RANGE)
+            self._pin(name, response.version)
+            return response.data
 
         downloaded = self._downloads.find(name)
         if downloaded is None:
@@ -168,7 +172,7 @@ class RemoteStore:
         return data
 
     def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
-        """Write a whole object; `exclusive` refuses to replace one, also one that appears at the same moment."""
+        """Write a whole object; with `exclusive`, raise StoreError if it exists, also if it appears meanwhile."""
         attempts = itertools.count()
 
         def write(client: ObstoreClient) -> None:
@@ -180,15 +184,15 @@ class RemoteStore:
         except UnavailableError:
             raise
         except StoreError:
-            # The answer to the first attempt may have been lost, and the second one have found what that one wrote.
+            # The response to the first attempt may have been lost: then a later one found what the first one wrote.
             if not exclusive or next(attempts) < 2 or not self._holds(name, data):
                 raise
         self._versions.pop(name, None)
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[ByteWriter]:
-        """Open an object for writing: it gathers in a temporary file, and is uploaded in parts when the block ends."""
-        file = self._downloads.new()
+        """Open an object for writing: a temporary file, which is uploaded in parts when the block ends normally."""
+        file = TemporaryFile()
         yield file
         self._request(name, "write", lambda client: client.upload(name, file.opened()))
         self._versions.pop(name, None)
@@ -196,72 +200,78 @@ class RemoteStore:
     def delete(self, name: str) -> None:
         """Remove an object."""
         self._versions.pop(name, None)
-        self.head(name)  # object stores remove what is not there without a word
+        self.head(name)  # raises MissingError, which object stores do not report for a delete
         self._request(name, "delete", lambda client: client.delete(name))
         self._versions.pop(name, None)
 
     def delete_leftovers(self) -> builtins.list[str]:
-        """Abort the uploads that writers left unfinished, where there is a way to ask for them: S3, with boto3."""
+        """Abort unfinished uploads, and return their names; only S3 with boto3 lists them."""
         return self._request("", "list unfinished uploads", lambda client: client.abort_uploads())
 
     def _request(self, name: str, what: str, call: Callable[[ObstoreClient], _T]) -> _T:
-        """Make one request, again and again if need be, and say in our own words what became of it."""
+        """Make one request, with retries; errors of the client become errors of this package."""
         client = self._connected()
 
         def attempt() -> _T:
             try:
                 result = call(client)
             except client.errors as error:
-                refusal = self._refusal(name, what, error)
+                failure = self._failure(name, what, error)
             else:
-                self._answered = True
+                self._has_responded = True
                 return result
-            raise refusal  # out here: the library's text, which may hold secrets, is no part of its context either
+            raise failure  # outside of `except`: the library's error may hold secrets, so it must not be the context
 
         policy = self._location.policy
-        if not self._answered:
+        if not self._has_responded:
             policy = replace(policy, give_up_after_s=min(policy.give_up_after_s, _FIRST_CONTACT_S))
         try:
             return _interruptible(lambda: retry(attempt, policy=policy, opened_at=self._opened_at))
         except GaveUpError as error:
             raise UnavailableError(f"{self._where(name)}: {what}: {error}. Run it again later.") from None
 
-    def _refusal(self, name: str, what: str, error: Exception) -> Exception:
-        if any(sign in str(error) for sign in ("RangeNotSupported", "NotPartial", "non-partial")):
-            if self._ignores_ranges:
-                return _RangesIgnoredError()
-            return TransientError("the server ignored the range", at_once=True, at_most=3, final=_RangesIgnoredError())
-        return refusal_of(error, where=self._where(name), request=what)
+    def _failure(self, name: str, what: str, error: Exception) -> Exception:
+        """Return the exception to raise for a failed attempt: a TransientError if it is to be retried."""
+        response = parse_error(error)
+        if response.kind is Kind.RANGE_IGNORED:
+            final = _RangesIgnoredError()
+            return final if self._ignores_ranges else TransientError(response.kind, final=final)
+        if response.kind.is_transient:
+            return TransientError(response.kind, response.reason)
+        return error_of(response, where=self._where(name), request=what)
 
     def _check(self, name: str, found: Version, *, size: int | None, stop: int) -> None:
-        """Compare what an answer says of its object with what is known of it."""
+        """Compare the version in a response with the pinned one and with the expected length.
+
+        Raises:
+            TransientError: it is another version, or too short.
+        """
         pinned = self._versions.get(name)
         expected = size if size is not None else pinned.num_bytes if pinned else None
         if expected is not None and found.num_bytes != expected:
             problem = f"the object has {found.num_bytes:,} bytes, expected {expected:,}"
         elif found.num_bytes < stop:
-            problem = f"the object has {found.num_bytes:,} bytes, and byte {stop - 1:,} was asked for"
+            problem = f"the object has {found.num_bytes:,} bytes, and byte {stop - 1:,} was requested"
         elif pinned is not None and found.etag != pinned.etag:
             problem = "was replaced while it was read"
         else:
             return
-        final = StoreError(f"{self._where(name)}: {problem}.")
-        raise TransientError(problem, at_once=True, at_most=3, final=final)
+        raise TransientError(Kind.OTHER_VERSION, problem, final=StoreError(f"{self._where(name)}: {problem}."))
 
     def _pin(self, name: str, version: Version) -> Version:
         with self._lock:
             return self._versions.setdefault(name, version)
 
-    def _download(self, name: str) -> Download:
-        """Fetch a whole object in one stream; where that breaks, a new one is read up to the same place."""
-        self._ignores_ranges = True  # else this is not called; not by accident: three times in a row
+    def _download(self, name: str) -> TemporaryFile:
+        """Download a whole object: the server ignored ranges three times in a row."""
+        self._ignores_ranges = True
         with self._lock:
-            turn = self._turns.setdefault(name, threading.Lock())
-        with turn:
+            lock = self._download_locks.setdefault(name, threading.Lock())
+        with lock:
             return self._downloads.find(name) or self._download_now(name)
 
-    def _download_now(self, name: str) -> Download:
-        file = self._downloads.new()
+    def _download_now(self, name: str) -> TemporaryFile:
+        file = TemporaryFile()
 
         def read(client: ObstoreClient) -> None:
             version, chunks = client.stream(name)
@@ -270,14 +280,14 @@ class RemoteStore:
                     f"{self._where(name)}: was replaced while it was read ({first.num_bytes:,} bytes before)."
                 )
             position = 0
-            for chunk in chunks:
+            for chunk in chunks:  # after a broken connection, chunks that are in the file already are skipped
                 new = chunk[max(0, file.num_bytes - position) :]
                 position += len(chunk)
                 file.write(new)
             if file.num_bytes != version.num_bytes:
-                raise TransientError("the connection broke", at_once=True)
+                raise TransientError(Kind.BROKEN_CONNECTION)
 
-        self._request(name, "read it all", read)
+        self._request(name, "download", read)
         self._downloads.add(name, file)
         return file
 
@@ -304,7 +314,7 @@ def _reopen(url: str, options: dict[str, str], connect: Callable[[Location], Obs
 
 
 def _interruptible(call: Callable[[], _T]) -> _T:
-    """Run `call` where Ctrl-C is heard while it waits: the client library does not look for it in the main thread."""
+    """Run `call` so that Ctrl-C interrupts it: the client library does not check for signals in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return call()
     outcome: list[_T] = []
@@ -313,7 +323,7 @@ def _interruptible(call: Callable[[], _T]) -> _T:
     def run() -> None:
         try:
             outcome.append(call())
-        except BaseException as error:  # noqa: BLE001 -- raised below, in the thread that asked
+        except BaseException as error:  # noqa: BLE001 -- raised below, in the calling thread
             failure.append(error)
 
     thread = threading.Thread(target=run, name="request", daemon=True)
@@ -325,7 +335,7 @@ def _interruptible(call: Callable[[], _T]) -> _T:
 
 
 class _ForkGuard:
-    """Knows whether this process was forked from one that had used a client: state of the process, not of a store."""
+    """Whether this process was forked from one that had used a client; the state of a process, not of a store."""
 
     def __init__(self) -> None:
         self._used = self._forked = False
@@ -333,6 +343,7 @@ class _ForkGuard:
             os.register_at_fork(after_in_child=self._after_fork)
 
     def check(self, url: str) -> None:
+        """Raise UnavailableError in a forked process."""
         if self._forked:
             raise UnavailableError(
                 f"{url}: this process was forked from one that had read from an object store, so it cannot. Give "

@@ -1,7 +1,7 @@
-"""How long to insist: waits with full jitter, a deadline for each request, and one for the run.
+"""Retries with full jitter, a deadline for each request, and one for the run.
 
-There is one layer of retries, and this is it. A request ends by itself within `RetryPolicy.request_timeout_s`, and the
-last attempt starts so early that it ends before the deadline: nothing waits longer than it was told to.
+This is the only layer of retries. A request ends by itself within `RetryPolicy.request_timeout_s`, and the last attempt
+starts early enough to end before the deadline.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+from wds_real.storage.http_errors import Kind
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -19,40 +21,27 @@ __all__ = ["GaveUpError", "RetryPolicy", "TransientError", "retry"]
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
+_MAX_ALIKE = 3
 _T = TypeVar("_T")
 
 
 class TransientError(Exception):
     """A request failed in a way that may pass.
 
-    Attributes:
-        reason: In our own words: what servers and libraries say may hold secrets.
-        retry_after_s: How long the server asked to wait, in seconds, or None.
-        at_once: The connection broke or the answer was wrong, which says nothing of the server's load: the first
-            repetition need not wait.
-        at_most: Attempts after which it is no accident, or None.
-        final: What to raise then, or None for whatever the caller raises for an outage.
+    Args:
+        kind: What went wrong.
+        reason: The same for messages, without secrets; by default the kind's own message.
+        final: Raised when the third attempt in a row fails with the same kind, or None to retry until the deadline.
     """
 
-    def __init__(
-        self,
-        reason: str,
-        *,
-        retry_after_s: float | None = None,
-        at_once: bool = False,
-        at_most: int | None = None,
-        final: Exception | None = None,
-    ) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.retry_after_s = retry_after_s
-        self.at_once = at_once
-        self.at_most = at_most
+    def __init__(self, kind: Kind, reason: str | None = None, *, final: Exception | None = None) -> None:
+        super().__init__(kind.value if reason is None else reason)
+        self.kind = kind
         self.final = final
 
 
 class GaveUpError(Exception):
-    """The last attempt failed too, or there was no time for one."""
+    """The last attempt failed too, or there was no time for one; callers raise an error that says where."""
 
     def __init__(self, attempts: int, elapsed_s: float, reason: str) -> None:
         super().__init__(
@@ -62,14 +51,14 @@ class GaveUpError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How long to wait for what, in seconds.
+    """Timeouts and deadlines, in seconds.
 
     Attributes:
         connect_timeout_s: For a connection.
-        read_timeout_s: For the next bytes of an answer; a stalled connection is given up after this.
+        read_timeout_s: For the next bytes of a response; ends stalled connections.
         timeout_s: For a whole request of at most 8 MiB; shorter where a deadline leaves no time for a second one.
-        give_up_after_s: For a request with all its repetitions.
-        run_deadline_s: For everything, from the opening of the store on; None means no such deadline.
+        give_up_after_s: For a request with all its retries.
+        run_deadline_s: For everything since the store was opened; None means no such deadline.
     """
 
     connect_timeout_s: float = 5.0
@@ -80,7 +69,7 @@ class RetryPolicy:
 
     @property
     def request_timeout_s(self) -> float:
-        """For one attempt: short enough for a second one before a deadline, with some time in between."""
+        """For one attempt: short enough for a second one, with a wait in between, before each deadline."""
         limits = [self.timeout_s, 0.45 * self.give_up_after_s]
         if self.run_deadline_s is not None:
             limits.append(0.45 * self.run_deadline_s)
@@ -95,18 +84,21 @@ def retry(
     jitter: Callable[[float, float], float] = random.uniform,
     sleep: Callable[[float], None] = time.sleep,
 ) -> _T:
-    """Call `attempt` until it succeeds or time is up; other exceptions than `TransientError` pass.
+    """Call `attempt` until it succeeds or time is up; exceptions other than `TransientError` pass through.
+
+    The wait before each retry is drawn from (0, bound), where the bound doubles from 0.5 s to 30 s. The first retry
+    does not wait unless the server failed: other errors say nothing about its load.
 
     Args:
-        attempt: One request.
-        policy: How long to go on.
+        attempt: Makes one request.
+        policy: The deadlines.
         opened_at: When the run began, by ``time.monotonic()``.
-        jitter: Draws the wait from (0, bound).
+        jitter: Draws a number between two others.
         sleep: Waits.
 
     Raises:
         GaveUpError: the next attempt might end after a deadline.
-        Exception: a fault's `final`, when it came too often in a row.
+        Exception: the error's `final`, after three of the same kind in a row.
     """
     started = time.monotonic()
     deadline = started + policy.give_up_after_s
@@ -114,18 +106,17 @@ def retry(
         deadline = min(deadline, opened_at + policy.run_deadline_s)
     if started + policy.request_timeout_s > deadline:
         raise GaveUpError(0, 0.0, f"the run's deadline of {policy.run_deadline_s:g} s leaves no time for a request")
-    bound, alike, last = _FIRST_WAIT_S, 0, ""
+    bound, num_alike, last_kind = _FIRST_WAIT_S, 0, None
     for number in itertools.count(1):
         try:
             return attempt()
-        except TransientError as fault:
-            alike, last = (alike + 1 if fault.reason == last else 1), fault.reason
-            if fault.final is not None and alike == fault.at_most:
-                raise fault.final from None
-            wait = 0.0 if fault.at_once and number == 1 else jitter(0, bound)
-            wait = max(wait, fault.retry_after_s or 0.0)
+        except TransientError as error:
+            num_alike, last_kind = (num_alike + 1 if error.kind is last_kind else 1), error.kind
+            if error.final is not None and num_alike == _MAX_ALIKE:
+                raise error.final from None
+            wait = 0.0 if number == 1 and error.kind is not Kind.SERVER_ERROR else jitter(0, bound)
             if time.monotonic() + wait + policy.request_timeout_s > deadline:
-                raise GaveUpError(number, time.monotonic() - started, fault.reason) from None
+                raise GaveUpError(number, time.monotonic() - started, str(error)) from None
         bound = min(2 * bound, _LONGEST_WAIT_S)
         sleep(wait)
     raise AssertionError  # pragma: no cover -- count() has no end
