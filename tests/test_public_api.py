@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -67,6 +68,15 @@ def test_public_names_are_documented_and_typed(name: str) -> None:
     for parameter in inspect.signature(thing).parameters.values():
         assert parameter.annotation is not inspect.Parameter.empty, parameter
         assert parameter.kind is not inspect.Parameter.VAR_KEYWORD, parameter
+
+
+@pytest.mark.parametrize("module", ["wds_real", "wds_real.interop", "wds_real.labels", "wds_real.synthetic"])
+def test_every_public_name_is_used_in_the_type_checked_example(module: str) -> None:
+    """tests/typing/api.py, which mypy checks, uses every public name as an attribute of its module."""
+    tree = ast.parse((REPOSITORY / "tests" / "typing" / "api.py").read_text("utf-8"))
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    prefix = module.rpartition(".")[2]
+    assert [name for name in importlib.import_module(module).__all__ if f"{prefix}.{name}" not in used] == []
 
 
 def test_versions_agree() -> None:
