@@ -22,7 +22,7 @@ WRONG_INPUTS: dict[str, tuple[list[str], int, list[str]]] = {
     "cut tar": (["pack", "cut.tar", "new", PARTIAL], 1, ["cut.tar", "archive is cut"]),
     "web page": (["pack", "page.tar", "new", PARTIAL], 1, ["page.tar", "web page"]),
     "empty file": (["pack", "empty.tar", "new", PARTIAL], 1, ["empty.tar", "empty"]),
-    "foreign names": (["pack", "foreign.tar", "new", PARTIAL], 1, ["foreign.tar", "n01440764_10026.JPEG"]),
+    "other names": (["pack", "others.tar", "new", PARTIAL], 1, ["others.tar", "n01440764_10026.JPEG"]),
     "a folder that is no source": (["pack", "shards", "new", PARTIAL], 1, ["shards", "not the name of"]),
     "missing real.json": (["pack", "val.tar", "new", PARTIAL, "--real-json", "no.json"], 1, ["no.json"]),
     "short real.json": (["pack", "val.tar", "new", PARTIAL, "--real-json", "short.json"], 1, ["short.json", "50,000"]),
@@ -87,7 +87,7 @@ WRONG_EVALUATIONS: dict[str, tuple[list[str], int, list[str]]] = {
 }  # fmt: skip
 # Run in a child process too: the default run takes one of each way to fail, the slow tests take all.
 ALSO_IN_A_CHILD = [
-    "missing tar", "cut tar", "web page", "foreign names", "short real.json", "finished set", "bad option",
+    "missing tar", "cut tar", "web page", "other names", "short real.json", "finished set", "bad option",
     "verify: missing manifest", "info: unknown key", "eval: damaged shard", "eval: program of garbage",
 ]  # fmt: skip
 EVERYTHING_WRONG = WRONG_INPUTS | {
@@ -102,9 +102,9 @@ def wrong(here: Path) -> None:
     Path("cut.tar").write_bytes(tar[: len(tar) // 2])
     Path("page.tar").write_bytes(b"<!DOCTYPE html><title>Sign in</title>")
     Path("empty.tar").write_bytes(b"")
-    with tarfile.open("foreign.tar", "w") as foreign:
-        foreign.add("val.tar", "ILSVRC2012_val_00000001.JPEG")
-        foreign.add("val.tar", "n01440764_10026.JPEG")
+    with tarfile.open("others.tar", "w") as others:
+        others.add("val.tar", "ILSVRC2012_val_00000001.JPEG")
+        others.add("val.tar", "n01440764_10026.JPEG")
     Path("short.json").write_text("[[1], [2]]")
     Path("words.json").write_text(json.dumps([["sea snake"]] + [[]] * 49_999))
     Path("page.json").write_text("<html>")
