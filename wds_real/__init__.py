@@ -1,4 +1,4 @@
-"""Evaluate image classifiers on ImageNet with ReaL labels, exactly once each image, on any number of machines."""
+"""Evaluate image classifiers on ImageNet with ReaL labels: each image exactly once, on any number of machines."""
 
 from __future__ import annotations
 
@@ -99,10 +99,8 @@ __all__ = [
     "write_shards",
 ]
 
-# No module has the name of a public function: importing it would set that name to the module.
+# The module of each public name, relative to this package.
 _HOME = {
-    "scoring.breakdown": ("Breakdown",),
-    "scoring.comparison": ("Comparison", "compare"),
     "data.batch": ("Batch", "collate"),
     "data.dataset": ("Dataset", "Sample", "open_dataset"),
     "data.distributed": ("process_group",),
@@ -132,6 +130,8 @@ _HOME = {
     "packing.source": ("Source", "open_source"),
     "packing.verification": ("Report", "verify"),
     "packing.writer": ("write_shards",),
+    "scoring.breakdown": ("Breakdown",),
+    "scoring.comparison": ("Comparison", "compare"),
     "scoring.predictions": ("Predictions", "read_predictions"),
     "scoring.result": ("Accuracy", "Coverage", "Result"),
     "scoring.score": ("score",),
@@ -142,7 +142,7 @@ _MODULE_OF = {name: f"wds_real.{module}" for module, names in _HOME.items() for 
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 -- one of the names above
-    """Import a public name when it is first used: labels and packing then start without torch."""
+    """Import a public name on its first use, so that labels and packing start without torch."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'wds_real' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)
