@@ -1,8 +1,8 @@
-"""One pass over the samples of a data set in S3 by one client, in a process of its own so that its CPU time is its own.
+"""One pass over the samples of a data set in S3 by one client, in its own process so that CPU time can be compared.
 
-``python -m benchmarks.clients NAME`` reads a `Job` as JSON from standard input and writes what the pass took. What is
-compared is getting verified bytes of samples: in shard order, neighbours fetched together, or shuffled, each by its own
-request. Each client uses its usual way to do several requests at a time.
+``python -m benchmarks.clients NAME`` reads a `Job` as JSON from standard input and writes the `Spent` of the pass. All
+clients read the same ranges: in shard order, where neighbouring samples share a request, or shuffled, with one request
+for each sample. Each client makes concurrent requests in its usual way.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = ["CLIENTS", "Job", "Spent"]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to read, and how to get in."""
+    """What to read, and the storage options."""
 
     url: str
     options: dict[str, str]
@@ -40,7 +40,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a pass took: wall and CPU seconds, and the bytes of samples it brought."""
+    """Wall and CPU seconds of a pass, and the bytes of samples that it read."""
 
     seconds: float
     cpu_seconds: float
@@ -48,7 +48,7 @@ class Spent:
 
 
 def ours(job: Job) -> Callable[[], int]:
-    """`wds_real.Loader`, undecoded: read ahead, lengths, versions and checksums compared."""
+    """`wds_real.Loader`, undecoded: prefetches, and compares lengths, versions and checksums."""
     dataset = wds_real.open_dataset(job.url, storage_options=job.options)
     settings: dict[str, Any] = {"batch_size": 64, "shuffle": job.shuffle, "threads": 2, "pad": False}
     loader = wds_real.Loader(dataset, **settings) if job.decode else wds_real.UndecodedLoader(dataset, **settings)
@@ -57,7 +57,7 @@ def ours(job: Job) -> Callable[[], int]:
 
 
 def bare_obstore(job: Job, *, kept: int = 0) -> Callable[[], int]:
-    """Nothing but obstore's GETs of the same ranges, as many at a time; so many of the last answers are kept."""
+    """Bare obstore: GETs of the same ranges, as many at a time; the last `kept` responses stay in memory."""
     import obstore  # noqa: PLC0415 -- each client alone in its process
     from obstore.store import from_url  # noqa: PLC0415
 
@@ -74,7 +74,7 @@ def bare_obstore(job: Job, *, kept: int = 0) -> Callable[[], int]:
 
 
 def keeping_obstore(job: Job) -> Callable[[], int]:
-    """The same, but what came last is kept: as much as is asked for at a time."""
+    """Bare obstore that keeps as many responses as there are concurrent requests."""
     return bare_obstore(job, kept=MAX_REQUESTS if job.shuffle else MAX_REQUESTED_BYTES // BLOCK_BYTES)
 
 
@@ -91,14 +91,14 @@ def boto3(job: Job) -> Callable[[], int]:
     )  # fmt: skip
 
     def read(name: str, start: int, stop: int) -> int:
-        answer = client.get_object(Bucket=bucket, Key=f"{prefix}/{name}", Range=f"bytes={start}-{stop - 1}")
-        return len(answer["Body"].read())
+        response = client.get_object(Bucket=bucket, Key=f"{prefix}/{name}", Range=f"bytes={start}-{stop - 1}")
+        return len(response["Body"].read())
 
     return _threaded(job, read)
 
 
 def s3fs(job: Job) -> Callable[[], int]:
-    """s3fs's ``cat_ranges``, which does as many at a time as it likes."""
+    """s3fs's ``cat_ranges``, which chooses the number of concurrent requests."""
     import s3fs  # noqa: PLC0415
 
     files = s3fs.S3FileSystem(
@@ -110,7 +110,7 @@ def s3fs(job: Job) -> Callable[[], int]:
 
     def run() -> int:
         num_bytes = 0
-        for first in range(0, len(ranges), 64):  # all at once would be all in memory
+        for first in range(0, len(ranges), 64):  # one call for all would hold all bytes in memory
             some = ranges[first : first + 64]
             paths = [f"{place}/{one.name}" for one in some]
             found = files.cat_ranges(paths, [one.start for one in some], [one.stop for one in some])
@@ -151,7 +151,7 @@ def _threaded(job: Job, read: Callable[[str, int, int], int]) -> Callable[[], in
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Do one pass after a first one that is not counted, and print what it took."""
+    """Make two passes, and print what the second one took."""
     run = CLIENTS[arguments[0]](Job(**json.load(sys.stdin)))
     run()
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()

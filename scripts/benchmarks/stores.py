@@ -11,16 +11,18 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
+import wds_real
 from benchmarks.clients import CLIENTS, Job, Spent
+from benchmarks.faults import fault_proxy
+from benchmarks.seaweedfs import HOST, seaweedfs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from support.servers import S3Server
-
 __all__ = ["Line", "as_table", "measure"]
 
 _SCRIPTS = Path(__file__).parent.parent
+_URL = "s3://bench/set"
 _SHORT_STALLS = {"read_timeout": "1s", "timeout": "20s"}
 
 
@@ -38,17 +40,14 @@ class Line(NamedTuple):
 
 
 def measure(root: Path, folder: Path, *, rounds: int) -> list[Line]:
-    """Copy a packed set into a SeaweedFS that is started for it, and time all clients round by round."""
-    sys.path.insert(0, str(_SCRIPTS.parent / "tests"))
-    from support import servers  # noqa: PLC0415 -- the tests' own, found only now
-
-    with servers.seaweedfs(folder / "seaweedfs") as s3:
+    """Copy a packed set into a SeaweedFS server that is started for it, and time all clients round by round."""
+    with seaweedfs(folder / "seaweedfs") as options:
+        store = wds_real.open_store(_URL, storage_options=options)
         for path in sorted(root.iterdir()):
             if path.is_file():
-                s3.put("test", f"bench/{path.name}", path.read_bytes())
-        direct = {shuffle: Job("s3://test/bench", s3.options, shuffle) for shuffle in (False, True)}
-        lines = [line for shuffle in (False, True) for line in _clients(direct[shuffle], rounds)]
-        return [*lines, *_faults(s3, rounds)]
+                store.put(path.name, path.read_bytes())
+        lines = [line for shuffle in (False, True) for line in _clients(Job(_URL, options, shuffle), rounds)]
+        return [*lines, *_faults(options, rounds)]
 
 
 def _clients(job: Job, rounds: int) -> list[Line]:
@@ -74,23 +73,15 @@ def _clients(job: Job, rounds: int) -> list[Line]:
     return lines
 
 
-def _faults(s3: S3Server, rounds: int) -> list[Line]:
-    """Evaluate's reading and decoding through a proxy: one request in a hundred fails in some way, or none."""
-    from support import servers  # noqa: PLC0415 -- as above
-
+def _faults(options: dict[str, str], rounds: int) -> list[Line]:
+    """Read and decode as `evaluate` does, through a proxy where one request in a hundred fails, or none."""
     rates: dict[float, list[float]] = {0.01: [], 0.0: []}
+    port = int(options["endpoint"].rpartition(":")[2])
     for number in range(rounds):
         for rate, found in rates.items():
-            with servers.fault_proxy(
-                "127.0.0.1",
-                s3.port,
-                seed=number,
-                rate=rate,
-                kinds=servers.TRANSIENT_KINDS,
-                sign=s3.sign,
-            ) as proxy:
-                options = {**s3.options, "endpoint": proxy.endpoint, **_SHORT_STALLS}
-                one = _pass("wds_real", Job("s3://test/bench", options, shuffle=True, decode=True))
+            with fault_proxy(HOST, port, rate=rate, seed=number) as proxy:
+                proxied = {**options, "endpoint": f"http://{HOST}:{proxy}", **_SHORT_STALLS}
+                one = _pass("wds_real", Job(_URL, proxied, shuffle=True, decode=True))
             found.append(one.num_bytes / one.seconds / 1e6)
     faulty, clean = rates.values()
     return [_line("shuffled and decoded, MB/s, 1 % of requests fail", "none fail", "speed", faulty, clean, 0.85)]
