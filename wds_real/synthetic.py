@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 import torch
 
-from wds_real.image.decode import EvalTransform
+from wds_real.image.transform import EvalTransform
 from wds_real.labels import NUM_CLASSES, bundled
 
 if TYPE_CHECKING:

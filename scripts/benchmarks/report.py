@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from benchmarks import peers, rows
-from wds_real.image.jpeg_crop import parts_are_exact
+from wds_real.image.jpeg_crop import can_decode_crops
 from wds_real.image.resample import HAVE_EXTENSION
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def versions() -> dict[str, str]:
     found = {
         "python": platform.python_version(),
         "resize": "our extension" if HAVE_EXTENSION else "Pillow",
-        "decode": "parts" if parts_are_exact() else "whole pictures",
+        "decode": "parts" if can_decode_crops() else "whole pictures",
     }
     for name in _PACKAGES:
         try:

@@ -24,7 +24,7 @@ from wds_real.data.dataset import open_dataset
 from wds_real.data.loader import Loader
 from wds_real.errors import ShardError, UnavailableError, WdsRealError
 from wds_real.format.tar import END, encode_header, padding
-from wds_real.image.decode import EvalTransform
+from wds_real.image.transform import EvalTransform
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore

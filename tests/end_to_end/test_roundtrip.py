@@ -18,7 +18,7 @@ from PIL import Image
 from wds_real.data.dataset import open_dataset
 from wds_real.data.loader import Loader
 from wds_real.evaluation.loop import evaluate
-from wds_real.image.decode import EvalTransform
+from wds_real.image.transform import EvalTransform
 from wds_real.labels import bundled
 from wds_real.packing.source import open_source
 from wds_real.packing.verification import verify

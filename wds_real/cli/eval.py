@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from wds_real.data.dataset import Dataset
     from wds_real.evaluation.loop import EvalOptions
     from wds_real.evaluation.models import LoadedModel
-    from wds_real.image.decode import EvalTransform
+    from wds_real.image.transform import EvalTransform
 
 _THREE_FLOATS = click.Tuple([float, float, float])
 

@@ -39,14 +39,14 @@ def _environment() -> dict[str, Any]:
 
     from wds_real.evaluation.device import default_device
     from wds_real.evaluation.loop import versions
-    from wds_real.image.jpeg_crop import parts_are_exact
+    from wds_real.image.jpeg_crop import can_decode_crops
     from wds_real.image.resample import HAVE_EXTENSION
 
     return {
         "device": str(default_device()),
         "cores": os.cpu_count(),
         "decode": "our extension, the part that is kept"
-        if parts_are_exact()
+        if can_decode_crops()
         else "simplejpeg (the same pixels, slower: built without libjpeg-turbo's headers)",
         "resize": "our extension" if HAVE_EXTENSION else "Pillow (the same pixels, slower: built without a compiler)",
         "versions": versions(),

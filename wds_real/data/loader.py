@@ -25,7 +25,9 @@ from wds_real.data.batch import Batch, LabelTable, channels_last, form, output_s
 from wds_real.data.distributed import current_world
 from wds_real.data.pixel_cache import PixelCache, cache_size
 from wds_real.errors import PlanError, ShardError
-from wds_real.image.decode import DECODERS, DecodeError, EvalTransform, decode_image
+from wds_real.image.backends import decoder_versions
+from wds_real.image.decode import DecodeError, decode_image
+from wds_real.image.transform import EvalTransform
 from wds_real.storage.buffers import Buffers
 
 if TYPE_CHECKING:
@@ -334,7 +336,7 @@ class Loader(IterableDataset[Batch]):
         identity = {
             "dataset": self.dataset.digest,
             "transform": self.transform.describe(),
-            "decoders": DECODERS,
+            "decoders": decoder_versions(),
         }
         size = cache_size(len(self.dataset.index), shape=self._shape)
         _LOG.info("pixel cache: %.1f GB in %s when all images are in it", size / 1e9, folder)
