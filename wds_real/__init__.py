@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.metric import RealAccuracy
     from wds_real.evaluation.models import LoadedModel, load_model
     from wds_real.format.manifest import Manifest
-    from wds_real.image.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
+    from wds_real.image.transform import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
     from wds_real.labels import ClassInfo, Label, Labels
     from wds_real.packing.indexer import index_shards
     from wds_real.packing.source import Source, open_source
@@ -124,7 +124,7 @@ _HOME = {
     "evaluation.metric": ("RealAccuracy",),
     "evaluation.models": ("LoadedModel", "load_model"),
     "format.manifest": ("Manifest",),
-    "image.decode": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
+    "image.transform": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
     "labels": ("ClassInfo", "Label", "Labels"),
     "packing.indexer": ("index_shards",),
     "packing.source": ("Source", "open_source"),

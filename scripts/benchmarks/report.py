@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from benchmarks import peers, rows
-from wds_real.image.jpeg_crop import parts_are_exact
-from wds_real.image.resample import HAVE_EXTENSION
+from wds_real.image.backends import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -148,8 +147,7 @@ def versions() -> dict[str, str]:
     """Return the versions of the packages that are installed."""
     found = {
         "python": platform.python_version(),
-        "resize": "our extension" if HAVE_EXTENSION else "Pillow",
-        "decode": "parts" if parts_are_exact() else "whole images",
+        **describe(),
     }
     for name in _PACKAGES:
         try:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.commands import KEY, Ended
 
-from wds_real.image.jpeg_crop import parts_are_exact
-from wds_real.image.resample import HAVE_EXTENSION
+from wds_real.image.backends import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,5 +57,5 @@ def test_info_of_the_machine_needs_no_data_set(run: Callable[..., Ended]) -> Non
     assert (code, err) == (0, "")
     facts = json.loads(out)
     assert {"torch", "numpy", "pillow"} <= facts["versions"].keys()
-    assert facts["decode"].startswith("our extension" if parts_are_exact() else "simplejpeg")
-    assert facts["resize"].startswith("our extension" if HAVE_EXTENSION else "Pillow")
+    assert facts["decode"].startswith("only the part" if describe()["decode"] == "part" else "whole images")
+    assert facts["resize"].startswith("compiled" if describe()["resize"] == "extension" else "Pillow")

@@ -29,12 +29,12 @@ from wds_real.data.loader import Loader
 from wds_real.data.undecoded import UndecodedBatch, UndecodedLoader
 from wds_real.errors import ShardError, UnavailableError, WdsRealError
 from wds_real.format.tar import END, encode_header, padding
-from wds_real.image.decode import EvalTransform
+from wds_real.image.transform import EvalTransform
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore
 from wds_real.storage.store import open_store
-from wds_real.synthetic import encode_picture, known_answer, labels_of, write_source_tar
+from wds_real.synthetic import encode_image, known_answer, labels_of, write_source_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -716,7 +716,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("large")
     members = []
     for number in range(1, 7):
-        data = encode_picture(number) + bytes([number]) * (7 << 20)
+        data = encode_image(number) + bytes([number]) * (7 << 20)
         members.append(encode_header(f"ILSVRC2012_val_{number:08d}.JPEG", len(data)) + data + bytes(padding(len(data))))
     (folder / "val.tar").write_bytes(b"".join(members) + END)
     with open_source(folder / "val.tar", allow_partial=True) as source:

@@ -31,7 +31,7 @@ from wds_real.labels import bundled, classes
 from wds_real.packing.indexer import index_shards
 from wds_real.packing.verification import verify
 from wds_real.storage.store import open_store
-from wds_real.synthetic import encode_picture, known_answer, known_answer_model, labels_of
+from wds_real.synthetic import encode_image, known_answer, known_answer_model, labels_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -51,7 +51,7 @@ wds = pytest.importorskip("webdataset")
 MODEL, TRANSFORM = known_answer_model()
 LABELS = labels_of(range(1, 121))
 KEYS = [label.key for label in LABELS]
-PICTURE = encode_picture(5)
+PICTURE = encode_image(5)
 FIRST, SECOND = KEYS[:2]
 FIRST_CLASS, SECOND_CLASS = (label.original_label for label in LABELS[:2])
 
@@ -241,9 +241,9 @@ def test_our_own_shards_without_a_manifest_are_indexed(packed: Path, tmp_path: P
 def test_images_of_another_set_have_the_class_that_is_given(tmp_path: Path) -> None:
     """Without the validation images' names there is the class of cls or json, and a ReaL label only if json has one."""
     members = [
-        *[("val/a.jpg", encode_picture(3)), ("val/a.cls", b"3\n")],
-        *[("b.jpg", encode_picture(4)), ("b.json", b'{"label": "4", "real_label": [7, 4], "caption": "a"}')],
-        *[("c.jpg", encode_picture(5)), ("c.cls", classes()[5].wnid.encode())],
+        *[("val/a.jpg", encode_image(3)), ("val/a.cls", b"3\n")],
+        *[("b.jpg", encode_image(4)), ("b.json", b'{"label": "4", "real_label": [7, 4], "caption": "a"}')],
+        *[("c.jpg", encode_image(5)), ("c.cls", classes()[5].wnid.encode())],
     ]
     dataset = indexed(tmp_path, members)
     assert dataset.keys == ("b", "c", "val/a")

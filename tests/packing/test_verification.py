@@ -20,7 +20,7 @@ from wds_real.packing.source import open_source
 from wds_real.packing.verification import Level, verify
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore
-from wds_real.synthetic import encode_picture
+from wds_real.synthetic import encode_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -267,7 +267,7 @@ def test_a_picture_that_was_damaged_before_packing_is_found_by_decoding(tmp_path
     source = tmp_path / "source"
     source.mkdir()
     for number in (1, 2, 3):
-        picture = encode_picture(number)
+        picture = encode_image(number)
         (source / f"ILSVRC2012_val_{number:08d}.JPEG").write_bytes(
             picture[: -len(picture) // 3 if number == 2 else None]
         )

@@ -28,7 +28,7 @@ from wds_real.synthetic import KnownAnswerModel, known_answer, known_answer_mode
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wds_real.image.decode import EvalTransform
+    from wds_real.image.transform import EvalTransform
     from wds_real.scoring.result import Result
     from wds_real.storage.base import Store
 

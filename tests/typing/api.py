@@ -197,7 +197,7 @@ def generate_a_data_set(tar: Path) -> dict[str, int]:
     synthetic.write_source_tar(tar, numbers, side=32)
     chosen = synthetic.labels_of(numbers)
     first: labels.Label = chosen[0]
-    assert_type(synthetic.encode_picture(synthetic.top5_of(first)[0], side=48), bytes)
+    assert_type(synthetic.encode_image(synthetic.top5_of(first)[0], side=48), bytes)
     model, transform = synthetic.known_answer_model()
     assert_type(model, torch.nn.Module)
     assert_type(transform, wds_real.EvalTransform)

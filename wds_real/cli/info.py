@@ -17,6 +17,14 @@ if TYPE_CHECKING:
     from wds_real.format.sample_index import SampleIndex
 
 
+_BACKENDS = {
+    "part": "only the part of an image that the crop needs",
+    "whole": "whole images (the same pixels, slower: reinstall where libjpeg-turbo's headers are installed)",
+    "extension": "compiled extension",
+    "pillow": "Pillow (the same pixels, slower: reinstall where a C compiler is installed)",
+}
+
+
 @click.command("info")
 @click.argument("root", default="shards")
 @click.argument("keys", nargs=-1)
@@ -40,16 +48,14 @@ def _environment() -> dict[str, Any]:
 
     from wds_real.evaluation.device import default_device
     from wds_real.evaluation.loop import versions
-    from wds_real.image.jpeg_crop import parts_are_exact
-    from wds_real.image.resample import HAVE_EXTENSION
+    from wds_real.image.backends import describe
 
+    backends = describe()
     return {
         "device": str(default_device()),
         "cores": os.cpu_count(),
-        "decode": "our extension, the part that is kept"
-        if parts_are_exact()
-        else "simplejpeg (the same pixels, slower: built without libjpeg-turbo's headers)",
-        "resize": "our extension" if HAVE_EXTENSION else "Pillow (the same pixels, slower: built without a compiler)",
+        "decode": _BACKENDS[backends["decode"]],
+        "resize": _BACKENDS[backends["resize"]],
         "versions": versions(),
     }
 

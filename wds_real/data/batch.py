@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from wds_real.image.decode import EvalTransform, blank_image
+from wds_real.image.transform import EvalTransform, blank_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

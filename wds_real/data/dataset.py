@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-    from PIL import Image
 
     from wds_real.format.manifest import Manifest
     from wds_real.format.sample_index import SampleIndex
+    from wds_real.image.decode import PillowImage
     from wds_real.storage.base import RangeReader
     from wds_real.storage.cache import ByteCache
 
@@ -70,7 +70,7 @@ class Dataset:
         *,
         positions: NDArray[np.int64],
         split: str,
-        transform: Callable[[Image.Image], Any] | None = None,
+        transform: Callable[[PillowImage], Any] | None = None,
     ) -> None:
         self.root = reader.url
         self.manifest = manifest
@@ -176,7 +176,7 @@ def open_dataset(
     root: str | os.PathLike[str],
     *,
     split: str | None = None,
-    transform: Callable[[Image.Image], Any] | None = None,
+    transform: Callable[[PillowImage], Any] | None = None,
     storage_options: Mapping[str, str] | None = None,
     cache: ByteCache | None = None,
 ) -> Dataset:

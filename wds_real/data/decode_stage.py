@@ -15,7 +15,9 @@ from wds_real.data.batch import Batch, LabelTable, channels_last, form, output_s
 from wds_real.data.pipeline import BATCHES_IN_PROGRESS, FilledRows
 from wds_real.data.pixel_cache import PixelCache, cache_size
 from wds_real.errors import ShardError
-from wds_real.image.decode import DECODERS, DecodeError, EvalTransform, decode_image
+from wds_real.image.backends import decoder_versions
+from wds_real.image.decode import DecodeError, decode_image
+from wds_real.image.transform import EvalTransform
 from wds_real.storage.buffers import Buffers
 
 if TYPE_CHECKING:
@@ -172,7 +174,7 @@ def open_pixel_cache(
     _LOG.info("pixel cache: %.1f GB in %s when all images are in it", size / 1e9, folder)
     return PixelCache(
         folder,
-        identity={"dataset": dataset.digest, "transform": transform.describe(), "decoders": DECODERS},
+        identity={"dataset": dataset.digest, "transform": transform.describe(), "decoders": decoder_versions()},
         num_samples=len(dataset.index),
         shape=shape,
         num_rows=len(dataset),

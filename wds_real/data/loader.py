@@ -17,7 +17,7 @@ from wds_real.data.decode_stage import DecodeStage, open_pixel_cache
 from wds_real.data.distributed import resolve_world, threads_of_this_process
 from wds_real.data.pipeline import StageTimes, run_stage
 from wds_real.data.schedule import LoaderState, Schedule, select_batches
-from wds_real.image.decode import EvalTransform
+from wds_real.image.transform import EvalTransform
 
 if TYPE_CHECKING:
     import os

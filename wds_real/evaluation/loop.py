@@ -22,9 +22,8 @@ from wds_real.errors import ModelError
 from wds_real.evaluation.device import Normalize, default_device, device_name, on_device
 from wds_real.evaluation.metric import RealAccuracy
 from wds_real.evaluation.models import LoadedModel, name_of
-from wds_real.image.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
-from wds_real.image.jpeg_crop import parts_are_exact
-from wds_real.image.resample import HAVE_EXTENSION
+from wds_real.image.backends import describe
+from wds_real.image.transform import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 from wds_real.scoring.output import write_output
 from wds_real.scoring.records import Ledger, Record, RunKey
 from wds_real.storage.local import LocalStore
@@ -149,8 +148,7 @@ def evaluate(
         "threads": loader.threads,
         "batches_done_before": total - len(remaining),
         "timings": watch.timings(sum(sizes), loader),
-        "decode": "part" if parts_are_exact() else "whole",
-        "resize": "extension" if HAVE_EXTENSION else "pillow",
+        **describe(),
         "versions": versions(),
     }
     result = result.named(model=key.identity["model"], preprocessing=key.identity["preprocessing"], run=run)
