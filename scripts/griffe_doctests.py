@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import griffe
 
@@ -14,7 +13,7 @@ DOCTEST = re.compile(r"^(?P<indent> *)>>> .*(?:\n(?! *$).*)*", re.MULTILINE)
 class Doctests(griffe.Extension):
     """Put fences around the doctests of every docstring."""
 
-    def on_instance(self, *, obj: griffe.Object, **arguments: Any) -> None:
+    def on_instance(self, *, obj: griffe.Object, **arguments: object) -> None:
         """Rewrite the docstring of an object that was loaded."""
         del arguments
         if obj.docstring is not None:

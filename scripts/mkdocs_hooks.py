@@ -1,4 +1,4 @@
-"""MkDocs hooks: files outside docs/ become part of the site, and links to them work on the site as in the repository."""
+"""MkDocs hooks: files outside docs/ become part of the site, and links to them work there as in the repository."""
 
 from __future__ import annotations
 
