@@ -44,9 +44,8 @@ def measure(data: Data, settings: Settings, *, rounds: int) -> list[Figure]:
         Figure("GIL kept from another thread, an image", median(gil), "us", 60.0, gil),
     ]
     resident = [num_bytes / 2**20 for num_bytes in _alone("resident_bytes", data, settings)]
-    gains = [epoch - resident[0] for epoch in resident[1:]]
-    if gains:
-        figures.append(Figure("memory gained from epoch 1 to 10", gains[-1], "MiB", 32, gains))
+    if resident:
+        figures.append(Figure("memory gained from epoch 1 to 10", resident[-1] - resident[0], "MiB", 32, resident))
     return figures
 
 

@@ -163,7 +163,7 @@ def pixel_notes(measured_rows: Sequence[Row], pictures: Sequence[bytes]) -> dict
 
 def _ratio_cells(one: Measured) -> tuple[str, ...]:
     line, ratios = one.comparison, one.ratios
-    name, sign = (line.row, ">=") if line.of == "images/s" else (f"{line.row} (ratio of times)", "<=")
+    name, sign = (line.row, ">=") if line.of == "images/s" else (f"{line.row}, seconds", "<=")
     wanted = "" if line.wanted is None else f"{sign} {line.wanted:g}"
     if not ratios:
         return (name, "", line.reference, "", one.missing, "", wanted, "")
