@@ -108,7 +108,7 @@ def test_wrong_input_is_one_line(run: Callable[..., Ended], shards: Path, tmp_pa
     expect_one_line(run("index", shards / BRACES.replace("2}", "3}")), 1, "000003.tar", "Check the numbers")
     expect_one_line(run("index", shards / "x-{0..3.tar"), 1, "the braces do not match")
     expect_one_line(run("index", tmp_path / "nowhere"), 1, str(tmp_path / "nowhere"), "Name the shards")
-    expect_one_line(run("index", tmp_path / "{a,b/c}.tar"), 1, "in several places")
+    expect_one_line(run("index", tmp_path / "{a,b/c}.tar"), 1, "in several folders")
     disagreeing(shards / "x.tar")
     expect_one_line(run("index", shards / "x.tar"), 1, "says class 66", "is 65")
     (shards / "x.tar").write_bytes(b"no tar")

@@ -131,7 +131,11 @@ def test_the_result_says_what_was_done(ds: Dataset) -> None:
     assert found["run"]["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     title, *lines = str(result).splitlines()
     assert "on imagenet2012_real, validation" in title
-    assert lines[1].startswith(" original top-1 ")
+    assert lines[0] == " float32 on cpu, batch size 50"
+    assert found["execution"] == {
+        "precision": "float32", "batch_size": 50, "device": "cpu", "compile": False, "channels_last": False
+    }  # fmt: skip
+    assert lines[2].startswith(" original top-1 ")
     assert " coverage: 60 expected, 60 seen once, 0 missing, 0 twice, 1 rank" in lines
     assert lines[-1] == f" data set {ds.digest}"
 
