@@ -1,11 +1,11 @@
-"""What pyproject.toml does not say: the extensions, each of which is built where there is what it needs."""
+"""The two C extensions: optional, an installation without them gives the same pixels more slowly."""
 
 import sysconfig
 
 from setuptools import Extension, setup
 
 STABLE_ABI = not sysconfig.get_config_var("Py_GIL_DISABLED")  # one build for Python 3.11 and later
-FLAGS = ["-O3", "-std=c11", "-ffp-contract=off"]  # fused multiply-adds would round otherwise than Pillow
+FLAGS = ["-O3", "-std=c11", "-ffp-contract=off"]  # fused multiply-adds would round differently from Pillow
 
 setup(
     ext_modules=[
@@ -16,7 +16,7 @@ setup(
             py_limited_api=STABLE_ABI,
             optional=True,
         ),
-        Extension(  # needs libjpeg-turbo and its headers, too
+        Extension(  # needs libjpeg-turbo and its headers too
             "wds_real.image._jpeg",
             ["wds_real/image/_jpeg.c"],
             libraries=["jpeg"],

@@ -1,7 +1,7 @@
-"""Measure the loader against its limit and its peers, all in one run on the same bytes; see scripts/bench.
+"""Compare the loader with its limit and with other loaders, on the same images in one run; see scripts/bench.
 
-The two sides of a ratio are timed one straight after the other, once a round: what disturbs the machine for longer than
-that disturbs both. Printed are medians over the rounds.
+Both sides of a ratio are timed one straight after the other, once per round, so that a slow phase of the machine
+affects both. The table shows medians over the rounds.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PHOTOS = Path(__file__).resolve().parents[2] / "shared" / "data" / "photos-300.tar"
-_LOOKED_AT = 100  # pictures whose pixels are compared
+_NUM_COMPARED = 100  # images whose pixels are compared
 
 
 def main() -> None:
     """Read the arguments, make the data, time all rows round by round, and report."""
     arguments = _arguments()
-    logging.disable(logging.WARNING)  # packing says what it keeps
+    logging.disable(logging.WARNING)  # packing logs the shards it keeps
     settings = Settings(tuple(sorted(set(arguments.threads))), arguments.batch_size)
     if arguments.store:
         _measure_stores(arguments)
         return
     with tempfile.TemporaryDirectory(prefix="wds-real-bench-", dir=arguments.folder) as folder:
-        pictures = data.prepare(arguments.data, Path(folder), samples=arguments.samples, shards=2 * settings.workers)
-        light = figures.measure(pictures, settings, rounds=arguments.rounds)  # before peers' processes are about
-        rows = [*peer_rows(pictures, settings), *own_rows(pictures, settings)]
+        images = data.prepare(arguments.data, Path(folder), samples=arguments.samples, shards=2 * settings.workers)
+        single = figures.measure(images, settings, rounds=arguments.rounds)  # before the peers start processes
+        rows = [*peer_rows(images, settings), *own_rows(images, settings)]
         measured, others = _measure(rows, comparisons(settings), rounds=arguments.rounds)
-        pixels = report.pixel_notes(rows, [data.read_bytes(place) for place in pictures.places[:_LOOKED_AT]])
+        pixels = report.pixel_notes(rows, [data.read_bytes(location) for location in images.locations[:_NUM_COMPARED]])
     about = {
         "machine": report.machine(),
         "versions": report.versions(),
         "settings": {
-            "data": pictures.origin,
+            "data": images.origin,
             "batch_size": f"{settings.batch_size}, undecoded {UNDECODED_BATCH}",
             "threads": settings.threads,
             "rounds": arguments.rounds,
@@ -60,20 +60,20 @@ def main() -> None:
             "worst round": f"{max(others):.0%}",
         },
     }
-    print(report.as_table(measured, light, markdown=arguments.markdown))
+    print(report.as_table(measured, single, markdown=arguments.markdown))
     print()
     for title, facts in about.items():
         text = "; ".join(f"{name}: {value}" for name, value in facts.items())
         print(f"{title}: {text}\n" if arguments.markdown else f"{title}: {text}")
     if arguments.json is not None:
-        arguments.json.write_text(json.dumps({**about, **report.as_json(measured, light)}, indent=1) + "\n")
+        arguments.json.write_text(json.dumps({**about, **report.as_json(measured, single)}, indent=1) + "\n")
 
 
 def _measure_stores(arguments: argparse.Namespace) -> None:
-    """Measure reading from an S3 server that is started for it."""
+    """Measure reading from an S3 server, which is started for this."""
     with tempfile.TemporaryDirectory(prefix="wds-real-bench-", dir=arguments.folder) as folder:
-        pictures = data.prepare(arguments.data, Path(folder), samples=arguments.samples, shards=4)
-        lines = stores.measure(pictures.root, Path(folder), rounds=arguments.rounds)
+        images = data.prepare(arguments.data, Path(folder), samples=arguments.samples, shards=4)
+        lines = stores.measure(images.root, Path(folder), rounds=arguments.rounds)
     print(stores.as_table(lines, markdown=arguments.markdown))
     about = {"machine": report.machine(), "versions": report.versions(), "rounds": arguments.rounds}
     if arguments.json is not None:
@@ -83,11 +83,11 @@ def _measure_stores(arguments: argparse.Namespace) -> None:
 
 
 def _measure(rows: Sequence[Row], lines: Sequence[Comparison], *, rounds: int) -> tuple[list[Measured], list[float]]:
-    """Time both sides of every line once a round, the reference first; return also how busy others were in each."""
+    """Time both sides of each line once per round, reference first; also return the CPU share of other processes."""
     named = {row.name: row for row in rows}
     sides = [(named[line.row], named[line.reference]) for line in lines]
     pairs: list[list[Pair]] = [[] for _ in lines]
-    for row in rows:  # not counted: worker processes start, and the page cache fills
+    for row in rows:  # not timed: worker processes start, and the page cache fills
         _time(row, "before the first round")
     others = list[float]()
     for number in range(1, rounds + 1):
@@ -112,7 +112,7 @@ def _time(row: Row, when: str) -> Timing | None:
         return None
     print(f"\r\033[K{when}: {row.name}", end="", file=sys.stderr, flush=True)
     gc.collect()
-    os.sync()  # what was written before is not this row's burden
+    os.sync()  # so that this row does not wait for earlier writes
     return row.run()
 
 
@@ -120,17 +120,25 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__.partition("\n\n")[0] if __doc__ else "")
     parser.add_argument(
         "--data", type=Path, metavar="TAR", default=_PHOTOS if _PHOTOS.exists() else None,
-        help="a tar of JPEGs; where there is none, pictures are made up",
+        help="tar of JPEGs; without one, images are generated",
     )  # fmt: skip
-    parser.add_argument("--samples", type=int, default=4000, help="the pictures are repeated to so many")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="the last is the peers' workers, too")
-    parser.add_argument("--batch-size", type=int, default=256)
-    parser.add_argument("--folder", type=Path, help="where to write some GB for the time of the run, on a real disk")
-    parser.add_argument("--markdown", action="store_true", help="a table for the README")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every round, machine and versions")
-    parser.add_argument("--store", action="store_true", help="reading from S3 instead: against bare requests and peers")
-    parser.add_argument("--quick", action="store_true", help="300 samples, 1 round: does it run?")
+    parser.add_argument("--samples", type=int, default=4000, help="number of samples; the images are repeated")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of timing")
+    parser.add_argument(
+        "--threads",
+        type=int,
+        nargs="+",
+        default=[1, 2],
+        help="numbers of decoding threads; the last is also the number of workers of the other loaders",
+    )
+    parser.add_argument("--batch-size", type=int, default=256, help="images per batch")
+    parser.add_argument("--folder", type=Path, help="folder on a disk for some GB of temporary files")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write all rounds, machine and versions to FILE")
+    parser.add_argument(
+        "--store", action="store_true", help="measure reading from S3 instead, against bare requests and other clients"
+    )
+    parser.add_argument("--quick", action="store_true", help="300 samples in 1 round, to check that everything runs")
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.samples, arguments.rounds, arguments.batch_size = 300, 1, 64

@@ -1,4 +1,4 @@
-"""A whole evaluation loop to copy: torchrun --nproc-per-node 8 scripts/evaluate.py shards timm:resnet50.tv_in1k."""
+"""An evaluation loop to copy: torchrun --nproc-per-node 8 scripts/evaluate.py shards timm:resnet50.tv_in1k."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import wds_real
 
 
 def main() -> None:
-    """Evaluate one model with a loop of our own around the loader and the metric."""
+    """Evaluate one model in a loop over the loader, with the metric."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", help="folder of the shards")
+    parser.add_argument("root", help="folder or URL of the data set")
     parser.add_argument("model", help="timm:NAME, torchvision:NAME, package.module:factory or FILE.pt2")
     parser.add_argument("--batch-size", type=int, default=256)
     arguments = parser.parse_args()

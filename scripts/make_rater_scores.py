@@ -1,7 +1,7 @@
-"""Make wds_real/labels/data/rater_scores.npz from the released scores: python scripts/make_rater_scores.py scores.npz.
+"""Write wds_real/labels/data/rater_scores.npz from the released scores: python scripts/make_rater_scores.py scores.npz.
 
-The release gives a score in 0..1 for 184,962 (image, label) pairs of 24,889 images. Kept is how far each reaches: the
-largest k for which score > k/1000. That is exact for every threshold of three decimals, in a quarter of the size.
+The release has a score in 0..1 for 184,962 (image, label) pairs of 24,889 images. The file stores, for each score, the
+largest k with score > k/1000. That is exact for every threshold with three decimals, in a quarter of the size.
 """
 
 from __future__ import annotations

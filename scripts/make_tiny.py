@@ -1,4 +1,4 @@
-"""Make shards/tiny again: 60 made-up pictures under real validation names, with their real labels.
+"""Write shards/tiny: 60 generated images under real validation names, with the real labels of these names.
 
 python scripts/make_tiny.py [ROOT]
 """
@@ -12,12 +12,12 @@ from pathlib import Path
 import wds_real
 from wds_real.synthetic import write_source_tar
 
-# Small numbers, and images whose ReaL lists are empty, long, or lack the original label.
+# Small numbers, and images whose ReaL lists are empty, are long, or lack the original label.
 NUMBERS = (*range(1, 52), 94, 293, 12625, 19877, 36160, 40000, 49998, 49999, 50000)
 
 
 def main(root: str) -> None:
-    """Write the set to `root`."""
+    """Write the data set to `root`."""
     with tempfile.TemporaryDirectory() as folder:
         tar = Path(folder) / "ILSVRC2012_img_val.tar"
         write_source_tar(tar, NUMBERS, side=32)

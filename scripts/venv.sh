@@ -1,4 +1,4 @@
-# Sourced by demo, test and check: makes the project's own virtual environment, once per set of requirements.
+# Sourced by demo, test, check, docs and bench: makes the project's own virtual environment, once per set of requirements.
 # It leaves its interpreter in $python, and the working folder at the project's top.
 set -eu
 cd "$(dirname "$0")/.."
@@ -22,6 +22,6 @@ if [ "$(cat "$venv/wds_real.stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "setting up $venv (once) ..." >&2
     rm -rf "$venv"
     "$base" -m venv "$venv" || { echo "$base cannot make a virtual environment: on Debian, install python3-venv." >&2; exit 1; }
-    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,demo]"
+    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,demo,docs]"
     echo "$wanted" > "$venv/wds_real.stamp"
 fi

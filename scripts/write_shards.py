@@ -8,11 +8,11 @@ import wds_real
 
 
 def main() -> None:
-    """Read the arguments, pack, check what was written."""
+    """Read the arguments, pack, and verify the shards."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", help="ILSVRC2012_img_val.tar, or a folder of its JPEGs")
-    parser.add_argument("root", help="folder for the shards")
-    parser.add_argument("--allow-partial", action="store_true")
+    parser.add_argument("source", help="ILSVRC2012_img_val.tar, as a file or a URL, or a folder of its JPEGs")
+    parser.add_argument("root", help="folder or URL to write to")
+    parser.add_argument("--allow-partial", action="store_true", help="accept fewer than the 50,000 images")
     arguments = parser.parse_args()
 
     store = wds_real.open_store(arguments.root)

@@ -1,17 +1,20 @@
-"""Data sets the tests share. Real images are used where they are; the tests that need them say why they skip."""
+"""Fixtures of all tests: data sets, the command line, an S3 server, an environment without launcher or cloud."""
 
 from __future__ import annotations
 
 import gc
 import os
+import shutil
 import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.commands import Ended
 from support.s3 import S3Server, seaweedfs, weed_binary
 
+from wds_real.cli.main import main
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore
@@ -26,7 +29,7 @@ REAL_DATA = Path(os.environ.get("WDS_REAL_TEST_DATA", REPOSITORY.parent / "share
 
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
-    """Return a function that gives the path of a file of real images or labels, or skips the test."""
+    """Return a function that finds a file of real images or labels by name, and skips the test if it is missing."""
 
     def find(name: str) -> Path:
         path = REAL_DATA / name
@@ -39,7 +42,7 @@ def real_data() -> Callable[[str], Path]:
 
 @pytest.fixture(scope="session")
 def made_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A made-up source tar of the first 120 validation images, unsorted like the official one."""
+    """A source tar with generated images under the first 120 validation names, unsorted like the official one."""
     path = tmp_path_factory.mktemp("source") / "ILSVRC2012_img_val.tar"
     write_source_tar(path, range(1, 121))
     return path
@@ -47,28 +50,51 @@ def made_tar(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def packed(made_tar: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same images packed, 50 samples a shard: two full shards and a short one. Read only."""
+    """The same images packed, 50 per shard: two full shards and a short one. Read only."""
     root = tmp_path_factory.mktemp("packed")
     with open_source(made_tar, allow_partial=True) as source:
         write_shards(source, LocalStore(root), samples_per_shard=50)
     return root
 
 
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Return a function that runs a command in this process; the test fails unless the command ends by sys.exit."""
+
+    def command(*arguments: str | Path) -> Ended:
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as left:
+            main([str(argument) for argument in arguments])
+        assert isinstance(left.value.code, int)
+        return Ended(left.value.code, *capfd.readouterr())
+
+    return command
+
+
+@pytest.fixture
+def here(packed: Path, made_tar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with a packed data set in ``shards`` and its source in ``val.tar``."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(packed, "shards")
+    shutil.copy(made_tar, "val.tar")
+    return tmp_path
+
+
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test inherit a rank from the environment it is run in."""
+    """Remove the launcher's variables, so that no test inherits a rank."""
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A real S3 server, one for each process of the test run; tests use prefixes of their own."""
+    """A real S3 server, one per process of the test run; each test uses its own prefix."""
     try:
         weed_binary()
     except RuntimeError as error:
         if sys.platform == "linux":
-            raise  # it is among the packages for tests there: a missing one is a broken environment
+            raise  # on Linux it is among the packages for tests, so its absence is an error
         pytest.skip(str(error))
     with seaweedfs(tmp_path_factory.mktemp("s3")) as server:
         yield server
@@ -76,7 +102,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 
 @pytest.fixture(autouse=True)
 def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test ask the machine's metadata service, or use the credentials of whoever runs it."""
+    """Keep tests away from metadata services and from the credentials of the user who runs them."""
     for name in [name for name in os.environ if name.startswith(("AWS_", "S3_", "GOOGLE_", "AZURE_"))]:
         monkeypatch.delenv(name)
     closed = "127.0.0.1:1"
@@ -91,7 +117,7 @@ def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _files_left_open() -> Iterator[None]:
-    """Let the garbage collector close what webdataset leaves open, here and now, without its warnings."""
+    """Collect the files that webdataset leaves open at the end of the test, without their warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield

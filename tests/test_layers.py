@@ -1,10 +1,11 @@
-"""Who may import whom: the package's modules in reading order, and what each may know of the world outside."""
+"""Who may import whom: the packages from the lowest to the highest, and what each may know of outside libraries."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,122 +14,157 @@ import wds_real
 
 PACKAGE = Path(wds_real.__file__).parent
 
-# A module imports only from modules above it. The write line and the read line never import each other.
-SHARED = ("errors", "labels", "tar", "tar_walk", "jpeg", "json_fields", "manifest", "sample_index", "plan", "local",
-          "aws", "retry", "location", "refusals", "retry_after", "downloads", "read_ahead",
-          "client", "remote", "buffers", "store")  # fmt: skip
-WRITE_LINE = ("source", "writer", "foreign")
-READ_LINE = ("byte_cache", "reader", "resample", "jpeg_part", "decode", "dataset", "verification", "distributed",
-             "batch", "pixel_cache", "loader")  # fmt: skip
-EVALUATION = ("breakdown", "result", "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
-              "metrics", "models", "device", "evaluation")  # fmt: skip
-SURFACES = ("interop", "synthetic")
-ORDER = (*SHARED, *WRITE_LINE, *READ_LINE, *EVALUATION, *SURFACES)
-
-# Who alone may import what; None stands for the command line.
-OWNERS: dict[str, set[str | None]] = {
-    "torch.distributed": {"distributed"},
-    "PIL": {"decode", "resample"},
-    "obstore": {"store"},
-    "boto3": {"aws"},
-    "botocore": {"aws"},
-    "simplejpeg": {"decode", "jpeg_part", "synthetic"},  # decodes, is compared with, makes pictures up
-    "click": {None},
-    "rich": {None},
-    "webdataset": {"interop"},
-    "braceexpand": {"foreign"},
-    "torch": {
-        "batch",
-        "device",
-        "distributed",
-        "evaluation",
-        "interop",
-        "loader",
-        "metrics",
-        "models",
-        "synthetic",
-        None,
-    },
+# A package, or a module beside the packages, imports only from those listed with it; imports for type checkers count.
+MAY_IMPORT: dict[str, set[str]] = {
+    "errors": set(),
+    "labels": {"errors"},
+    "storage": {"errors"},
+    "format": {"errors", "labels", "storage"},
+    "image": {"errors"},
+    "packing": {"errors", "labels", "storage", "format", "image"},
+    "data": {"errors", "labels", "storage", "format", "image"},
+    "scoring": {"errors", "labels", "storage", "data"},
+    "evaluation": {"errors", "labels", "storage", "image", "data", "scoring"},
+    "interop": {"errors", "storage", "format", "data"},
+    "synthetic": {"errors", "labels", "image"},
+    "cli": {"errors", "labels", "storage", "format", "image", "packing", "data", "scoring", "evaluation", "synthetic"},
 }
-WITHOUT_TORCH = (
-    *SHARED, *WRITE_LINE, "byte_cache", "reader",
-    "resample", "jpeg_part", "decode", "dataset", "verification", "pixel_cache",
-    "breakdown", "result",
-    "prediction_files", "predictions", "scoring", "comparison", "ledger", "output",
-    "cli.main", "cli.index", "cli.pack", "cli.verify", "cli.info", "cli.score", "cli.compare", "cli.merge",
+# Who alone may import an outside library: a package, or one module of it.
+OWNERS: dict[str, set[str]] = {
+    "PIL": {"image"},
+    "simplejpeg": {"image", "synthetic"},  # the latter encodes
+    "obstore": {"storage.obstore_client"},
+    "boto3": {"storage.aws"},
+    "botocore": {"storage.aws"},
+    "braceexpand": {"packing.indexer"},
+    "torch.distributed": {"data.distributed"},
+    "torch": {"data", "evaluation", "interop", "synthetic", "cli"},
+    "webdataset": {"interop.webdataset"},
+    "click": {"cli"},
+    "rich": {"cli.console"},
+}
+WITHOUT_TORCH = ("errors", "labels", "storage", "format", "image", "packing", "scoring")
+ALSO_WITHOUT_TORCH = (
+    "data.dataset", "data.distributed", "data.pixel_cache", "data.plan", "data.reader",
+    "cli.main", "cli.compare", "cli.index", "cli.info", "cli.merge", "cli.pack", "cli.score", "cli.verify",
 )  # fmt: skip
+READS_THE_ENVIRONMENT = {"data.distributed", "storage.environment"}  # launchers and AWS have variables of their own
+MAX_ENTRIES, MAX_MODULES, MAX_LINES = 12, 16, 400
 
 
-def modules() -> list[str]:
-    return [path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")]
+@cache
+def modules() -> dict[str, Path]:
+    """Return all modules by their dotted names below the package; packages by the name of their folder."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
 
 
-def imports(path: Path, *, typing_too: bool = False) -> set[str]:
-    """Return the dotted names a file imports; those for type checkers only if wanted."""
+@cache
+def imports(module: str) -> frozenset[str]:
+    """Return the dotted names a module imports anywhere, for type checkers too."""
     found = set[str]()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not typing_too:
-            return
+    for node in ast.walk(ast.parse(modules()[module].read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found.update(name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.update(f"{node.module}.{name.name}" for name in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text("utf-8")))
-    return found
+    return frozenset(found)
 
 
-def own_imports(module: str) -> set[str]:
-    names = imports(PACKAGE / f"{module}.py")
-    not_modules = {"__version__", "_jpeg", "_resample"}
-    return {name.split(".")[1] for name in names if name.startswith("wds_real.")} - not_modules
+@cache
+def own_imports(module: str) -> frozenset[str]:
+    """Return the modules of this package that a module imports."""
+    found = set[str]()
+    for name in imports(module):
+        parts = name.split(".")
+        if parts[0] == "wds_real":
+            tried = [".".join(parts[1:length]) for length in range(len(parts), 0, -1)]
+            found.add(next(name for name in tried if name in modules()))
+    return frozenset(found - {module})
 
 
-def test_every_module_has_its_place() -> None:
-    """The list above is the package: a new module says where it stands."""
-    assert sorted(modules()) == sorted(ORDER)
+def package_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
-@pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_from_above(module: str) -> None:
-    """Reading from top to bottom, nothing refers to what comes later."""
-    assert own_imports(module) <= set(ORDER[: ORDER.index(module)])
+LIGHT = [name for name in modules() if package_of(name) in WITHOUT_TORCH or name in ALSO_WITHOUT_TORCH]
 
 
-@pytest.mark.parametrize("module", [*WRITE_LINE, *READ_LINE])
-def test_the_two_lines_do_not_know_each_other(module: str) -> None:
-    """Nothing of the write line is needed to read, and the other way round."""
-    other = READ_LINE if module in WRITE_LINE else WRITE_LINE
-    assert own_imports(module).isdisjoint(other)
+def test_the_packages_are_those_of_the_table() -> None:
+    """A new package, or module beside the packages, says in the table what it may import."""
+    assert {package_of(name) for name in modules()} - {"", "__main__"} == set(MAY_IMPORT)
+
+
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_a_package_imports_only_from_below(package: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a package imports is listed with it, and every package listed there stands above it in the table."""
+    members = [name for name in modules() if package_of(name) == package]
+    found = {package_of(other) for name in members for other in own_imports(name)} - {package, ""}
+    with capsys.disabled():
+        print(f"\n  {package:<11} {len(members):>2} modules, imports {', '.join(sorted(found)) or 'nothing'}", end="")  # noqa: T201
+    assert found <= MAY_IMPORT[package]
+    assert MAY_IMPORT[package] <= set(list(MAY_IMPORT)[: list(MAY_IMPORT).index(package)])
+
+
+def test_writing_and_reading_do_not_know_each_other() -> None:
+    """Nothing of `packing` is needed to read, and nothing of `data` to write."""
+    assert "packing" not in MAY_IMPORT["data"]
+    assert "data" not in MAY_IMPORT["packing"]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Modules can be put into an order in which each imports only from those before it."""
+    left = {name: set(own_imports(name)) for name in modules()}
+    while free := [name for name, needed in left.items() if not needed & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left
+
+
+def test_private_names_stay_in_their_module() -> None:
+    """No module imports a name with an underscore from another one; the two compiled extensions are modules."""
+    private = {
+        name
+        for module in modules()
+        for name in imports(module)
+        if name.startswith("wds_real.") and name.rpartition(".")[2].startswith("_") and not name.endswith("__version__")
+    }
+    assert private <= {"wds_real.image._jpeg", "wds_real.image._resample"}
 
 
 @pytest.mark.parametrize("library", OWNERS)
 def test_a_library_is_known_to_its_owners_only(library: str) -> None:
-    """Each outside library is touched in one place, or in few."""
-    users: set[str | None] = set()
-    for path in PACKAGE.rglob("*.py"):
-        if any(name == library or name.startswith(f"{library}.") for name in imports(path)):
-            users.add(None if path.parent.name == "cli" else path.stem)
-    assert users <= OWNERS[library]
+    """Each outside library is imported in one place, or in few."""
+    users = {name for name in modules() if any(f"{found}.".startswith(f"{library}.") for found in imports(name))}
+    assert users
+    assert {name for name in users if not {name, package_of(name)} & OWNERS[library]} == set()
 
 
 def test_only_the_launch_and_the_clients_read_the_environment() -> None:
-    """What a function does is in its arguments; launchers and AWS have variables of their own."""
-    readers = {path.stem for path in PACKAGE.glob("*.py") if "os.environ" in path.read_text("utf-8")}
-    assert readers <= {"distributed", "aws"}
+    """What a function does is in its arguments."""
+    readers = {name for name, path in modules().items() if "os.environ" in path.read_text("utf-8")}
+    assert {name for name in readers if package_of(name) != "cli"} <= READS_THE_ENVIRONMENT
 
 
-@pytest.mark.parametrize("module", WITHOUT_TORCH)
+@pytest.mark.parametrize("module", LIGHT)
 def test_light_modules_start_without_torch(module: str) -> None:
     """Packing, checking, scoring and --help do not wait for torch."""
     code = f"import sys, wds_real.{module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
-def test_no_module_has_outgrown_its_name(path: Path) -> None:
+def test_folders_can_be_taken_in_at_a_glance() -> None:
+    """The listing of the package is its map: few entries, and no folder with more modules than one can keep in mind."""
+    entries = {package_of(name) for name in modules()} - {"", "__main__"}
+    assert len(entries) <= MAX_ENTRIES
+    for folder in {path.parent for path in modules().values()}:
+        assert len([path for path in folder.glob("*.py") if path.stem != "__init__"]) <= MAX_MODULES, folder
+
+
+@pytest.mark.parametrize("module", modules())
+def test_no_module_has_outgrown_its_name(module: str) -> None:
     """A module that passes 400 lines wants splitting along a seam that has a name."""
-    assert len(path.read_text("utf-8").splitlines()) <= 400
+    assert len(modules()[module].read_text("utf-8").splitlines()) <= MAX_LINES

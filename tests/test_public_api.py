@@ -1,7 +1,9 @@
-"""What people import: names, signatures and docstrings of the public interface."""
+"""The public interface: its names, signatures and docstrings, and its type-checked use in tests/typing/api.py."""
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
 import subprocess
 import sys
@@ -17,33 +19,44 @@ PUBLIC = [name for name in wds_real.__all__ if callable(getattr(wds_real, name))
 
 
 def test_all_is_sorted_and_complete() -> None:
-    """__all__ is what __getattr__ serves, in the order of ruff's isort-style sort, each name once."""
-    assert set(wds_real.__all__) == set(wds_real._MODULE_OF)
-    assert len(set(wds_real.__all__)) == len(wds_real.__all__)
-    assert set(wds_real.__all__) <= set(dir(wds_real))
+    """__all__ has the names that __getattr__ serves, once each: constants, then classes, then functions."""
+    names = wds_real.__all__
+    assert set(names) == set(wds_real._MODULE_OF)
+    assert len(set(names)) == len(names)
+    assert names == sorted(names, key=lambda name: (not name.isupper(), name[0].islower(), name))
+    assert set(names) <= set(dir(wds_real))
+
+
+def test_type_checkers_see_the_same_modules() -> None:
+    """The imports under TYPE_CHECKING are those of the table, which is sorted by module."""
+    tree = ast.parse(Path(wds_real.__file__).read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert {name.name: node.module for node in imports for name in node.names} == wds_real._MODULE_OF
+    assert list(wds_real._HOME) == sorted(wds_real._HOME)
 
 
 def test_unknown_names_are_attribute_errors() -> None:
-    """A misspelt name says so, and tools that probe attributes get what they expect."""
+    """An unknown name raises AttributeError, which hasattr and other tools rely on."""
     assert not hasattr(wds_real, "Loadre")
     with pytest.raises(AttributeError, match="no attribute 'Loadre'"):
         _ = wds_real.Loadre
 
 
 @pytest.mark.parametrize("name", wds_real.__all__)
-def test_a_name_is_what_its_module_defines_whatever_was_imported_before(name: str) -> None:
-    """No public name is shadowed by a submodule of the same name, whichever is imported first."""
+def test_a_public_name_is_never_a_submodule(name: str) -> None:
+    """A public name is the object its module defines, also if that module was imported first."""
     module = wds_real._MODULE_OF[name]
     code = f"import {module} as m, wds_real, types; v = wds_real.{name}; assert v is m.{name}"
     code += "; assert not isinstance(v, types.ModuleType)"
     assert f"wds_real.{name}" != module
     namespace: dict[str, object] = {}
-    exec(code, namespace)  # noqa: S102 -- our own text
+    exec(code, namespace)  # noqa: S102 -- text from above
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_public_names_are_documented_and_typed(name: str) -> None:
-    """Each has a docstring that ends its first line as a sentence, and each parameter has a type and no **kwargs."""
+    """The first line of each docstring is a sentence; all parameters have types; there is no **kwargs."""
     thing = getattr(wds_real, name)
     documentation = inspect.getdoc(thing)
     assert documentation
@@ -57,8 +70,17 @@ def test_public_names_are_documented_and_typed(name: str) -> None:
         assert parameter.kind is not inspect.Parameter.VAR_KEYWORD, parameter
 
 
+@pytest.mark.parametrize("module", ["wds_real", "wds_real.interop", "wds_real.labels", "wds_real.synthetic"])
+def test_every_public_name_is_used_in_the_type_checked_example(module: str) -> None:
+    """tests/typing/api.py, which mypy checks, uses every public name as an attribute of its module."""
+    tree = ast.parse((REPOSITORY / "tests" / "typing" / "api.py").read_text("utf-8"))
+    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    prefix = module.rpartition(".")[2]
+    assert [name for name in importlib.import_module(module).__all__ if f"{prefix}.{name}" not in used] == []
+
+
 def test_versions_agree() -> None:
-    """The package, its metadata and the change log speak of one version."""
+    """The package, its metadata and the change log have the same version."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     assert wds_real.__version__ == project["version"]
     assert f"## {wds_real.__version__}" in (REPOSITORY / "CHANGELOG.md").read_text()

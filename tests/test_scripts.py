@@ -1,4 +1,4 @@
-"""The scripts people copy, and the one that makes the tiny set."""
+"""The scripts that users copy, those that write bundled files, and the table of the benchmark."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import pytest
 
 from wds_real.packing.verification import verify
 from wds_real.storage.local import LocalStore
@@ -30,7 +32,7 @@ def run(*command: str) -> str:
 
 
 def test_write_shards_packs_and_verifies(made_tar: Path, packed: Path, tmp_path: Path) -> None:
-    """scripts/write_shards.py writes a whole set and says so."""
+    """scripts/write_shards.py writes a complete data set and reports no problems."""
     shown = run("scripts/write_shards.py", str(made_tar), str(tmp_path / "shards"), "--allow-partial")
     assert shown.startswith("120 samples, digest ")
     assert shown.endswith(" 0 problems\n")
@@ -39,7 +41,7 @@ def test_write_shards_packs_and_verifies(made_tar: Path, packed: Path, tmp_path:
 
 
 def test_evaluate_gives_the_known_answer_under_torchrun(packed: Path) -> None:
-    """scripts/evaluate.py, run by two processes, prints one table with the known counts."""
+    """scripts/evaluate.py on two processes prints one table with the known counts."""
     shown = run(
         "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "scripts/evaluate.py", str(packed),
         "wds_real.synthetic:known_answer_model", "--batch-size", "16",
@@ -49,16 +51,16 @@ def test_evaluate_gives_the_known_answer_under_torchrun(packed: Path) -> None:
     assert shown.count("coverage: 120 expected, 120 seen once, 0 missing, 0 twice, 2 ranks") == 1
 
 
-def test_the_tiny_set_is_small_and_made_again_byte_for_byte(tmp_path: Path) -> None:
-    """shards/tiny is what scripts/make_tiny.py makes, and stays under 300 KB."""
+def test_the_tiny_set_is_small_and_reproducible(tmp_path: Path) -> None:
+    """scripts/make_tiny.py writes shards/tiny again byte for byte; it is smaller than 300 KB."""
     run("scripts/make_tiny.py", str(tmp_path))
     committed = {path.name: path.read_bytes() for path in TINY.iterdir()}
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == committed
     assert sum(map(len, committed.values())) < 300_000
 
 
-def test_the_tiny_set_holds_what_its_card_says() -> None:
-    """60 samples, whole, with empty ReaL lists and with the longest one."""
+def test_the_tiny_set_has_all_kinds_of_labels() -> None:
+    """shards/tiny has 60 valid samples, with empty ReaL lists and the longest one among them."""
     report = verify(LocalStore(TINY), level="decode")
     assert not report.problems
     assert (report.manifest.num_samples, report.manifest.partial) == (60, True)
@@ -66,8 +68,8 @@ def test_the_tiny_set_holds_what_its_card_says() -> None:
     assert {0, 1, 9} <= {len(entry) for entry in labels}
 
 
-def test_rater_scores_are_made_from_the_released_ones(real_data: Callable[[str], Path]) -> None:
-    """scripts/make_rater_scores.py gives the bundled file again, byte for byte."""
+def test_rater_scores_are_reproducible(real_data: Callable[[str], Path]) -> None:
+    """scripts/make_rater_scores.py writes the bundled file again byte for byte."""
     bundled = REPOSITORY / "wds_real" / "labels" / "data" / "rater_scores.npz"
     before = bundled.read_bytes()
     try:
@@ -75,3 +77,33 @@ def test_rater_scores_are_made_from_the_released_ones(real_data: Callable[[str],
         assert bundled.read_bytes() == before
     finally:
         bundled.write_bytes(before)
+
+
+def test_the_benchmark_table_shows_units_and_spreads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packing is shown in seconds, loading in images/s; a spread is that of the ratio, or of a single value."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    from benchmarks.figures import Figure
+    from benchmarks.report import Comparison, Measured, Pair, as_table
+    from benchmarks.rows import Timing
+
+    def measured(comparison: Comparison) -> Measured:
+        rounds = [Pair(Timing(4000, 2.0), Timing(4000, 4.0)), Pair(Timing(4000, 2.0), Timing(4000, 2.5))]
+        return Measured(comparison, rounds)
+
+    loading, packing = Comparison("load", "limit", 0.7), Comparison("pack", "cp", 0.5, unit="s")
+    memory = Figure("memory gained", 0.25, "MiB", 32, [0.125, 0.5, 0.25])
+    table = as_table([measured(loading), measured(packing)], [memory], markdown=True)
+    assert table.splitlines()[2:] == [
+        "| load | images/s | 2,000 | limit | 1,300 | 1.62 | 1.25 .. 2.00 | >= 0.7 |  |",
+        "| pack | s | 2 | cp | 3.25 | 0.65 | 0.50 .. 0.80 | <= 0.5 | missed |",
+        "| memory gained | MiB | 0.25 |  |  |  | 0.125 .. 0.5 | <= 32 MiB |  |",
+    ]
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs() -> None:
+    """scripts/bench.py --quick prints a line for each figure, and import time is not negative."""
+    shown = run("scripts/bench.py", "--quick", "--markdown")
+    values = {cells[1].strip(): cells[3].strip() for line in shown.splitlines() if len(cells := line.split("|")) > 8}
+    assert float(values["import wds_real"]) > 0
+    assert {"pack", "wds-real --help", "first batch after iter()", "undecoded, mmap, 2 threads"} <= values.keys()

@@ -1,4 +1,4 @@
-"""The made-up set: its pictures can be read, its labels are the released ones, and its answer is counted right."""
+"""The synthetic set: the model decodes its images, its labels are the released ones, and its counts are right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from wds_real.evaluation.device import Normalize
 from wds_real.labels import NUM_CLASSES
 from wds_real.synthetic import (
-    encode_picture,
+    encode_image,
     known_answer,
     known_answer_model,
     labels_of,
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 @pytest.mark.parametrize("side", [64, 69, 73])
-def test_the_model_reads_every_class_off_its_picture(side: int) -> None:
-    """For each of the 1,000 classes, the picture that shows it is read as it, through JPEG, resizing and cropping."""
+def test_the_model_predicts_the_class_that_an_image_encodes(side: int) -> None:
+    """The image of each of the 1,000 classes is predicted as that class, through JPEG, resizing and cropping."""
     model, transform = known_answer_model()
     pixels = np.empty((NUM_CLASSES, *transform.size, 3), dtype=np.uint8)
     for shown, out in enumerate(pixels):
-        transform.decode_into(encode_picture(shown, side=side), out)
+        transform.decode_into(encode_image(shown, side=side), out)
     normalize = Normalize(transform.mean, transform.std, device=torch.device("cpu"))
     scores = model(normalize(torch.from_numpy(pixels).permute(0, 3, 1, 2)))
     expected = [[(shown + step) % NUM_CLASSES for step in range(5)] for shown in range(NUM_CLASSES)]
@@ -44,8 +44,8 @@ def test_the_model_reads_every_class_off_its_picture(side: int) -> None:
 
 
 @given(number=st.integers(1, 50_000))
-def test_five_different_classes_are_said(number: int) -> None:
-    """The model's five classes are five different class indices, best first."""
+def test_five_different_classes_are_predicted(number: int) -> None:
+    """The model's top 5 are five different class indices."""
     (label,) = labels_of([number])
     top5 = top5_of(label)
     assert len(set(top5)) == 5
@@ -53,7 +53,7 @@ def test_five_different_classes_are_said(number: int) -> None:
 
 
 def test_labels_are_those_of_the_released_files(real_data: Callable[[str], Path]) -> None:
-    """The made-up images carry the original and ReaL labels of the images whose names they bear."""
+    """Synthetic images have the original and ReaL labels of the validation images with the same names."""
     wnids = real_data("validation_labels.txt").read_text().split()
     classes = sorted(set(wnids))
     labels = labels_of(range(1, 50_001))
@@ -63,7 +63,7 @@ def test_labels_are_those_of_the_released_files(real_data: Callable[[str], Path]
 
 
 def test_the_known_answer_is_what_set_arithmetic_counts() -> None:
-    """The answer for all 50,000 equals a count over sets of image numbers."""
+    """The counts for all 50,000 images equal those of operations on sets of image numbers."""
     labels = labels_of(range(1, 50_001))
     first = [top5_of(label)[0] for label in labels]
     everything = range(len(labels))
@@ -86,7 +86,7 @@ def test_the_known_answer_is_what_set_arithmetic_counts() -> None:
 
 
 def test_every_kind_of_outcome_occurs() -> None:
-    """A few hundred images suffice to tell all counts apart: none is zero, none equals another by construction."""
+    """Over 200 images no count is zero and no two are equal, so that a swapped count shows."""
     answer = known_answer(labels_of(range(1, 201)))
     assert min(answer.values()) > 0
     assert Counter(answer.values()).most_common(1)[0][1] == 1
@@ -94,7 +94,7 @@ def test_every_kind_of_outcome_occurs() -> None:
 
 
 def test_the_tar_is_like_the_official_one(tmp_path: Path) -> None:
-    """Flat, regular files under the real names, not sorted, padded to tar's records."""
+    """Regular files under the official names, without folders, not sorted, padded to whole tar records."""
     path = tmp_path / "val.tar"
     write_source_tar(path, range(1, 41))
     with tarfile.open(path) as tar:
@@ -107,7 +107,7 @@ def test_the_tar_is_like_the_official_one(tmp_path: Path) -> None:
 
 
 def test_the_tar_is_reproducible(tmp_path: Path) -> None:
-    """The same numbers, in whatever order they are given, make the same bytes."""
+    """The same numbers, in any order, give the same bytes."""
     write_source_tar(tmp_path / "a.tar", range(1, 21))
     write_source_tar(tmp_path / "b.tar", reversed(range(1, 21)))
     assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()

@@ -1,4 +1,4 @@
-"""Evaluate image classifiers on ImageNet with ReaL labels, exactly once each image, on any number of machines."""
+"""Evaluate image classifiers on ImageNet with ReaL labels: each image exactly once, on any number of machines."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from wds_real.data.dataset import Dataset, Sample, open_dataset
     from wds_real.data.distributed import process_group
     from wds_real.data.loader import Loader
+    from wds_real.data.undecoded import UndecodedBatch, UndecodedLoader
     from wds_real.errors import (
         CoverageError,
         ManifestError,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.metric import RealAccuracy
     from wds_real.evaluation.models import LoadedModel, load_model
     from wds_real.format.manifest import Manifest
-    from wds_real.image.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
+    from wds_real.image.transform import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
     from wds_real.labels import ClassInfo, Label, Labels
     from wds_real.packing.indexer import index_shards
     from wds_real.packing.source import Source, open_source
@@ -79,6 +80,8 @@ __all__ = [
     "Store",
     "StoreError",
     "UnavailableError",
+    "UndecodedBatch",
+    "UndecodedLoader",
     "WdsRealError",
     "collate",
     "compare",
@@ -96,14 +99,13 @@ __all__ = [
     "write_shards",
 ]
 
-# No module has the name of a public function: importing it would set that name to the module.
+# The module of each public name, relative to this package.
 _HOME = {
-    "scoring.breakdown": ("Breakdown",),
-    "scoring.comparison": ("Comparison", "compare"),
     "data.batch": ("Batch", "collate"),
     "data.dataset": ("Dataset", "Sample", "open_dataset"),
     "data.distributed": ("process_group",),
     "data.loader": ("Loader",),
+    "data.undecoded": ("UndecodedBatch", "UndecodedLoader"),
     "errors": (
         "CoverageError",
         "ManifestError",
@@ -122,12 +124,14 @@ _HOME = {
     "evaluation.metric": ("RealAccuracy",),
     "evaluation.models": ("LoadedModel", "load_model"),
     "format.manifest": ("Manifest",),
-    "image.decode": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
+    "image.transform": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
     "labels": ("ClassInfo", "Label", "Labels"),
     "packing.indexer": ("index_shards",),
     "packing.source": ("Source", "open_source"),
     "packing.verification": ("Report", "verify"),
     "packing.writer": ("write_shards",),
+    "scoring.breakdown": ("Breakdown",),
+    "scoring.comparison": ("Comparison", "compare"),
     "scoring.predictions": ("Predictions", "read_predictions"),
     "scoring.result": ("Accuracy", "Coverage", "Result"),
     "scoring.score": ("score",),
@@ -138,7 +142,7 @@ _MODULE_OF = {name: f"wds_real.{module}" for module, names in _HOME.items() for 
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 -- one of the names above
-    """Import a public name when it is first used: labels and packing then start without torch."""
+    """Import a public name on its first use, so that labels and packing start without torch."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module 'wds_real' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULE_OF[name]), name)

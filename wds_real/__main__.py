@@ -1,4 +1,4 @@
-"""``python -m wds_real`` is ``wds-real``."""
+"""``python -m wds_real`` runs ``wds-real``."""
 
 from wds_real.cli.main import main
 

@@ -1,1 +1,1 @@
-"""What scripts/bench.py measures: data, rows, peers, figures, report."""
+"""The parts of scripts/bench.py: data, rows, peers, figures, report."""

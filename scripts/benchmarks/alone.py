@@ -1,4 +1,4 @@
-"""Figures that need a process of their own: python alone.py FIGURE ROOT BATCH_SIZE THREADS prints a JSON list."""
+"""Figures measured in a process of their own: python alone.py FIGURE ROOT BATCH_SIZE THREADS prints a JSON list."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _MEMORY = Path("/proc/self/statm")
 
 
 def main(figure: str, root: str, batch_size: int, threads: int) -> None:
-    """Print the figure's values: one, or one an epoch; none where the system does not tell."""
+    """Print the figure's values: one, or one per epoch; none if the system does not provide them."""
     dataset = wds_real.open_dataset(root)
-    take = {"first_batch_s": _first_batch_s, "gil_us": _gil_us, "resident_bytes": _resident_bytes}[figure]
+    measure = {"first_batch_s": _first_batch_s, "gil_us": _gil_us, "resident_bytes": _resident_bytes}[figure]
     loader = wds_real.Loader(dataset, batch_size=batch_size, threads=1 if figure == "gil_us" else threads, pad=False)
-    print(json.dumps(take(loader)))
+    print(json.dumps(measure(loader)))
 
 
 def _first_batch_s(loader: wds_real.Loader) -> list[float]:
@@ -33,13 +33,13 @@ def _first_batch_s(loader: wds_real.Loader) -> list[float]:
 
 
 def _gil_us(loader: wds_real.Loader) -> list[float]:
-    """Return how long the loader keeps another Python thread from running, in microseconds an image.
+    """Return how long the loader keeps another Python thread from running, in microseconds per image.
 
-    A thread that does nothing but Python either runs, or waits for a core, or waits for the GIL. So the time that has
-    passed, less its own CPU time, less its wait for a core (which Linux counts), is the time in which the loader held
-    the GIL or the GIL was being handed over: an upper bound of the time held. The loader has one decoding thread, so
-    that two cores are enough for both. The switch interval is short, as the loader should not have to wait: beside a
-    real training loop, which mostly waits for its device, it does not.
+    A thread of pure Python either runs, waits for a core, or waits for the GIL. Wall time minus its CPU time minus its
+    wait for a core, which Linux counts, is therefore the time it waits for the GIL: an upper bound of the time for
+    which the loader holds the GIL. The loader has one decoding thread, so that two cores are enough for both threads.
+    The short switch interval keeps the loader from waiting for the other thread, as in a training loop, whose main
+    thread mostly waits for its device.
     """
     stop, waited = threading.Event(), list[float]()
 
@@ -51,7 +51,7 @@ def _gil_us(loader: wds_real.Loader) -> list[float]:
         waited.append(time.perf_counter() - started[0] - (_running_s()[1] - started[1]))
 
     spinner = threading.Thread(target=spin)
-    for _ in loader:  # once before, so that everything is imported and in the page cache
+    for _ in loader:  # not timed: imports modules and fills the page cache
         pass
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -66,13 +66,13 @@ def _gil_us(loader: wds_real.Loader) -> list[float]:
 
 
 def _running_s() -> tuple[float, float]:
-    """Return the time, and how long this thread has been running or waiting for a core."""
+    """Return the time, and how long this thread has run or waited for a core."""
     waiting_ns = int(_SCHEDULE.read_text().split()[1]) if _SCHEDULE.exists() else 0
     return time.perf_counter(), time.thread_time() + waiting_ns / 1e9
 
 
 def _resident_bytes(loader: wds_real.Loader) -> list[float]:
-    """Return the resident memory after each of some epochs."""
+    """Return the resident memory after each epoch."""
     if not _MEMORY.exists():
         return []
     resident = []

@@ -50,10 +50,8 @@ class Spent:
 def ours(job: Job) -> Callable[[], int]:
     """`wds_real.Loader`, undecoded: prefetches, and compares lengths, versions and checksums."""
     dataset = wds_real.open_dataset(job.url, storage_options=job.options)
-    loader = wds_real.Loader(
-        dataset, batch_size=64, shuffle=job.shuffle, decode=job.decode, threads=2, pad=False,
-        transform=wds_real.EvalTransform(img_size=224, crop_pct=0.875, interpolation="bicubic"),
-    )  # fmt: skip
+    settings: dict[str, Any] = {"batch_size": 64, "shuffle": job.shuffle, "threads": 2, "pad": False}
+    loader = wds_real.Loader(dataset, **settings) if job.decode else wds_real.UndecodedLoader(dataset, **settings)
     num_bytes = int(dataset.index.num_bytes.sum())
     return lambda: num_bytes if sum(map(len, loader)) == len(dataset) else 0
 

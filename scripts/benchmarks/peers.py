@@ -1,7 +1,7 @@
-"""What others do with the same bytes, each in the way its own documentation recommends.
+"""The rows of other loaders: the same bytes, each loader used as its own documentation recommends.
 
-Worker processes stay from round to round (``persistent_workers``); they start in the round before the first, which does
-not count. So what is timed is the work, not the start of processes.
+Worker processes stay from round to round (``persistent_workers``) and start before the first round, so that their start
+is not timed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from benchmarks.data import Data, Place
+    from benchmarks.data import Data, Location
     from benchmarks.rows import Settings
 
 __all__ = ["DALI", "TORCHVISION_PIL", "TORCHVISION_V2", "WEBDATASET", "WEBDATASET_UNDECODED", "peer_rows"]
@@ -40,7 +40,7 @@ _RESIZE, _CROP = 256, 224
 
 
 def peer_rows(data: Data, settings: Settings) -> list[Row]:
-    """Return the peers' rows. To be run before others: worker processes are best forked before threads are started."""
+    """Return the peers' rows. Run them first: worker processes should be forked before threads are started."""
     return [
         _webdataset_row(data, settings),
         *(_torchvision_row(name, data, settings) for name in (TORCHVISION_PIL, TORCHVISION_V2)),
@@ -59,12 +59,12 @@ def _webdataset_row(data: Data, settings: Settings) -> Row:
     return Row(WEBDATASET, lambda: consume(lambda: _images(loader)), pixels=_pillow_pixels)
 
 
-def _pillow_pixels(picture: bytes) -> NDArray[np.uint8]:
-    return _pillow_tensor(Image.open(io.BytesIO(picture))).numpy()
+def _pillow_pixels(jpeg: bytes) -> NDArray[np.uint8]:
+    return _pillow_tensor(Image.open(io.BytesIO(jpeg))).numpy()
 
 
 def _pillow_tensor(image: Image.Image) -> torch.Tensor:
-    """Return the middle of the resized picture, uint8 (H, W, 3), with the sizes torchvision computes."""
+    """Return the centre crop of the resized image, uint8 (H, W, 3), with the sizes that torchvision computes."""
     width, height = image.size
     scale = (_RESIZE, int(_RESIZE * height / width)) if width <= height else (int(_RESIZE * width / height), _RESIZE)
     left, top = (round((side - _CROP) / 2) for side in scale)
@@ -88,26 +88,26 @@ def _torchvision_row(name: str, data: Data, settings: Settings) -> Row:
     if importlib.util.find_spec("torchvision") is None:
         return Row(name, None, "not installed")
     load = _torchvision_pillow() if name == TORCHVISION_PIL else _torchvision_tensors()
-    loader = _torch_loader(_Pictures(data.places, load), settings)
+    loader = _torch_loader(_Images(data.locations, load), settings)
 
-    def pixels(picture: bytes) -> NDArray[np.uint8]:
-        return load(picture).permute(1, 2, 0).numpy()
+    def pixels(jpeg: bytes) -> NDArray[np.uint8]:
+        return load(jpeg).permute(1, 2, 0).numpy()
 
     return Row(name, lambda: consume(lambda: _images(loader)), pixels=pixels)
 
 
-class _Pictures(Dataset[tuple[torch.Tensor, int]]):
-    """The shards' pictures, read without a check or an archive's overhead: what torchvision makes of them counts."""
+class _Images(Dataset[tuple[torch.Tensor, int]]):
+    """The images of the shards, read without a check and without parsing tars: only torchvision's work is timed."""
 
-    def __init__(self, places: tuple[Place, ...], load: Callable[[bytes], torch.Tensor]) -> None:
-        self._places = places
+    def __init__(self, locations: tuple[Location, ...], load: Callable[[bytes], torch.Tensor]) -> None:
+        self._locations = locations
         self._load = load
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._locations)
 
     def __getitem__(self, position: int) -> tuple[torch.Tensor, int]:
-        return self._load(read_bytes(self._places[position])), position
+        return self._load(read_bytes(self._locations[position])), position
 
 
 def _torchvision_pillow() -> Callable[[bytes], torch.Tensor]:
@@ -117,8 +117,8 @@ def _torchvision_pillow() -> Callable[[bytes], torch.Tensor]:
     return functools.partial(_through_pillow, transforms.Compose(steps))
 
 
-def _through_pillow(transform: Any, picture: bytes) -> torch.Tensor:  # noqa: ANN401 -- torchvision has no types
-    image: torch.Tensor = transform(Image.open(io.BytesIO(picture)).convert("RGB"))
+def _through_pillow(transform: Any, jpeg: bytes) -> torch.Tensor:  # noqa: ANN401 -- torchvision has no types
+    image: torch.Tensor = transform(Image.open(io.BytesIO(jpeg)).convert("RGB"))
     return image
 
 
@@ -128,8 +128,8 @@ def _torchvision_tensors() -> Callable[[bytes], torch.Tensor]:
     return functools.partial(_through_tensors, tv_io.decode_jpeg, tv_io.ImageReadMode.RGB, v2.Compose(steps))
 
 
-def _through_tensors(decode: Any, mode: Any, transform: Any, picture: bytes) -> torch.Tensor:  # noqa: ANN401
-    encoded = torch.frombuffer(bytearray(picture), dtype=torch.uint8)
+def _through_tensors(decode: Any, mode: Any, transform: Any, jpeg: bytes) -> torch.Tensor:  # noqa: ANN401
+    encoded = torch.frombuffer(bytearray(jpeg), dtype=torch.uint8)
     image: torch.Tensor = transform(decode(encoded, mode=mode))
     return image
 
@@ -141,8 +141,8 @@ def _dali_row(data: Data, settings: Settings) -> Row:
     except (ImportError, OSError):
         return Row(DALI, None, "not installed")
 
-    @functools.cache  # its threads stay, as the others' processes do
-    def pipeline() -> Any:  # noqa: ANN401 -- DALI makes its types at run time
+    @functools.cache  # its threads stay from round to round, as the worker processes do
+    def pipeline() -> Any:  # noqa: ANN401 -- DALI has no static types
         made = dali.Pipeline(settings.batch_size, settings.workers, None, prefetch_queue_depth=2)
         with made:
             (encoded,) = fn.readers.webdataset(paths=data.shards, ext=["jpg", "json"])[:1]
@@ -152,17 +152,17 @@ def _dali_row(data: Data, settings: Settings) -> Row:
         made.build()
         return made
 
-    return Row(DALI, lambda: consume(lambda: _dali_batches(pipeline(), -(-len(data.places) // settings.batch_size))))
+    return Row(DALI, lambda: consume(lambda: _dali_batches(pipeline(), -(-len(data.locations) // settings.batch_size))))
 
 
 def _dali_batches(pipeline: Any, steps: int) -> Iterator[Sized]:  # noqa: ANN401
-    """Run so many batches and not one ahead of the next round; the last is filled up, and counts in full."""
-    ahead = min(2, steps)
-    for _ in range(ahead):
+    """Yield `steps` batches, prefetching none for the next round; the padded last batch counts as full."""
+    prefetched = min(2, steps)
+    for _ in range(prefetched):
         pipeline.schedule_run()
     for step in range(steps):
         (images,) = pipeline.share_outputs()
         yield images
         pipeline.release_outputs()
-        if step + ahead < steps:
+        if step + prefetched < steps:
             pipeline.schedule_run()

@@ -1,4 +1,4 @@
-"""From timings to ratios, a table and JSON."""
+"""Ratios of timings, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import numpy as np
 
 from benchmarks import peers, rows
-from wds_real.image.jpeg_crop import parts_are_exact
-from wds_real.image.resample import HAVE_EXTENSION
+from wds_real.image.backends import describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,8 +25,8 @@ __all__ = ["Comparison", "Measured", "Pair", "as_json", "as_table", "comparisons
 
 _PACKAGES = ("wds_real", "torch", "torchvision", "pillow", "numpy", "simplejpeg", "webdataset", "nvidia-dali-cuda120")
 _MISSED = "missed"
-_ALIGNMENT = ("---", "--:", "---", "--:", "--:", "---", "---", "---")
-_HEADER = ("what", "images/s", "against", "images/s", "ratio", "lowest .. highest", "wanted", "")
+_ALIGNMENT = ("---", "---", "--:", "---", "--:", "--:", "---", "---", "---")
+_HEADER = ("what", "unit", "value", "against", "value", "ratio", "lowest .. highest", "wanted", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +35,32 @@ class Comparison:
 
     Attributes:
         row: Name of the row.
-        reference: Name of the row it is measured against.
-        wanted: The least the ratio should be, or the most where `of` is seconds; None if it only informs.
-        of: What the ratio is of.
+        reference: Name of the row it is compared with.
+        wanted: The limit of the ratio, if it has one: the least for images/s, the most for seconds.
+        unit: Unit of both values: images per second, or seconds per round.
     """
 
     row: str
     reference: str
     wanted: float | None = None
-    of: Literal["images/s", "seconds"] = "images/s"
+    unit: Literal["images/s", "s"] = "images/s"
 
 
 class Pair(NamedTuple):
-    """What one round gave: the two sides of a comparison, timed one straight after the other."""
+    """The timings of one round: both sides of a comparison, one straight after the other."""
 
     row: Timing
     reference: Timing
 
     @property
     def ratio_of_seconds(self) -> float:
-        """Time an image of the row, as a multiple of the reference's."""
+        """Time per image of the row, divided by that of the reference."""
         return (self.row.seconds / self.row.samples) / (self.reference.seconds / self.reference.samples)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A comparison's rounds; none where a side is `missing`, which says why."""
+    """The rounds of a comparison; none if a side cannot be run here, for the reason in `missing`."""
 
     comparison: Comparison
     pairs: Sequence[Pair]
@@ -71,11 +70,19 @@ class Measured:
     def ratios(self) -> list[float]:
         """The ratio of each round."""
         seconds = [pair.ratio_of_seconds for pair in self.pairs]
-        return seconds if self.comparison.of == "seconds" else [1 / ratio for ratio in seconds]
+        return seconds if self.comparison.unit == "s" else [1 / ratio for ratio in seconds]
+
+    @property
+    def missed(self) -> bool:
+        """Whether the median ratio is outside the limit."""
+        wanted = self.comparison.wanted
+        if wanted is None or not self.pairs:
+            return False
+        return median(self.ratios) > wanted if self.comparison.unit == "s" else median(self.ratios) < wanted
 
 
 def comparisons(settings: Settings) -> list[Comparison]:
-    """Return the lines of the table; where nothing else is said, both sides use the same number of cores."""
+    """Return the lines of the table; both sides use as many cores, unless their names give a number of threads."""
     own = rows.exact(settings.workers)
     return [
         *(Comparison(rows.exact(threads), rows.limit(threads), 0.70) for threads in settings.threads),
@@ -90,12 +97,15 @@ def comparisons(settings: Settings) -> list[Comparison]:
             for mmap in (False, True)
             for threads in settings.threads
         ),
-        Comparison(rows.PACK, rows.COPY, 1.1, of="seconds"),
+        Comparison(rows.PACK, rows.COPY, 1.1, unit="s"),
     ]
 
 
 def as_table(measured: Sequence[Measured], figures: Sequence[Figure], *, markdown: bool) -> str:
-    """Return the ratios, then the light figures, as text that lines up or as Markdown."""
+    """Return the comparisons, then the figures, as aligned text or as Markdown.
+
+    The limits of the column "lowest .. highest" are those of the ratio, or of the value in lines without a ratio.
+    """
     cells = [_HEADER, *map(_ratio_cells, measured), *map(_figure_cells, figures)]
     if markdown:
         return "\n".join(f"| {' | '.join(row)} |" for row in (cells[0], _ALIGNMENT, *cells[1:]))
@@ -104,7 +114,7 @@ def as_table(measured: Sequence[Measured], figures: Sequence[Figure], *, markdow
 
 
 def as_json(measured: Sequence[Measured], figures: Sequence[Figure]) -> dict[str, Any]:
-    """Return every round, its medians and the ratios, ready for JSON."""
+    """Return all rounds, the ratios and their medians, ready for JSON."""
     return {
         "comparisons": [
             {
@@ -121,7 +131,7 @@ def as_json(measured: Sequence[Measured], figures: Sequence[Figure]) -> dict[str
 
 
 def machine() -> dict[str, Any]:
-    """Return what the numbers were measured on."""
+    """Return a description of this machine."""
     cpu_info, affinity = Path("/proc/cpuinfo"), getattr(os, "sched_getaffinity", None)
     models = [line.partition(":")[2].strip() for line in _lines(cpu_info) if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -134,11 +144,10 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what was run; a package that is not installed is left out."""
+    """Return the versions of the packages that are installed."""
     found = {
         "python": platform.python_version(),
-        "resize": "our extension" if HAVE_EXTENSION else "Pillow",
-        "decode": "parts" if parts_are_exact() else "whole pictures",
+        **describe(),
     }
     for name in _PACKAGES:
         try:
@@ -148,41 +157,42 @@ def versions() -> dict[str, str]:
     return found
 
 
-def pixel_notes(measured_rows: Sequence[Row], pictures: Sequence[bytes]) -> dict[str, str]:
-    """Return for each row whose pixels can be looked at how far they are from those that Pillow gives."""
-    looked_at = {row.name: row.pixels for row in measured_rows if row.pixels is not None}
-    expected = [looked_at[peers.WEBDATASET](picture).astype(np.int16) for picture in pictures]
+def pixel_notes(measured_rows: Sequence[Row], jpegs: Sequence[bytes]) -> dict[str, str]:
+    """Return, for each row that gives pixels, how much these differ from Pillow's."""
+    pixels_of = {row.name: row.pixels for row in measured_rows if row.pixels is not None}
+    expected = [pixels_of[peers.WEBDATASET](jpeg).astype(np.int16) for jpeg in jpegs]
     notes = {}
-    for name, pixels in looked_at.items():
-        apart = [np.abs(pixels(picture) - right) for picture, right in zip(pictures, expected, strict=True)]
-        share = sum(int((values > 0).sum()) for values in apart) / sum(values.size for values in apart)
-        furthest = max(int(values.max()) for values in apart)
-        notes[name] = f"{100 * share:.2g} % of the values differ, by {furthest} at most" if furthest else "the same"
+    for name, pixels in pixels_of.items():
+        differences = [np.abs(pixels(jpeg) - values) for jpeg, values in zip(jpegs, expected, strict=True)]
+        share = sum(int((values > 0).sum()) for values in differences) / sum(values.size for values in differences)
+        largest = max(int(values.max()) for values in differences)
+        notes[name] = f"{100 * share:.2g} % of the values differ, by {largest} at most" if largest else "the same"
     return notes
 
 
 def _ratio_cells(one: Measured) -> tuple[str, ...]:
     line, ratios = one.comparison, one.ratios
-    name, sign = (line.row, ">=") if line.of == "images/s" else (f"{line.row}, seconds", "<=")
+    sign = "<=" if line.unit == "s" else ">="
     wanted = "" if line.wanted is None else f"{sign} {line.wanted:g}"
     if not ratios:
-        return (name, "", line.reference, "", one.missing, "", wanted, "")
-    ratio = median(ratios)
-    missed = line.wanted is not None and (ratio < line.wanted if line.of == "images/s" else ratio > line.wanted)
-    speeds = (f"{_speed(side):,.0f}" for side in zip(*one.pairs, strict=True))
-    own_speed, reference_speed = speeds
+        return (line.row, line.unit, "", line.reference, "", one.missing, "", wanted, "")
+    own, reference = (_value(side, line.unit) for side in zip(*one.pairs, strict=True))
     spread = f"{min(ratios):.2f} .. {max(ratios):.2f}"
-    return (name, own_speed, line.reference, reference_speed, f"{ratio:.2f}", spread, wanted, _MISSED * missed)
+    ratio = f"{median(ratios):.2f}"
+    return (line.row, line.unit, own, line.reference, reference, ratio, spread, wanted, _MISSED * one.missed)
 
 
 def _figure_cells(figure: Figure) -> tuple[str, ...]:
-    spread = f"{min(figure.rounds):.3g} .. {max(figure.rounds):.3g}"
-    value, wanted = (f"{number:.3g} {figure.unit}" for number in (figure.value, figure.wanted))
-    return (figure.name, "", "", "", value, spread, f"<= {wanted}", _MISSED * (figure.value > figure.wanted))
+    spread = f"{min(figure.values):.3g} .. {max(figure.values):.3g}"
+    wanted = f"<= {figure.wanted:g} {figure.unit}"
+    missed = _MISSED * (figure.value > figure.wanted)
+    return (figure.name, figure.unit, f"{figure.value:.3g}", "", "", "", spread, wanted, missed)
 
 
-def _speed(timings: Sequence[Timing]) -> float:
-    return median(timing.samples / timing.seconds for timing in timings)
+def _value(timings: Sequence[Timing], unit: Literal["images/s", "s"]) -> str:
+    if unit == "s":
+        return f"{median(timing.seconds for timing in timings):.3g}"
+    return f"{median(timing.samples / timing.seconds for timing in timings):,.0f}"
 
 
 def _lines(path: Path) -> list[str]:

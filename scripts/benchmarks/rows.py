@@ -1,4 +1,4 @@
-"""What is timed: this package, the limit that decoding sets, and packing against copying."""
+"""The rows of this package: loading, decoding alone as its limit, packing, and copying as the limit of packing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from benchmarks.data import Data, Place
+    from benchmarks.data import Data, Location
 
 __all__ = [
     "COPY",
@@ -42,13 +42,13 @@ __all__ = [
 
 TRANSFORM = wds_real.EvalTransform(img_size=224, crop_pct=0.875, interpolation="bicubic")
 PACK, COPY = "pack", "cp + fsync"
-UNDECODED_BATCH = 64  # 7 MB, which stay in the processor's caches as webdataset's single samples do
-_UNDECODED_PASSES = 8  # together as long as one of webdataset's: a single one of 30 ms says little
-_SAMPLES_PER_TASK = 8  # as the loader does: handing over is then cheap for both
+UNDECODED_BATCH = 64  # 7 MB, which fit in the processor's caches, as webdataset's single samples do
+_UNDECODED_PASSES = 8  # together they take as long as one pass of webdataset; one takes 30 ms, too short to time
+_SAMPLES_PER_TASK = 8  # as in the loader, so that both spend the same on handing over tasks
 
 
 class Timing(NamedTuple):
-    """What one round of a row gave."""
+    """Samples and seconds of one round of a row."""
 
     samples: int
     seconds: float
@@ -56,13 +56,13 @@ class Timing(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Something that is timed once a round.
+    """Something that is timed once per round.
 
     Attributes:
-        name: In the table.
-        run: Times one round; what has to be made ready for it is not timed. None if it cannot be run here.
-        missing: Why it cannot be run here.
-        pixels: JPEG bytes to uint8 (224, 224, 3) as this row makes them, to see whether they are Pillow's.
+        name: The name in the table.
+        run: Times one round, without its preparation. None if it cannot be run here.
+        missing: The reason why it cannot be run here.
+        pixels: From JPEG bytes to this row's pixels, uint8 (224, 224, 3), for the comparison with Pillow's.
     """
 
     name: str
@@ -73,19 +73,19 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What all rows have in common; `threads` ascends, and its last is the number of the peers' workers."""
+    """The settings of all rows; `threads` ascends, and its last is the number of the peers' workers."""
 
     threads: tuple[int, ...]
     batch_size: int
 
     @property
     def workers(self) -> int:
-        """Processes or threads of a peer."""
+        """Number of processes or threads of a peer."""
         return self.threads[-1]
 
 
 def exact(threads: int) -> str:
-    """Return the name of our row with so many threads."""
+    """Return the name of the row of `wds_real.Loader` with this number of threads."""
     return f"exact, {threads} thread{'s' * (threads > 1)}"
 
 
@@ -105,77 +105,66 @@ def cached(number: int) -> str:
 
 
 def own_rows(data: Data, settings: Settings) -> list[Row]:
-    """Return the rows that need nothing but this package."""
+    """Return the rows that need no other loader."""
     rows = []
     for threads in settings.threads:
         rows.append(_decode_only_row(data, threads))
-        rows.append(Row(exact(threads), _loading(data, settings, threads), pixels=_own_pixels))
+        rows.append(Row(exact(threads), _passes(_loader(data, settings, threads)), pixels=_own_pixels))
         for mmap in (False, True):
-            load = _loading(data, settings, threads, batch_size=UNDECODED_BATCH, decode=False, mmap=mmap)
-            rows.append(Row(undecoded(threads, mmap=mmap), _repeated(load, _UNDECODED_PASSES)))
+            loader = _undecoded_loader(data, threads, mmap=mmap)
+            rows.append(Row(undecoded(threads, mmap=mmap), _passes(loader, _UNDECODED_PASSES)))
     return [*rows, *_cached_rows(data, settings), *_packing_rows(data)]
 
 
 def consume(start: Callable[[], Iterable[Sized]]) -> Timing:
-    """Time the way from the first `iter` to the last batch of what `start` makes."""
+    """Time a pass over the batches that `start` returns, from `iter` to the last one."""
     batches = start()
     started = time.perf_counter()
     samples = sum(map(len, batches))
     return Timing(samples, time.perf_counter() - started)
 
 
-def _loading(
-    data: Data,
-    settings: Settings,
-    threads: int,
-    *,
-    batch_size: int | None = None,
-    decode: bool = True,
-    mmap: bool = False,
-    pixel_cache: Path | None = None,
-) -> Callable[[], Timing]:
-    """Return a function that goes once through a `wds_real.Loader` and times that; all but a cache outlives a round."""
-    dataset = wds_real.open_dataset(data.root)
-
-    def start() -> wds_real.Loader:
-        return wds_real.Loader(
-            dataset,
-            batch_size=batch_size or settings.batch_size,
-            transform=TRANSFORM,
-            threads=threads,
-            pad=False,
-            pixel_cache=pixel_cache,
-            decode=decode,
-            mmap=mmap,
-        )
-
-    if pixel_cache is not None:  # which each round makes anew
-        return lambda: consume(start)
-    loader = start()
-    return lambda: consume(lambda: loader)
+def _loader(data: Data, settings: Settings, threads: int, *, pixel_cache: Path | None = None) -> wds_real.Loader:
+    return wds_real.Loader(
+        wds_real.open_dataset(data.root),
+        batch_size=settings.batch_size,
+        transform=TRANSFORM,
+        threads=threads,
+        pad=False,
+        pixel_cache=pixel_cache,
+    )
 
 
-def _repeated(load: Callable[[], Timing], passes: int) -> Callable[[], Timing]:
+def _undecoded_loader(data: Data, threads: int, *, mmap: bool) -> wds_real.UndecodedLoader:
+    return wds_real.UndecodedLoader(
+        wds_real.open_dataset(data.root), batch_size=UNDECODED_BATCH, threads=threads, pad=False, mmap=mmap
+    )
+
+
+def _passes(loader: wds_real.Loader | wds_real.UndecodedLoader, number: int = 1) -> Callable[[], Timing]:
+    """Return a function that times this number of passes over a loader, which stays from round to round."""
+
     def run() -> Timing:
-        timings = [load() for _ in range(passes)]
+        timings = [consume(lambda: loader) for _ in range(number)]
         return Timing(sum(one.samples for one in timings), sum(one.seconds for one in timings))
 
     return run
 
 
-def _own_pixels(picture: bytes) -> NDArray[np.uint8]:
+def _own_pixels(jpeg: bytes) -> NDArray[np.uint8]:
     out = np.empty((224, 224, 3), dtype=np.uint8)
-    TRANSFORM.decode_into(picture, out)
+    TRANSFORM.decode_into(jpeg, out)
     return out
 
 
 def _decode_only_row(data: Data, threads: int) -> Row:
-    """The same bytes, the accurate decoder on whole pictures, and nothing else."""
-    chunks = [data.places[start : start + _SAMPLES_PER_TASK] for start in range(0, len(data.places), _SAMPLES_PER_TASK)]
+    """Return the row that only decodes: the same bytes, whole images, libjpeg-turbo in its accurate mode."""
+    starts = range(0, len(data.locations), _SAMPLES_PER_TASK)
+    chunks = [data.locations[start : start + _SAMPLES_PER_TASK] for start in starts]
 
-    def decode(chunk: tuple[Place, ...]) -> int:
-        for place in chunk:
-            simplejpeg.decode_jpeg(read_bytes(place), "RGB", fastdct=False, fastupsample=False)
+    def decode(chunk: tuple[Location, ...]) -> int:
+        for location in chunk:
+            simplejpeg.decode_jpeg(read_bytes(location), "RGB", fastdct=False, fastupsample=False)
         return len(chunk)
 
     def run() -> Timing:
@@ -188,19 +177,21 @@ def _decode_only_row(data: Data, threads: int) -> Row:
 
 
 def _cached_rows(data: Data, settings: Settings) -> list[Row]:
-    """Two passes with a pixel cache: the first finds it empty and fills it, the second reads it."""
+    """Return two passes with a pixel cache: the first fills it, the second reads it."""
     folder = data.folder / "pixels"
-    load = _loading(data, settings, settings.workers, pixel_cache=folder)
+
+    def read() -> Timing:
+        return consume(lambda: _loader(data, settings, settings.workers, pixel_cache=folder))
 
     def fill() -> Timing:
         shutil.rmtree(folder, ignore_errors=True)
-        return load()
+        return read()
 
-    return [Row(cached(1), fill), Row(cached(2), load)]
+    return [Row(cached(1), fill), Row(cached(2), read)]
 
 
 def _packing_rows(data: Data) -> list[Row]:
-    """Both write the same pictures to the same disk and end when they are on it; the source is in the page cache."""
+    """Return packing and copying: both read from the page cache, write to the same disk and end with fsync."""
     packed, copied = data.folder / "packed", data.folder / "copied"
     packed.mkdir()
     copied.mkdir()
@@ -210,24 +201,24 @@ def _packing_rows(data: Data) -> list[Row]:
         started = time.perf_counter()
         with wds_real.open_source(data.source, allow_partial=True) as images:
             wds_real.write_shards(images, wds_real.open_store(packed))
-        return Timing(len(data.places), time.perf_counter() - started)
+        return Timing(len(data.locations), time.perf_counter() - started)
 
     def copy() -> Timing:
         _empty(copied)
         target = copied / data.source.name
         started = time.perf_counter()
-        subprocess.run(["/bin/cp", data.source, target], check=True)  # noqa: S603 -- paths of our own
+        subprocess.run(["/bin/cp", data.source, target], check=True)  # noqa: S603 -- fixed command
         for path in (target, copied):
             descriptor = os.open(path, os.O_RDONLY)
             os.fsync(descriptor)
             os.close(descriptor)
-        return Timing(len(data.places), time.perf_counter() - started)
+        return Timing(len(data.locations), time.perf_counter() - started)
 
     return [Row(PACK, pack), Row(COPY, copy)]
 
 
 def _empty(folder: Path) -> None:
-    """Remove what the round before wrote, and let the disk come to rest."""
+    """Remove the files of the round before, and wait until the disk is idle."""
     for path in folder.iterdir():
         path.unlink()
     os.sync()

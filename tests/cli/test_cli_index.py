@@ -1,4 +1,4 @@
-"""``wds-real index``: what it prints, its exit codes, and that the other commands work on what it wrote."""
+"""``wds-real index``: its output and exit codes, and that the other commands read what it wrote."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import pytest
+from support.commands import MODEL, Ended, expect_one_line
 from support.http_server import http_server
 
-from wds_real.cli.main import main
 from wds_real.format.tar import END, encode_header, padding
 from wds_real.synthetic import known_answer, labels_of
 
@@ -20,30 +20,7 @@ if TYPE_CHECKING:
 
     from support.s3 import S3Server
 
-MODEL = "wds_real.synthetic:known_answer_model"
 BRACES = "imagenet2012_real-validation-{000000..000002}.tar"
-
-
-class Ended(NamedTuple):
-    """How a command ended, and what it said."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
-    """Run a command in this process; anything but an exit is a traceback, and fails the test."""
-
-    def run_command(*arguments: str | Path) -> Ended:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as left:
-            main([str(argument) for argument in arguments])
-        assert isinstance(left.value.code, int)
-        return Ended(left.value.code, *capfd.readouterr())
-
-    return run_command
 
 
 @pytest.fixture
@@ -52,29 +29,19 @@ def shards(packed: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(packed, tmp_path / "shards", ignore=shutil.ignore_patterns("*.json")))
 
 
-def expect_one_line(ended: Ended, code: int, *words: str) -> None:
-    """Hold a failed command to its promise: this exit code, nothing on stdout, one line with these words on stderr."""
-    assert (ended.code, ended.out) == (code, ""), ended.err
-    lines = [line for line in ended.err.splitlines() if not re.match(r"index: \d+ %|Usage: |Try '|$", line)]
-    assert len(lines) == 1
-    assert re.match(r"[Ee]rror: ", lines[0])
-    for word in words:
-        assert word in lines[0]
-
-
-def test_it_says_what_was_indexed(run: Callable[..., Ended], shards: Path) -> None:
-    """Counts and digest on stdout, progress on stderr; then the folder is a data set for every command."""
+def test_the_output_names_counts_and_digest(run: Callable[..., Ended], shards: Path) -> None:
+    """Counts and digest are on stdout, progress on stderr; verify and info then read the folder."""
     ended = run("index", shards)
     digest = json.loads((shards / "manifest.json").read_bytes())["digest"]
-    assert (ended.code, ended.out) == (0, f"indexed 120 samples in 3 shards\ndigest {digest}\n")
+    assert (ended.code, ended.out) == (0, f"indexed 120 images in 3 shards\ndigest {digest}\n")
     assert re.fullmatch(r"index: 100 %, [\d.]+ MB, [\d.,]+ MB/s, [\d.]+ s\n", ended.err)
     verified = run("verify", shards, "--level", "decode")
     assert (verified.code, f"digest {digest}" in verified.out) == (0, True)
     assert json.loads(run("info", shards, "--json").out)["digest"] == digest
 
 
-def test_the_result_of_what_was_indexed_is_known(run: Callable[..., Ended], shards: Path, tmp_path: Path) -> None:
-    """Evaluated by its index in another folder, the known-answer model gets its known counts."""
+def test_indexed_shards_give_the_known_counts(run: Callable[..., Ended], shards: Path, tmp_path: Path) -> None:
+    """With the index in another folder, the known-answer model gets its known counts."""
     assert run("index", shards, "-o", tmp_path / "index").code == 0
     ended = run("eval", tmp_path / "index", "-m", MODEL, "-b", "32", "--device", "cpu", "--json")
     assert ended.code == 0, ended.err
@@ -89,8 +56,8 @@ def test_the_result_of_what_was_indexed_is_known(run: Callable[..., Ended], shar
 
 
 @pytest.mark.parametrize("checksums", [False, True])
-def test_json_is_all_there_is_on_stdout(run: Callable[..., Ended], shards: Path, *, checksums: bool) -> None:
-    """With --json the facts, and no progress."""
+def test_json_prints_the_facts_and_no_progress(run: Callable[..., Ended], shards: Path, *, checksums: bool) -> None:
+    """--json prints root, digest, counts and whether there are checksums; stderr is empty."""
     ended = run("index", shards, "--json", *(["--checksums"] if checksums else []))
     manifest = json.loads((shards / "manifest.json").read_bytes())
     assert (ended.code, ended.err) == (0, "")
@@ -107,7 +74,7 @@ def test_json_is_all_there_is_on_stdout(run: Callable[..., Ended], shards: Path,
 
 
 def test_with_checksums_damage_is_found(run: Callable[..., Ended], shards: Path) -> None:
-    """What --checksums read is what verify compares with: exit code 4."""
+    """Verify compares with the checksums that --checksums stored, and ends with exit code 4."""
     assert run("index", shards, "--checksums").code == 0
     shard = shards / BRACES.replace("{000000..000002}", "000001")
     data = bytearray(shard.read_bytes())
@@ -118,8 +85,8 @@ def test_with_checksums_damage_is_found(run: Callable[..., Ended], shards: Path)
     assert "checksum is" in ended.err
 
 
-def test_an_index_that_is_there_is_kept_unless_asked(run: Callable[..., Ended], shards: Path) -> None:
-    """Exit code 1 and how to replace it; with --overwrite it is replaced."""
+def test_an_existing_index_is_replaced_only_with_overwrite(run: Callable[..., Ended], shards: Path) -> None:
+    """Without --overwrite, an existing index is kept: exit code 1, and a message that names --overwrite."""
     assert run("index", shards).code == 0
     before = (shards / "manifest.json").read_bytes()
     expect_one_line(run("index", shards, "--checksums"), 1, str(shards), "--overwrite")
@@ -129,19 +96,19 @@ def test_an_index_that_is_there_is_kept_unless_asked(run: Callable[..., Ended], 
 
 
 def disagreeing(shard: Path) -> None:
-    """Write a shard whose class is another than the validation image's."""
+    """Write a shard whose class differs from the original label of its validation image."""
     name, label = "ILSVRC2012_val_00000001", b"66"
-    members = ((f"{name}.jpg", b"picture"), (f"{name}.cls", label))
+    members = ((f"{name}.jpg", b"image"), (f"{name}.cls", label))
     parts = (encode_header(name, len(data)) + data + bytes(padding(len(data))) for name, data in members)
     shard.write_bytes(b"".join(parts) + END)
 
 
 def test_wrong_input_is_one_line(run: Callable[..., Ended], shards: Path, tmp_path: Path) -> None:
-    """A fault of the shards, or of how they are named, is said once, with what to do."""
+    """A wrong shard or a wrong SPEC gives one line with the fault and what to do."""
     expect_one_line(run("index", shards / BRACES.replace("2}", "3}")), 1, "000003.tar", "Check the numbers")
     expect_one_line(run("index", shards / "x-{0..3.tar"), 1, "the braces do not match")
     expect_one_line(run("index", tmp_path / "nowhere"), 1, str(tmp_path / "nowhere"), "Name the shards")
-    expect_one_line(run("index", tmp_path / "{a,b/c}.tar"), 1, "in several places")
+    expect_one_line(run("index", tmp_path / "{a,b/c}.tar"), 1, "in several folders")
     disagreeing(shards / "x.tar")
     expect_one_line(run("index", shards / "x.tar"), 1, "says class 66", "is 65")
     (shards / "x.tar").write_bytes(b"no tar")
@@ -151,14 +118,14 @@ def test_wrong_input_is_one_line(run: Callable[..., Ended], shards: Path, tmp_pa
 
 @pytest.mark.parametrize("arguments", [[], ["a", "b"], ["a", "--no-such-option"], ["a", "--storage-option", "secret"]])
 def test_wrong_usage_is_exit_code_two(run: Callable[..., Ended], arguments: list[str]) -> None:
-    """No spec, two, an unknown option, or an option without a value, which is not repeated: it may be a secret."""
+    """Wrong arguments end with exit code 2; a --storage-option without value, maybe a secret, is not repeated."""
     ended = run("index", *arguments)
     expect_one_line(ended, 2)
     assert "secret" not in ended.err
 
 
 def test_shards_in_a_bucket_are_indexed(s3: S3Server, run: Callable[..., Ended], shards: Path) -> None:
-    """With options given one by one; no secret among them is printed, also where they are wrong."""
+    """Shards in S3 are indexed in place; a wrong secret key is not printed."""
     for path in shards.glob("*.tar"):
         s3.put("test", f"cli-index/{path.name}", path.read_bytes())
     options = [part for name, value in s3.options.items() for part in ("--storage-option", f"{name}={value}")]
@@ -174,7 +141,7 @@ def test_shards_in_a_bucket_are_indexed(s3: S3Server, run: Callable[..., Ended],
 
 
 def test_a_signed_url_is_not_shown(run: Callable[..., Ended], shards: Path, tmp_path: Path) -> None:
-    """Neither in what is printed, nor in an error, nor in the files."""
+    """User, password and query of a URL are not in the output, in errors, or in the files."""
     with http_server(shards) as server:
         spec = f"{server.endpoint.replace('//', '//alice:hunter2@')}/{BRACES}?sig=hunter2"
         written = run("index", spec, "-o", tmp_path / "index")
@@ -187,7 +154,7 @@ def test_a_signed_url_is_not_shown(run: Callable[..., Ended], shards: Path, tmp_
 
 
 def test_only_rank_0_indexes(run: Callable[..., Ended], shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Launched with several ranks by mistake, the others do nothing and say nothing."""
+    """Under a launcher, ranks other than 0 write and print nothing."""
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
     assert run("index", shards) == (0, "", "")
@@ -195,7 +162,7 @@ def test_only_rank_0_indexes(run: Callable[..., Ended], shards: Path, monkeypatc
 
 
 def test_help_names_the_options(run: Callable[..., Ended]) -> None:
-    """--help says what is indexed and how."""
+    """--help names all options and the brace notation."""
     ended = run("index", "--help")
     assert ended.code == 0
     options = ("SPEC", "--output", "--checksums", "--overwrite", "--storage-option", "--json", "brace notation")
@@ -214,7 +181,7 @@ def test_help_names_the_options(run: Callable[..., Ended]) -> None:
 def test_the_root_in_json_is_where_the_index_is(
     run: Callable[..., Ended], shards: Path, spec: str, output: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the next command is given."""
+    """The root in the JSON output is a ROOT that verify accepts."""
     monkeypatch.chdir(shards.parent)
     root = json.loads(run("index", shards / spec, *output, "--json").out)["root"]
     assert run("verify", root).code == 0

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wds_real import Dataset, EvalTransform, ManifestError, PlanError, StoreError, open_dataset
-from wds_real.data.dataset import _split_positions
+from wds_real.data.splits import split_positions
 from wds_real.labels import bundled
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def test_splits_are_cut_as_by_tfds(*, length: int, percents: bool, start: int | 
     """Percents round to the closest sample, half to even, as TFDS documents; plain numbers are places."""
     unit = "%" if percents else ""
     text = f"[{'' if start is None else f'{start}{unit}'}:{'' if stop is None else f'{stop}{unit}'}]"
-    found = _split_positions(f"validation{text}", "validation", length).tolist()
+    found = split_positions(f"validation{text}", "validation", length).tolist()
     assert list(found) == closest(text, length)
 
 

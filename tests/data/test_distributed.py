@@ -1,4 +1,4 @@
-"""Rank and world size from launchers, and reductions between real processes."""
+"""Rank and world size from launchers, and reductions over real processes."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
         ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, World(0, 1, 0, 1)),
     ],
 )
-def test_the_launcher_says_the_place(environ: dict[str, str], expected: World) -> None:
-    """What torchrun says wins over srun; tasks that were not started do not count; nothing said is one process."""
+def test_rank_and_world_size_come_from_the_launcher(environ: dict[str, str], expected: World) -> None:
+    """Variables of torchrun win over those of srun; only tasks of the step count; without variables, there is one."""
     assert launched_world(environ) == expected
 
 
@@ -59,14 +59,14 @@ def test_the_launcher_says_the_place(environ: dict[str, str], expected: World) -
         ({**SRUN, "SLURM_PROCID": "9"}, "SLURM_PROCID=9"),
     ],
 )
-def test_an_impossible_place_is_a_plan_error(environ: dict[str, str], says: str) -> None:
+def test_an_impossible_rank_is_a_plan_error(environ: dict[str, str], says: str) -> None:
     """The error names the variables."""
     with pytest.raises(PlanError, match=says):
         launched_world(environ)
 
 
 def test_a_process_group_wins_over_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rank and world size are the group's where there is one, and the launcher's again when it is gone."""
+    """Rank and world size are those of the process group if there is one, else those of the launcher."""
     for name, value in TORCHRUN.items():
         monkeypatch.setenv(name, value)
     assert current_world() == World(5, 8, 1, 4)
@@ -83,7 +83,7 @@ def test_a_process_group_wins_over_the_launcher(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_one_process_needs_no_group() -> None:
-    """Alone, no group is made and a reduction gives back what it was given."""
+    """With one process, no group is created, and a reduction returns its input."""
     with process_group(CPU) as world:
         assert world == World()
         assert not dist.is_initialized()
@@ -92,7 +92,7 @@ def test_one_process_needs_no_group() -> None:
 
 @pytest.mark.parametrize("known", [{}, {"MASTER_ADDR": "localhost"}])
 def test_several_processes_need_an_address(known: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the address of rank 0 the error names what is not set, and how to set it under SLURM."""
+    """Without the address of rank 0, the error names the missing variables and how to set them under SLURM."""
     for name in ("MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {**SRUN, **known}.items():
@@ -105,10 +105,10 @@ def test_several_processes_need_an_address(known: dict[str, str], monkeypatch: p
         pass
 
 
-def test_each_start_agrees_on_a_name_of_its_own() -> None:
-    """Over a store that keeps the traces of earlier starts, all ranks of a start get one name, and a new one."""
+def test_each_start_agrees_on_a_new_name() -> None:
+    """All ranks of a start get the same name, which no earlier start in the same store had."""
     store, timeout, names = HashStore(), dt.timedelta(seconds=30), list[str]()
-    store.set("wds_real/token/2", "of a start that died")
+    store.set("wds_real/token/2", "of an earlier start")
     for _ in range(3):
         with ThreadPoolExecutor(3) as ranks:
             found = set(ranks.map(lambda rank: agree_on_start(store, World(rank, 3), timeout), range(3)))
@@ -118,13 +118,13 @@ def test_each_start_agrees_on_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_rank_that_does_not_come_is_an_error(rank: int) -> None:
-    """Whoever waits for another rank stops after the timeout with a StoreError."""
-    with pytest.raises(StoreError, match="did not come within"):
+def test_a_missing_rank_is_an_error_after_the_timeout(rank: int) -> None:
+    """Rank 0 and the others raise StoreError when a rank does not join within the timeout."""
+    with pytest.raises(StoreError, match="did not join within"):
         agree_on_start(HashStore(), World(rank, 2), dt.timedelta(seconds=0.2))
 
 
-# Each process writes what it found to DIR/RANK.json; the tests below look at it.
+# Each process writes its findings to DIR/RANK.json, which the tests below read.
 SCRIPT = """
     import json, sys
     from pathlib import Path
@@ -161,7 +161,7 @@ SCRIPT = """
         found["world"] = [world.rank, world.world_size]
         mine = torch.tensor([world.rank + 1, -world.rank])
         found["reduced"] = [all_reduce(mine, "sum").tolist(), all_reduce(mine, "min").tolist(), mine.tolist()]
-        found["evaluated in our group"] = comparable(evaluate(model, ds, transform=transform, options=options))
+        found["evaluated in the group"] = comparable(evaluate(model, ds, transform=transform, options=options))
         found["group kept"] = dist.is_initialized()
 
         loader, metric = Loader(ds, batch_size=25, transform=EvalTransform(8)), RealAccuracy(ds)
@@ -189,7 +189,7 @@ def script(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def under_torchrun(script: Path, packed: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What two processes found that torchrun started."""
+    """The findings of two processes under torchrun."""
     folder = tmp_path_factory.mktemp("torchrun")
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
@@ -199,24 +199,24 @@ def under_torchrun(script: Path, packed: Path, tmp_path_factory: pytest.TempPath
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 
-def test_reductions_between_processes(under_torchrun: list[dict[str, Any]]) -> None:
-    """Sum and minimum are over all ranks, the same on each, and leave what was given as it was."""
+def test_reductions_over_processes(under_torchrun: list[dict[str, Any]]) -> None:
+    """Sum and minimum over all ranks are equal on each rank; the input is unchanged."""
     assert [found["world"] for found in under_torchrun] == [[0, 2], [1, 2]]
     for rank, found in enumerate(under_torchrun):
         assert found["reduced"] == [[3, -1], [1, -1], [rank + 1, -rank]]
 
 
-def test_a_group_is_left_as_it_was(under_torchrun: list[dict[str, Any]]) -> None:
-    """`evaluate` ends the group it made, so that it can be called again, and keeps the caller's; results are equal."""
+def test_evaluate_ends_only_the_group_it_created(under_torchrun: list[dict[str, Any]]) -> None:
+    """`evaluate` destroys its own process group, keeps the caller's, and gives the same result with both."""
     for found in under_torchrun:
         assert (found["group left"], found["group kept"]) == (False, True)
         first, second = found["evaluated"]
-        assert first == second == found["evaluated in our group"] == under_torchrun[0]["evaluated"][0]
+        assert first == second == found["evaluated in the group"] == under_torchrun[0]["evaluated"][0]
         assert first["coverage"]["seen_once"] == 120
 
 
-def test_metrics_in_a_loop_of_ones_own(under_torchrun: list[dict[str, Any]]) -> None:
-    """Every rank computes the result of all, as often as it is asked; one that does not sync is by itself."""
+def test_the_metric_in_a_custom_loop(under_torchrun: list[dict[str, Any]]) -> None:
+    """compute() gives the result of all ranks on each rank, repeatedly; without sync, that of one rank."""
     for found in under_torchrun:
         assert found["metric"]["accuracy"]["original_top1"]["correct"] == 120
         assert found["metric"]["coverage"] == {
@@ -231,7 +231,7 @@ def test_metrics_in_a_loop_of_ones_own(under_torchrun: list[dict[str, Any]]) -> 
 
 
 def test_missing_and_doubled_samples_are_found_over_ranks(under_torchrun: list[dict[str, Any]]) -> None:
-    """What one rank left out, or counted though another did, is a CoverageError on every rank."""
+    """An image that no rank or two ranks counted is a CoverageError on every rank."""
     for found in under_torchrun:
         message, missing, doubled = found["not summed"]
         assert message.startswith("saw 50 of 120 samples (70 missing, 0 doubled) over 2 ranks.")
@@ -242,7 +242,7 @@ def test_missing_and_doubled_samples_are_found_over_ranks(under_torchrun: list[d
 
 
 def test_srun_without_torchrun(packed: Path, tmp_path: Path) -> None:
-    """Processes that srun started and an address are enough: each image once, one result, told by rank 0."""
+    """Under srun, with MASTER_ADDR set, each image is evaluated once, and rank 0 prints one result."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -259,8 +259,8 @@ def test_srun_without_torchrun(packed: Path, tmp_path: Path) -> None:
         )
         for rank in range(2)
     ]
-    (told, problems), (silent, others) = [process.communicate(timeout=120) for process in processes]
+    (printed, problems), (nothing, others) = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], problems + others
-    assert silent == ""
-    assert json.loads(told)["coverage"]["seen_once"] == 120
-    assert json.loads(told)["run"]["world_size"] == 2
+    assert nothing == ""
+    assert json.loads(printed)["coverage"]["seen_once"] == 120
+    assert json.loads(printed)["run"]["world_size"] == 2

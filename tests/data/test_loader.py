@@ -23,7 +23,7 @@ from wds_real.data.plan import shuffled_order
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore
-from wds_real.synthetic import encode_picture
+from wds_real.synthetic import encode_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -521,7 +521,7 @@ def test_damage_is_recorded_on_request(ds: Dataset, damaged: Dataset, caplog: py
 def test_a_picture_that_cannot_be_decoded(tmp_path: Path) -> None:
     """Bytes that are as they were packed but no whole picture are raised with key and place, or recorded."""
     for number in (1, 2, 3):
-        data = encode_picture(number)
+        data = encode_image(number)
         (tmp_path / f"ILSVRC2012_val_{number:08d}.JPEG").write_bytes(data[: len(data) // 2] if number == 2 else data)
     with open_source(tmp_path, allow_partial=True) as source:
         write_shards(source, LocalStore(tmp_path / "packed"))

@@ -13,8 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from wds_real.data.reader import SampleReader, read_index, read_manifest
+from wds_real.data.reader import SampleReader
 from wds_real.errors import ManifestError, ShardError, StoreError
+from wds_real.format.root import read_index, read_manifest
 from wds_real.storage.local import LocalStore
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from wds_real.errors import ManifestError, SourceError, StoreError
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore
-from wds_real.synthetic import encode_picture, write_source_tar
+from wds_real.synthetic import encode_image, write_source_tar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -274,7 +274,7 @@ def small_tar() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
         for number in (2, 3, 1):
-            picture = encode_picture(number, side=16)
+            picture = encode_image(number, side=16)
             info = tarfile.TarInfo(f"ILSVRC2012_val_{number:08d}.JPEG")
             info.size = len(picture)
             tar.addfile(info, io.BytesIO(picture))

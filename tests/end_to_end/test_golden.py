@@ -23,7 +23,7 @@ from wds_real.format.tar import encode_header
 from wds_real.labels import bundled, by_file_name, classes
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
-from wds_real.scoring.result import Targets
+from wds_real.scoring.targets import Targets
 from wds_real.storage.local import LocalStore
 
 if TYPE_CHECKING:

@@ -176,6 +176,6 @@ def test_a_missing_rank_is_said_within_the_deadline(packed: Path, tmp_path: Path
         shown, said = ranks[0].communicate(timeout=60)
     assert ranks[0].returncode == 1
     assert "error: " in said
-    assert ("did not all come together within 3 s" if late == "start" else "a rank was lost") in said
+    assert ("not all of the 2 ranks joined within 3 s" if late == "start" else "a rank was lost") in said
     assert "Traceback" not in said
     assert "ReaL top-1" not in shown

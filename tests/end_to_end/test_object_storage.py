@@ -23,24 +23,25 @@ from support.fault_proxy import ALL_KINDS, TRANSIENT_KINDS, fault_proxy
 from support.http_server import http_server
 from support.wire import LOOPBACK, Request
 
+from wds_real.data.batch import Batch
 from wds_real.data.dataset import open_dataset
 from wds_real.data.loader import Loader
+from wds_real.data.undecoded import UndecodedBatch, UndecodedLoader
 from wds_real.errors import ShardError, UnavailableError, WdsRealError
 from wds_real.format.tar import END, encode_header, padding
-from wds_real.image.decode import EvalTransform
+from wds_real.image.transform import EvalTransform
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore
 from wds_real.storage.store import open_store
-from wds_real.synthetic import encode_picture, known_answer, labels_of, write_source_tar
+from wds_real.synthetic import encode_image, known_answer, labels_of, write_source_tar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from support.s3 import S3Server
 
-    from wds_real.data.batch import Batch
     from wds_real.data.dataset import Dataset
 
 SMALL = EvalTransform(16)
@@ -91,21 +92,35 @@ def distant(request: pytest.FixtureRequest, packed: Path) -> Iterator[Dataset]:
 # --- The loader -------------------------------------------------------------------------------------------------------
 
 
-def assert_equal(found: list[Batch], expected: list[Batch]) -> None:
+AnyBatch = Batch | UndecodedBatch
+
+
+def assert_equal(found: Sequence[AnyBatch], expected: Sequence[AnyBatch]) -> None:
     for one, other in zip(found, expected, strict=True):
         assert (one.key, one.number) == (other.key, other.number)
-        assert [bytes(data) for data in one.jpeg] == [bytes(data) for data in other.jpeg]
-        for name in ("image", "original_label", "real_label", "index", "valid"):
+        for name in ("original_label", "real_label", "index", "valid"):
             assert torch.equal(getattr(one, name), getattr(other, name)), name
+        if isinstance(one, Batch) and isinstance(other, Batch):
+            assert torch.equal(one.image, other.image)
+        else:
+            assert isinstance(one, UndecodedBatch)
+            assert isinstance(other, UndecodedBatch)
+            assert [bytes(data) for data in one.jpeg] == [bytes(data) for data in other.jpeg]
 
 
-def batches_of(dataset: Dataset, **settings: Any) -> list[Batch]:
+def loader_of(dataset: Dataset, *, decode: bool, **settings: Any) -> Loader | UndecodedLoader:
+    if decode:
+        return Loader(dataset, **{"batch_size": 25, "transform": SMALL, **settings})
+    return UndecodedLoader(dataset, **{"batch_size": 25, **settings})
+
+
+def batches_of(dataset: Dataset, **settings: Any) -> list[AnyBatch]:
     """Return the batches of all ranks, one rank after the other, of two epochs if they differ."""
     world_size = settings.pop("world_size", 1)
-    found = []
+    found: list[AnyBatch] = []
     for rank in range(world_size):
-        loader = Loader(dataset, **{"batch_size": 25, "transform": SMALL, **settings}, rank=rank, world_size=world_size)
-        for epoch in range(2 if loader.shuffle else 1):
+        loader = loader_of(dataset, **settings, rank=rank, world_size=world_size)
+        for epoch in range(2 if loader.schedule.shuffle else 1):
             loader.set_epoch(epoch)
             found += list(loader)
     return found
@@ -155,10 +170,10 @@ def is_ours(thread: threading.Thread) -> bool:
 
 def test_loaders_side_by_side_do_not_disturb_each_other(distant: Dataset, local: Dataset) -> None:
     """Two iterations of one loader and one of another, in turns, over one store."""
-    loader = Loader(distant, batch_size=25, decode=False)
-    other = Loader(distant, batch_size=25, decode=False, shuffle=True)
+    loader = UndecodedLoader(distant, batch_size=25)
+    other = UndecodedLoader(distant, batch_size=25, shuffle=True)
     found = list(zip(loader, other, loader, strict=True))
-    plain, shuffled = (list(Loader(local, batch_size=25, decode=False, shuffle=s)) for s in (False, True))
+    plain, shuffled = (list(UndecodedLoader(local, batch_size=25, shuffle=s)) for s in (False, True))
     for place, expected in enumerate((plain, shuffled, plain)):
         assert_equal([row[place] for row in found], expected)
 
@@ -185,7 +200,7 @@ def test_a_damaged_sample_is_recorded_and_an_outage_is_not(
 
     with http_server(damaged, on_request=on_request) as server:
         dataset = open_dataset(server.endpoint, storage_options={**PATIENCE, "give_up_after": "1s"})
-        loader = Loader(dataset, batch_size=10, transform=SMALL, shuffle=True, on_error="record", decode=decode)
+        loader = loader_of(dataset, batch_size=10, shuffle=True, on_error="record", decode=decode)
         valid = sorted(int(row) for batch in loader for row in batch.index[batch.valid])
         assert valid == [row for row in range(120) if row != 7]
         assert len(caplog.records) == 1
@@ -205,8 +220,8 @@ def test_a_shard_that_is_gone_is_no_outage(s3: S3Server, packed: Path) -> None:
     name = dataset.manifest.shards[1].name
     assert s3.request("DELETE", f"/test/gone/{name}")[0] == 204
     with pytest.raises(ShardError, match=rf"{name}.*no such file"):
-        list(Loader(dataset, batch_size=25, decode=False))
-    loader = Loader(dataset, batch_size=25, decode=False, on_error="record")
+        list(UndecodedLoader(dataset, batch_size=25))
+    loader = UndecodedLoader(dataset, batch_size=25, on_error="record")
     valid = [int(row) for batch in loader for row in batch.index[batch.valid]]
     assert valid == [*range(50), *range(100, 120)]
 
@@ -266,7 +281,7 @@ def target(request: pytest.FixtureRequest, many: tuple[Path, dict[str, bytes]]) 
         yield Target(server.port, lambda endpoint: endpoint, lambda _: {}, None)
 
 
-def read_through(loader: Loader, expected: dict[str, bytes]) -> WdsRealError | None:
+def read_through(loader: UndecodedLoader, expected: dict[str, bytes]) -> WdsRealError | None:
     """Compare each batch as it comes; return the error that ended it, or None if all came, each sample once.
 
     No batch may take longer than the deadline.
@@ -314,7 +329,7 @@ def campaign(
             )
             proxy.resume()
             part = dataset[:150] if kind in (*SLOW_KINDS, "mixed") else dataset
-            loader = Loader(part, batch_size=50, shuffle=True, seed=seed, decode=False, pad=False, threads=4)
+            loader = UndecodedLoader(part, batch_size=50, shuffle=True, seed=seed, pad=False, threads=4)
             for epoch in range(2):  # twice over one store, which remembers versions
                 loader.set_epoch(epoch + proxy.requests)
                 patch.setattr("wds_real.storage.obstore_client._POOLED_FROM_BYTES", 1 if epoch else 1 << 20)
@@ -362,7 +377,7 @@ def test_a_server_that_never_recovers_is_given_up_in_time(
         proxy.pause()
         options = {**target.options(proxy.endpoint), **FAST_PATIENCE, "give_up_after": "1.5s"}
         dataset = open_dataset(target.url(proxy.endpoint), storage_options=options)
-        batches = iter(Loader(dataset, batch_size=20, shuffle=True, decode=False, pad=False, threads=2))
+        batches = iter(UndecodedLoader(dataset, batch_size=20, shuffle=True, pad=False, threads=2))
         right = [next(batches)]
         proxy.resume()
         began = time.monotonic()
@@ -380,6 +395,7 @@ def test_a_server_that_never_recovers_is_given_up_in_time(
 WORKERS = """
 import hashlib, sys
 from torch.utils.data import DataLoader
+from wds_real.data.undecoded import UndecodedLoader
 from wds_real import EvalTransform, Loader, open_dataset
 
 def main():
@@ -700,7 +716,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("large")
     members = []
     for number in range(1, 7):
-        data = encode_picture(number) + bytes([number]) * (7 << 20)
+        data = encode_image(number) + bytes([number]) * (7 << 20)
         members.append(encode_header(f"ILSVRC2012_val_{number:08d}.JPEG", len(data)) + data + bytes(padding(len(data))))
     (folder / "val.tar").write_bytes(b"".join(members) + END)
     with open_source(folder / "val.tar", allow_partial=True) as source:

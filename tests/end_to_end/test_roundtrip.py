@@ -18,13 +18,13 @@ from PIL import Image
 from wds_real.data.dataset import open_dataset
 from wds_real.data.loader import Loader
 from wds_real.evaluation.loop import evaluate
-from wds_real.image.decode import EvalTransform
+from wds_real.image.transform import EvalTransform
 from wds_real.labels import bundled
 from wds_real.packing.source import open_source
 from wds_real.packing.verification import verify
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore
-from wds_real.synthetic import encode_picture, known_answer, known_answer_model, labels_of, top5_of, write_source_tar
+from wds_real.synthetic import encode_image, known_answer, known_answer_model, labels_of, top5_of, write_source_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +62,7 @@ def test_any_subset_in_any_order_comes_back_whole(
 ) -> None:
     """Whatever images a source holds, in whatever order, and however they are cut: read back, all is what it was."""
     folder = tmp_path_factory.mktemp("roundtrip")
-    pictures = {number: encode_picture(number % 1000, side=8 + number % 9) for number in numbers}
+    pictures = {number: encode_image(number % 1000, side=8 + number % 9) for number in numbers}
     with tarfile.open(folder / "val.tar", "w") as tar:
         for number, picture in pictures.items():
             info = tarfile.TarInfo(f"ILSVRC2012_val_{number:08d}.JPEG")
@@ -174,7 +174,7 @@ def test_a_full_set_packs_verifies_and_streams(tmp_path: Path) -> None:
         assert batch.key == tuple(label.key for label in expected)
         assert batch.original_label.tolist() == [label.original_label for label in expected]
         place += int(batch.valid.sum())
-        shown = encode_picture(top5_of(expected[0])[0], side=32 + int(expected[0].key[-1]))
+        shown = encode_image(top5_of(expected[0])[0], side=32 + int(expected[0].key[-1]))
         first = Image.open(io.BytesIO(shown)).resize((32, 32), Image.Resampling.BICUBIC)
         assert np.array_equal(batch.image[0].permute(1, 2, 0).numpy(), np.asarray(first))
     assert place == 50_000

@@ -27,8 +27,7 @@ from wds_real import (
     ShardError,
     evaluate,
 )
-from wds_real.image.jpeg_crop import parts_are_exact
-from wds_real.image.resample import HAVE_EXTENSION
+from wds_real.image.backends import describe
 from wds_real.synthetic import KnownAnswerModel, known_answer, known_answer_model, labels_of
 
 if TYPE_CHECKING:
@@ -127,12 +126,16 @@ def test_the_result_says_what_was_done(ds: Dataset) -> None:
     assert (found["dataset"]["digest"], found["dataset"]["num_samples"]) == (ds.digest, 60)
     assert found["preprocessing"]["img_size"] == [64, 64]
     assert found["run"]["options"]["batch_size"] == 50
-    assert found["run"]["decode"] == ("part" if parts_are_exact() else "whole")
-    assert found["run"]["resize"] == ("extension" if HAVE_EXTENSION else "pillow")
+    assert found["run"]["decode"] == describe()["decode"]
+    assert found["run"]["resize"] == describe()["resize"]
     assert found["run"]["versions"]["torch"].startswith(torch.__version__.split("+")[0])
     title, *lines = str(result).splitlines()
     assert "on imagenet2012_real, validation" in title
-    assert lines[1].startswith(" original top-1 ")
+    assert lines[0] == " float32 on cpu, batch size 50"
+    assert found["execution"] == {
+        "precision": "float32", "batch_size": 50, "device": "cpu", "compile": False, "channels_last": False
+    }  # fmt: skip
+    assert lines[2].startswith(" original top-1 ")
     assert " coverage: 60 expected, 60 seen once, 0 missing, 0 twice, 1 rank" in lines
     assert lines[-1] == f" data set {ds.digest}"
 

@@ -143,7 +143,7 @@ def test_the_digest_depends_on_every_field() -> None:
     """No field can change and leave the identity of the data set as it was, but for the place of the shards."""
     other: Body = {name: f"{getattr(MANIFEST, name)}x" for name in ("dataset", "version", "split", "source_digest")}
     other |= {"labels_digest": "x", "index_sha256": "x", "num_samples": 4, "partial": False, "source_num_bytes": 1}
-    other |= {"index_num_bytes": 1, "shards": MANIFEST.shards[:1], "foreign": True}
+    other |= {"index_num_bytes": 1, "shards": MANIFEST.shards[:1], "external": True}
     assert set(other) == {field.name for field in fields(Manifest)} - {"shards_at"}
     assert replace(MANIFEST, shards_at="s3://elsewhere").digest == MANIFEST.digest
     digests = {replace(MANIFEST, **{name: value}).digest for name, value in other.items()}

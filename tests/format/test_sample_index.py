@@ -1,4 +1,4 @@
-"""SampleIndex from rows, and what only the index and the manifest of foreign shards may say."""
+"""SampleIndex from rows, and what only the index and the manifest of external shards may say."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROWS = [
 ]
 
 
-def manifest_of(index: SampleIndex, *, foreign: bool, shards_at: str | None = None) -> Manifest:
+def manifest_of(index: SampleIndex, *, external: bool, shards_at: str | None = None) -> Manifest:
     """Return a manifest that vouches for an index, of shards that are large enough for any row of it."""
     data = index.to_json()
     counts = np.bincount(index.shard, minlength=2).tolist()
@@ -43,7 +43,7 @@ def manifest_of(index: SampleIndex, *, foreign: bool, shards_at: str | None = No
         index_num_bytes=len(data),
         index_sha256=hashlib.sha256(data).hexdigest(),
         shards=tuple(ShardInfo(f"{number}.tar", count, 2**62 - 1, "") for number, count in enumerate(counts)),
-        foreign=foreign,
+        external=external,
         shards_at=shards_at,
     )
 
@@ -107,10 +107,10 @@ def keyed(key: str, unnamed: SampleRow) -> SampleRow:
 
 @given(rows=st.dictionaries(names, row, max_size=5))
 def test_what_is_written_is_read(rows: dict[str, SampleRow]) -> None:
-    """Any rows in key order come back from the JSON of a foreign index, which writes the same bytes again."""
+    """Any rows in key order come back from the JSON of an external index, which writes the same bytes again."""
     expected = [keyed(key, unnamed) for key, unnamed in sorted(rows.items())]
     index = SampleIndex.from_rows(expected)
-    read = SampleIndex.from_json(index.to_json(), manifest=manifest_of(index, foreign=True), where="index.json")
+    read = SampleIndex.from_json(index.to_json(), manifest=manifest_of(index, external=True), where="index.json")
     assert read.to_json() == index.to_json()
     assert read.keys == tuple(sorted(rows))
     for name in ("shard", "offset", "num_bytes", "json_offset", "json_num_bytes", "checksum", "width", "height"):
@@ -124,37 +124,37 @@ def test_a_checksum_that_was_not_computed_is_written_empty() -> None:
     assert written["checksum"] == ["0000000000000001", "", "ffffffffffffffff"]
 
 
-def test_only_foreign_shards_may_lack_a_checksum() -> None:
+def test_only_external_shards_may_lack_a_checksum() -> None:
     """An empty checksum in the index of a set that wds_real packed is damage."""
     index = SampleIndex.from_rows(ROWS)
     with pytest.raises(ManifestError, match="'checksum' is not 64-bit hex"):
-        SampleIndex.from_json(index.to_json(), manifest=manifest_of(index, foreign=False), where="index.json")
+        SampleIndex.from_json(index.to_json(), manifest=manifest_of(index, external=False), where="index.json")
 
 
 @pytest.mark.parametrize("value", [None, 0, " ", "-", "0x", "xyz", [], "1" + "0" * 16])
-def test_a_foreign_checksum_is_hex_or_empty(value: object) -> None:
+def test_an_external_checksum_is_hex_or_empty(value: object) -> None:
     """Nothing else stands for a checksum that was not computed."""
     index = SampleIndex.from_rows(ROWS)
     data, sha256 = with_column(index, "checksum", [value, "", ""])
-    manifest = replace(manifest_of(index, foreign=True), index_num_bytes=len(data), index_sha256=sha256)
+    manifest = replace(manifest_of(index, external=True), index_num_bytes=len(data), index_sha256=sha256)
     with pytest.raises(ManifestError, match="checksum"):
         SampleIndex.from_json(data, manifest=manifest, where="index.json")
 
 
 @pytest.mark.parametrize("shards_at", [None, "s3://lab/val", "/data/välid"])
-@pytest.mark.parametrize("foreign", [False, True])
-def test_a_manifest_says_who_wrote_the_shards_and_where_they_are(*, foreign: bool, shards_at: str | None) -> None:
+@pytest.mark.parametrize("external", [False, True])
+def test_a_manifest_says_who_wrote_the_shards_and_where_they_are(*, external: bool, shards_at: str | None) -> None:
     """Both fields come back, and stand in the file only where they say something."""
-    manifest = manifest_of(SampleIndex.from_rows(ROWS), foreign=foreign, shards_at=shards_at)
+    manifest = manifest_of(SampleIndex.from_rows(ROWS), external=external, shards_at=shards_at)
     again = Manifest.from_json(manifest.to_json(), where="manifest.json")
     assert (again, again.digest) == (manifest, manifest.digest)
     body = json.loads(manifest.to_json())
-    assert (body.get("foreign"), body.get("shards_at")) == (foreign or None, shards_at)
+    assert (body.get("foreign"), body.get("shards_at")) == (external or None, shards_at)
 
 
 def test_the_place_of_the_shards_may_be_edited() -> None:
     """Shards that were moved are found again by editing the manifest, whose identity stays."""
-    manifest = manifest_of(SampleIndex.from_rows(ROWS), foreign=True, shards_at="s3://lab/old")
+    manifest = manifest_of(SampleIndex.from_rows(ROWS), external=True, shards_at="s3://lab/old")
     moved = manifest.to_json().replace(b"s3://lab/old", b"s3://lab/new")
     again = Manifest.from_json(moved, where="manifest.json")
     assert (again.shards_at, again.digest) == ("s3://lab/new", manifest.digest)
@@ -163,7 +163,7 @@ def test_the_place_of_the_shards_may_be_edited() -> None:
 @pytest.mark.parametrize(("name", "value"), [("foreign", 1), ("foreign", None), ("shards_at", 5), ("shards_at", None)])
 def test_either_field_has_its_type(name: str, value: object) -> None:
     """A field that is there but no boolean or string is refused, also where the digest matches."""
-    manifest = manifest_of(SampleIndex.from_rows(ROWS), foreign=True, shards_at="s3://lab/val")
+    manifest = manifest_of(SampleIndex.from_rows(ROWS), external=True, shards_at="s3://lab/val")
     body = {**json.loads(manifest.to_json()), name: value}
     unsigned = {key: content for key, content in body.items() if key not in ("digest", "shards_at")}
     canonical = json.dumps(unsigned, sort_keys=True, separators=(",", ":"))
@@ -172,9 +172,9 @@ def test_either_field_has_its_type(name: str, value: object) -> None:
         Manifest.from_json(json.dumps(body).encode(), where="manifest.json")
 
 
-def test_foreign_is_part_of_the_identity() -> None:
+def test_external_is_part_of_the_identity() -> None:
     """Taking the word away that others wrote the shards changes the digest, so it cannot be done unseen."""
-    manifest = manifest_of(SampleIndex.from_rows(ROWS), foreign=True)
+    manifest = manifest_of(SampleIndex.from_rows(ROWS), external=True)
     body = json.loads(manifest.to_json())
     del body["foreign"]
     with pytest.raises(ManifestError, match="digest"):
@@ -186,4 +186,4 @@ def test_rows_out_of_order_do_not_read_back(order: Sequence[int]) -> None:
     """Keys have to ascend: an index of rows in another order, or one of them twice, is refused on reading."""
     index = SampleIndex.from_rows([ROWS[number] for number in order])
     with pytest.raises(ManifestError, match="not strictly ascending"):
-        SampleIndex.from_json(index.to_json(), manifest=manifest_of(index, foreign=True), where="index.json")
+        SampleIndex.from_json(index.to_json(), manifest=manifest_of(index, external=True), where="index.json")

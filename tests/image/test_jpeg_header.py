@@ -1,15 +1,15 @@
-"""jpeg_frame and jpeg_size against Pillow, on pictures of every kind the data set holds and on damaged ones."""
+"""jpeg_frame and jpeg_size against Pillow, on all kinds of JPEG that the data set contains and on damaged ones."""
 
 from __future__ import annotations
 
 import io
-import tarfile
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from support.images import tar_images
 
 from wds_real.image.jpeg_header import JpegError, jpeg_frame, jpeg_size
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def jpeg(width: int = 40, height: int = 30, *, mode: str = "RGB", **options: Any) -> bytes:
-    """Return a picture that Pillow encoded."""
+    """Return a black image that Pillow encoded."""
     file = io.BytesIO()
     Image.new(mode, (width, height)).save(file, "JPEG", **options)
     return file.getvalue()
@@ -30,12 +30,12 @@ def segment(marker: int, body: bytes) -> bytes:
 
 
 def with_inserted(data: bytes, extra: bytes) -> bytes:
-    """Put bytes behind the start-of-image marker."""
+    """Insert bytes after the start-of-image marker."""
     return data[:2] + extra + data[2:]
 
 
 def frame_end(data: bytes) -> int:
-    """Return where the number of components in the frame header of a baseline picture ends."""
+    """Return the offset after the number of components in the frame header of a baseline JPEG."""
     return data.index(b"\xff\xc0") + 10
 
 
@@ -50,7 +50,7 @@ def frame_end(data: bytes) -> int:
 def test_the_frame_is_pillows(
     width: int, height: int, turned: bool, mode: str, progressive: bool, comment: bytes
 ) -> None:
-    """Colour, gray and CMYK, baseline and progressive, with comments: width first, and a component a channel."""
+    """Colour, grayscale and CMYK, baseline and progressive, with comments: width, height and number of channels."""
     if turned:
         width, height = height, width
     data = jpeg(width, height, mode=mode, progressive=progressive, comment=comment)
@@ -61,7 +61,7 @@ def test_the_frame_is_pillows(
 
 @pytest.mark.parametrize("side", [1, 65_500])
 def test_the_smallest_and_largest_sides_are_read(side: int) -> None:
-    """Both bytes of each side count."""
+    """Both bytes of each side are used."""
     assert jpeg_size(jpeg(side, 1)) == (side, 1)
     assert jpeg_size(jpeg(1, side)) == (1, side)
 
@@ -80,27 +80,27 @@ def test_the_smallest_and_largest_sides_are_read(side: int) -> None:
         pytest.param(segment(0xC8, bytes(9)), id="the reserved marker"),
     ],
 )
-def test_segments_before_the_frame_are_passed_over(extra: bytes) -> None:
-    """Nothing inside another segment is taken for the frame header."""
+def test_segments_before_the_frame_are_skipped(extra: bytes) -> None:
+    """Bytes inside another segment are not read as a frame header."""
     assert jpeg_size(with_inserted(jpeg(40, 30), extra)) == (40, 30)
 
 
 @pytest.mark.parametrize("marker", [0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF])
 def test_every_frame_marker_is_known(marker: int) -> None:
-    """All thirteen processes of T.81 put the size in the same place."""
+    """The frame headers of all thirteen coding processes of T.81 are read."""
     assert jpeg_size(b"\xff\xd8" + segment(marker, b"\x08" + bytes([0, 30, 0, 40, 1, 1, 0x11, 0]))) == (40, 30)
 
 
 def test_orientation_is_not_applied() -> None:
-    """The size is that of the stored pixels, as Pillow decodes them."""
+    """The size is that of the stored pixels, without the EXIF rotation, as in Pillow."""
     exif = Image.Exif()
     exif[0x0112] = 6
     data = jpeg(40, 30, exif=exif)
     assert jpeg_size(data) == (40, 30) == Image.open(io.BytesIO(data)).size
 
 
-def test_every_cut_before_the_size_is_an_error() -> None:
-    """A picture cut in front of its size is refused; cut behind it, the size is right."""
+def test_a_file_truncated_before_the_size_is_an_error() -> None:
+    """A file that ends before the end of its size is refused; one that ends after it gives the right size."""
     data = jpeg(40, 30)
     for stop in range(len(data)):
         if stop < frame_end(data):
@@ -117,7 +117,7 @@ def test_every_cut_before_the_size_is_an_error() -> None:
         pytest.param(b"\x89PNG\r\n\x1a\n" + bytes(100), "starts with 89 50 4e 47", id="a PNG"),
         pytest.param(b"<html>" * 10, "starts with 3c 68 74 6d", id="a web page"),
         pytest.param(bytes(1000), "starts with 00 00 00 00", id="zeros"),
-        pytest.param(b"\xff\xd8" + bytes(1000), "byte 2: expected a marker, found 00", id="zeros behind the start"),
+        pytest.param(b"\xff\xd8" + bytes(1000), "byte 2: expected a marker, found 00", id="zeros after the start"),
         pytest.param(b"\xff\xd8\xff\xd9", "no frame header", id="start and end"),
         pytest.param(b"\xff\xd8" + segment(0xDA, bytes(10)) + bytes(99), "no frame header", id="a scan without frame"),
         pytest.param(b"\xff\xd8\xff\xe0\x00\x01" + bytes(99), "expected a marker", id="a length that cannot be"),
@@ -125,14 +125,14 @@ def test_every_cut_before_the_size_is_an_error() -> None:
     ],
 )
 def test_what_is_not_a_jpeg_is_refused(data: bytes, expected: str) -> None:
-    """The error says what was found."""
+    """The error says what the bytes are instead."""
     with pytest.raises(JpegError, match=expected):
         jpeg_size(data)
 
 
 @pytest.mark.parametrize("sides", [b"\0\0\0\x28", b"\0\x1e\0\0", b"\0\0\0\0"], ids=["height", "width", "both"])
 def test_a_size_of_zero_is_refused(sides: bytes) -> None:
-    """No side may be zero."""
+    """A frame header with a side of 0 pixels is an error."""
     data = bytearray(jpeg(40, 30))
     data[frame_end(bytes(data)) - 4 : frame_end(bytes(data))] = sides
     with pytest.raises(JpegError, match="pixels"):
@@ -141,7 +141,7 @@ def test_a_size_of_zero_is_refused(sides: bytes) -> None:
 
 @given(st.binary(max_size=60), st.binary(max_size=60))
 def test_any_bytes_give_a_size_or_an_error(front: bytes, back: bytes) -> None:
-    """Whatever the bytes, the outcome is a size of at least 1x1 or a JpegError."""
+    """Any bytes give a size of at least 1x1 or a JpegError."""
     for data in (front, b"\xff\xd8" + front, b"\xff\xd8\xff\xe0" + front + b"\xff\xc0" + back):
         try:
             assert min(jpeg_size(data)) >= 1
@@ -151,13 +151,9 @@ def test_any_bytes_give_a_size_or_an_error(front: bytes, back: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["photos-300.tar", "val-650.tar"])
 def test_sizes_of_real_images_are_pillows(name: str, real_data: Callable[[str], Path]) -> None:
-    """On real photos, full-size and scaled, colour and grayscale, every size is Pillow's."""
+    """The sizes of real photos, full-size and scaled, colour and grayscale, are Pillow's."""
     count = 0
-    with tarfile.open(real_data(name)) as tar:
-        for info in tar:
-            file = tar.extractfile(info)
-            assert file is not None
-            data = file.read()
-            assert jpeg_size(data) == Image.open(io.BytesIO(data)).size, info.name
-            count += 1
+    for file_name, data in tar_images(real_data(name)):
+        assert jpeg_size(data) == Image.open(io.BytesIO(data)).size, file_name
+        count += 1
     assert count == int(name[-7:-4])

@@ -24,7 +24,7 @@ from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore
 from wds_real.storage.store import open_store
-from wds_real.synthetic import encode_picture
+from wds_real.synthetic import encode_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +89,7 @@ def tars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
             for number in (3, 1, 12, 2, 9, 4, 11, 5, 10, 8, 6, 7):
                 more = {"small": 0, "large": number * 80_000, "huge": HUGE if number < 3 else 0}[kind]
-                data = encode_picture(number) + random.Random(number).randbytes(more)  # noqa: S311 -- test data
+                data = encode_image(number) + random.Random(number).randbytes(more)  # noqa: S311 -- test data
                 info = tarfile.TarInfo(f"ILSVRC2012_val_{number:08d}.JPEG")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
@@ -109,7 +109,7 @@ def facts(source: Source) -> list[tuple[str, int, int]]:
 
 
 def contents(source: Source) -> list[bytes]:
-    with source.ahead(source.images) as images:
+    with source.prefetch(source.images) as images:
         return [bytes(data) for data in images]
 
 
@@ -129,7 +129,7 @@ def test_images_are_those_of_the_file(place: Place, tars: dict[str, Path], kind:
             assert list(pool.map(source.read, source.images)) == expected
         assert contents(source) == expected
         some = source.images[::-3]
-        with source.ahead(some) as images:
+        with source.prefetch(some) as images:
             assert [bytes(data) for data in images] == expected[::-3]
 
 
@@ -176,7 +176,7 @@ def cut_behind_a_member(tar: bytes) -> bytes:
 
 
 def doubled(tar: bytes) -> bytes:
-    name, data = "ILSVRC2012_val_00000007.JPEG", encode_picture(7)
+    name, data = "ILSVRC2012_val_00000007.JPEG", encode_image(7)
     member = encode_header(name, len(data)) + data + bytes(padding(len(data)))
     del tar
     return member + member + END
@@ -222,7 +222,7 @@ def test_a_large_tar_cut_behind_a_member_is_an_error(place: Place) -> None:
     """Also where what is left is whole members: there is no end marker."""
     members = []
     for number in range(1, 61):
-        data = encode_picture(number) + bytes(100_000)
+        data = encode_image(number) + bytes(100_000)
         header = encode_header(f"ILSVRC2012_val_{number:08d}.JPEG", len(data))
         members.append(header + data + bytes(padding(len(data))))
     place.fill(NAME, b"".join(members))
@@ -289,7 +289,7 @@ def test_an_outage_is_no_damage_of_the_tar(made_tar: Path) -> None:
         options = {"give_up_after": "1"}
         source = open_source(url, allow_partial=True, storage_options=options)
         gone.append(True)
-        with source.ahead(source.images) as images, pytest.raises(UnavailableError, match="gave up"):
+        with source.prefetch(source.images) as images, pytest.raises(UnavailableError, match="gave up"):
             [bytes(data) for data in images]
         with pytest.raises(UnavailableError, match="gave up"):
             open_source(url, allow_partial=True, storage_options=options)

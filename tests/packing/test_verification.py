@@ -20,7 +20,7 @@ from wds_real.packing.source import open_source
 from wds_real.packing.verification import Level, verify
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore
-from wds_real.synthetic import encode_picture
+from wds_real.synthetic import encode_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ def test_a_whole_set_has_no_problems(packed: Path, capsys: pytest.CaptureFixture
     assert sum(done) == sum((packed / name).stat().st_size for name in SHARDS)
     expect_exit(0, "verify", packed, "--level", level)
     out = capsys.readouterr().out
-    assert f"120 samples in 3 shards are whole ({level})" in out
+    assert out.startswith("OK: 3 shards, 120 images, ")
     assert report.manifest.digest in out
 
 
@@ -143,7 +143,7 @@ def test_a_shard_of_another_length_is_found_at_every_level(
     expect_exit(4, "verify", copied, "--level", level)
     lines = errors_of(capsys)
     assert lines[0].startswith(f"error: {SHARDS[2]}: ")
-    assert lines[1:] == [f"error: {copied}: 1 problems found"]
+    assert lines[1:] == [f"error: {copied}: 1 problem found"]
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -267,7 +267,7 @@ def test_a_picture_that_was_damaged_before_packing_is_found_by_decoding(tmp_path
     source = tmp_path / "source"
     source.mkdir()
     for number in (1, 2, 3):
-        picture = encode_picture(number)
+        picture = encode_image(number)
         (source / f"ILSVRC2012_val_{number:08d}.JPEG").write_bytes(
             picture[: -len(picture) // 3 if number == 2 else None]
         )

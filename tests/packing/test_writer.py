@@ -307,7 +307,11 @@ def test_blocks_are_the_pieces_joined(pieces: list[bytes]) -> None:
     """Nothing is lost or moved, whatever the lengths; only a piece longer than a block makes a longer one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writer, "_BLOCK_BYTES", 16)
-        blocks = [bytes(block) for block in writer._blocks(pieces)]
+        blocks = list[bytes]()
+        joined = writer._Blocks(lambda block: blocks.append(bytes(block)))
+        for piece in pieces:
+            joined.add(piece)
+        joined.flush()
     assert b"".join(blocks) == b"".join(pieces)
     assert all(blocks)
     assert all(len(block) <= 16 or block in pieces for block in blocks)

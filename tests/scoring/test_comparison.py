@@ -218,7 +218,7 @@ def test_files_without_overlap_or_of_elsewhere_are_refused(swap: bool) -> None:
     a, b, foreign = said({2: 1}), said({4: 1}), read_predictions({"dog.JPEG": 1})
     with pytest.raises(PredictionsError, match="no image with a label in common"):
         compare(*((b, a) if swap else (a, b)))
-    with pytest.raises(PredictionsError, match=r"not of validation images: dog\."):
+    with pytest.raises(PredictionsError, match=r"not of validation images, such as dog\."):
         compare(*((a, foreign) if swap else (foreign, a)))
 
 

@@ -21,14 +21,14 @@ from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.scoring.output import merge, write_output
 from wds_real.scoring.predictions import Predictions, read_predictions
-from wds_real.scoring.records import RUN_NAME
+from wds_real.scoring.records import RUN_NAME, RunKey, RunRecords, read_run
 from wds_real.storage.local import LocalStore
 from wds_real.synthetic import KnownAnswerModel, known_answer, known_answer_model, labels_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from wds_real.image.decode import EvalTransform
+    from wds_real.image.transform import EvalTransform
     from wds_real.scoring.result import Result
     from wds_real.storage.base import Store
 
@@ -421,3 +421,48 @@ def test_merging_needs_no_torch(packed: Path, finished: tuple[Path, Result, Scri
         [sys.executable, "-c", program, finished[0], packed], capture_output=True, text=True, check=False
     )  # fmt: skip
     assert (done.stdout, done.stderr) == ("120 False\n", "")
+
+
+# --- How the model was run --------------------------------------------------------------------------------------------
+
+
+def test_amp_is_in_the_title_also_after_merge(ds: Dataset, tmp_path: Path) -> None:
+    """Precision, device and batch size are said by the run and by what is merged from its records."""
+    result = run(ds, tmp_path / "run", amp=True, amp_dtype="bfloat16", channels_last=True)
+    merged, _ = merge(tmp_path / "run", ds)
+    assert " bfloat16 on cpu, batch size 10, channels_last" in str(result).splitlines()
+    assert merged.execution == result.execution
+    assert str(merged).splitlines()[:2] == str(result).splitlines()[:2]
+
+
+def test_a_run_that_went_on_another_way_says_both(ds: Dataset, tmp_path: Path) -> None:
+    """Parts that were run with and without channels_last are not passed off as one."""
+    interrupt(ds, tmp_path, after=5)
+    result = run(ds, tmp_path, channels_last=True)
+    assert result.execution["channels_last"] == [False, True]
+    assert "channels_last for a part" in str(result)
+    assert merge(tmp_path, ds)[0].execution == result.execution
+
+
+def test_records_of_earlier_versions_are_merged_without_the_execution(ds: Dataset, tmp_path: Path) -> None:
+    """A run.json that does not say how the model was run gives the same counts, and claims no device."""
+    result = run(ds, tmp_path)
+    text = json.loads((tmp_path / "run.json").read_text())
+    del text["executions"], text["executions_digest"]
+    (tmp_path / "run.json").write_text(json.dumps(text))
+    merged, _ = merge(tmp_path, ds)
+    assert merged.execution == {"precision": "float32", "batch_size": 10}
+    assert merged.as_dict()["accuracy"] == result.as_dict()["accuracy"]
+
+
+def test_merge_counts_the_ranks_that_wrote_records(ds: Dataset, tmp_path: Path) -> None:
+    """The receipt says how many ranks took part, also where one process merges their records."""
+    run(ds, tmp_path)
+    key = RunKey(read_run(tmp_path)["identity"])
+    records = RunRecords(tmp_path, key).read().by_batch
+    (tmp_path / "records" / "00000-000.bin").unlink()
+    for rank in (0, 1, 2):
+        with RunRecords(tmp_path, key, rank=rank) as mine:
+            for number in range(rank, NUM_BATCHES, 3):
+                mine.append(records[number])
+    assert merge(tmp_path, ds)[0].receipt.endswith(", 3 ranks")

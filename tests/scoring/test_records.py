@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wds_real.errors import PredictionsError, WdsRealError
-from wds_real.scoring.records import RUN_NAME, Ledger, Record, RunKey, read_run
+from wds_real.scoring.records import RUN_NAME, Record, RunKey, RunRecords, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,12 +42,12 @@ def content(found: Record) -> tuple[int, list[int], list[list[int]], bytes]:
     return found.batch, found.index.tolist(), found.classes.tolist(), found.probabilities.tobytes()
 
 
-def contents(run: Path | Ledger) -> dict[int, Any]:
-    ledger = run if isinstance(run, Ledger) else Ledger(run, KEY)
-    return {batch: content(found) for batch, found in ledger.records().items()}
+def contents(run: Path | RunRecords) -> dict[int, Any]:
+    ledger = run if isinstance(run, RunRecords) else RunRecords(run, KEY)
+    return {batch: content(found) for batch, found in ledger.read().by_batch.items()}
 
 
-def append(ledger: Ledger, *records: Record) -> None:
+def append(ledger: RunRecords, *records: Record) -> None:
     with ledger:
         for each in records:
             ledger.append(each)
@@ -55,7 +55,7 @@ def append(ledger: Ledger, *records: Record) -> None:
 
 def file_of(folder: Path, *records: Record) -> Path:
     """Write records to one file of a run and return it."""
-    append(Ledger(folder, KEY), *records)
+    append(RunRecords(folder, KEY), *records)
     (path,) = (folder / "records").iterdir()
     return path
 
@@ -77,10 +77,10 @@ def test_records_come_back_bit_for_bit(
     written = {b: Record(b, each.index, each.classes, each.probabilities) for b, each in written.items()}
     for each in written.values():
         each.probabilities[1:] = np.array(bits, np.uint32).view(np.float32)
-    with Ledger(folder, KEY) as ledger:
+    with RunRecords(folder, KEY) as ledger:
         for each in written.values():
             ledger.append(each)
-        found = ledger.records()  # what was appended is on disk before the file is closed
+        found = ledger.read().by_batch  # what was appended is on disk before the file is closed
     assert {batch: content(each) for batch, each in found.items()} == {b: content(e) for b, e in written.items()}
     for each in found.values():
         assert (each.index.dtype.str, each.classes.dtype.str, each.probabilities.dtype.str) == ("<i8", "<i8", "<f4")
@@ -101,10 +101,10 @@ def test_a_frame_is_laid_out_as_documented() -> None:
 
 def test_the_run_is_written_down_by_rank_0(tmp_path: Path) -> None:
     """run.json says what the run is and what else is known of it; other ranks write none, and nobody an empty file."""
-    with Ledger(tmp_path / "other", KEY, rank=1):
+    with RunRecords(tmp_path / "other", KEY, rank=1):
         pass
     assert not (tmp_path / "other" / RUN_NAME).exists()
-    with Ledger(tmp_path / "run", KEY, about={"root": "/data/shards"}):
+    with RunRecords(tmp_path / "run", KEY, about={"root": "/data/shards"}):
         pass
     assert [path.name for path in (tmp_path / "run").iterdir()] == [RUN_NAME]
     run = read_run(tmp_path / "run")
@@ -130,7 +130,7 @@ def test_a_cut_file_loses_the_torn_record_only(tmp_path: Path, caplog: pytest.Lo
     data = path.read_bytes()
     ends = np.cumsum([len(each.encode(RUN)) for each in records]).tolist()
     assert ends[-1] == len(data)
-    ledger = Ledger(tmp_path, KEY)
+    ledger = RunRecords(tmp_path, KEY)
     for length in range(len(data) + 1):
         path.write_bytes(data[:length])
         caplog.clear()
@@ -143,7 +143,7 @@ def test_no_flipped_bit_gives_another_prediction(tmp_path: Path) -> None:
     """Whichever bit of a file is flipped, what is read is what was written, or less, or a PredictionsError."""
     path = file_of(tmp_path, record(3), record(8))
     data = path.read_bytes()
-    ledger = Ledger(tmp_path, KEY)
+    ledger = RunRecords(tmp_path, KEY)
     written = contents(ledger)
     for place in range(len(data)):
         for bit in range(8):
@@ -174,7 +174,7 @@ def test_what_follows_damage_is_found_in_other_files(tmp_path: Path) -> None:
     """A damaged file hides no record of another one."""
     path = file_of(tmp_path, record(0), record(1))
     path.write_bytes(b"\0" + path.read_bytes()[1:])
-    append(Ledger(tmp_path, KEY), record(1), record(2))
+    append(RunRecords(tmp_path, KEY), record(1), record(2))
     assert contents(tmp_path).keys() == {1, 2}
 
 
@@ -212,7 +212,7 @@ def test_another_run_is_refused_with_what_differs(
     path = file_of(tmp_path, record(0))
     before = path.read_bytes(), (tmp_path / RUN_NAME).read_bytes()
     with pytest.raises(PredictionsError) as caught:
-        Ledger(tmp_path, RunKey({**KEY.identity, **changes}), rank=rank)
+        RunRecords(tmp_path, RunKey({**KEY.identity, **changes}), rank=rank)
     message = str(caught.value)
     assert message.startswith(f"{tmp_path}: holds the records of another run: ")
     assert [word for word in words if word not in message] == []
@@ -223,9 +223,9 @@ def test_another_run_is_refused_with_what_differs(
 def test_a_small_difference_in_a_long_field_is_shown(tmp_path: Path) -> None:
     """However long a field is, the two values in the message differ."""
     common = {f"setting_{number:02d}": 0.4980392156862745 for number in range(20)}
-    Ledger(tmp_path, RunKey({"preprocessing": {**common, "std": 0.501}}))
+    RunRecords(tmp_path, RunKey({"preprocessing": {**common, "std": 0.501}}))
     with pytest.raises(PredictionsError, match=r"0\.501.*0\.502"):
-        Ledger(tmp_path, RunKey({"preprocessing": {**common, "std": 0.502}}))
+        RunRecords(tmp_path, RunKey({"preprocessing": {**common, "std": 0.502}}))
 
 
 def test_whole_records_of_another_run_are_refused(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_whole_records_of_another_run_are_refused(tmp_path: Path) -> None:
 def test_a_damaged_run_json_is_refused(tmp_path: Path, text: str) -> None:
     """What is not a whole run.json of this version is a PredictionsError that names it, for reading and resuming."""
     (tmp_path / RUN_NAME).write_bytes(text.encode("utf-8", "surrogatepass"))
-    for use in (lambda: read_run(tmp_path), lambda: Ledger(tmp_path, KEY)):
+    for use in (lambda: read_run(tmp_path), lambda: RunRecords(tmp_path, KEY)):
         with pytest.raises(PredictionsError, match=r"run\.json: .*Choose another --output"):
             use()
 
@@ -264,8 +264,8 @@ def test_a_folder_without_run_json_is_refused(tmp_path: Path) -> None:
 
 
 def test_each_start_of_each_rank_has_a_file_of_its_own(tmp_path: Path) -> None:
-    """Ledgers open at once or one after the other, of one rank or several, never write to one file."""
-    opened = [Ledger(tmp_path, KEY, rank=rank) for rank in (0, 0, 1, 0, 1)]
+    """Record folders open at once or one after the other, of one rank or several, never write to one file."""
+    opened = [RunRecords(tmp_path, KEY, rank=rank) for rank in (0, 0, 1, 0, 1)]
     for number, ledger in enumerate(opened):
         ledger.append(record(number))
     for number, ledger in enumerate(opened):
@@ -283,24 +283,24 @@ def test_too_many_starts_are_refused(tmp_path: Path) -> None:
     for start in range(1000):
         (folder / f"00002-{start:03d}.bin").touch()
     with pytest.raises(PredictionsError, match="rank 2 was started 1,000 times"):
-        append(Ledger(tmp_path, KEY, rank=2), record(0))
-    append(Ledger(tmp_path, KEY, rank=3), record(0))
+        append(RunRecords(tmp_path, KEY, rank=2), record(0))
+    append(RunRecords(tmp_path, KEY, rank=3), record(0))
     assert contents(tmp_path).keys() == {0}
 
 
 def test_of_two_records_of_a_batch_the_first_file_counts(tmp_path: Path) -> None:
     """Two ranks that did one batch give it once; within a file the earlier one counts too."""
     for rank in (1, 0):
-        append(Ledger(tmp_path, KEY, rank=rank), record(6, seed=rank), record(6, seed=9))
+        append(RunRecords(tmp_path, KEY, rank=rank), record(6, seed=rank), record(6, seed=9))
     assert contents(tmp_path) == {6: content(record(6, seed=0))}
 
 
 WORKER = """
     import sys
     import numpy as np
-    from wds_real.scoring.records import Ledger, Record, RunKey
+    from wds_real.scoring.records import RunRecords, Record, RunKey
     assert "torch" not in sys.modules
-    with Ledger(sys.argv[1], RunKey({"what": "concurrent"}), rank=int(sys.argv[2])) as ledger:
+    with RunRecords(sys.argv[1], RunKey({"what": "concurrent"}), rank=int(sys.argv[2])) as ledger:
         print("ready", flush=True)
         sys.stdin.readline()
         for batch in range(int(sys.argv[3]), int(sys.argv[3]) + 50):
@@ -324,7 +324,7 @@ def test_processes_that_append_at_once_lose_nothing(tmp_path: Path) -> None:
     for worker in workers:
         worker.communicate("go\n", timeout=60)
         assert worker.returncode == 0
-    found = Ledger(tmp_path, RunKey({"what": "concurrent"})).records()
+    found = RunRecords(tmp_path, RunKey({"what": "concurrent"})).read().by_batch
     assert sorted(found) == list(range(200))
     assert all((each.classes == batch).all() for batch, each in found.items())
     assert len(list((tmp_path / "records").iterdir())) == 4
@@ -346,7 +346,7 @@ def files_end_at(num_bytes: int) -> Iterator[None]:
 
 def test_a_full_disk_is_one_of_our_errors(tmp_path: Path) -> None:
     """A record that cannot be written is an error that names the file; what was written before is kept."""
-    frame, ledger = len(record(0).encode(RUN)), Ledger(tmp_path, KEY)
+    frame, ledger = len(record(0).encode(RUN)), RunRecords(tmp_path, KEY)
     with files_end_at(frame + 50), pytest.raises(WdsRealError, match=r"00000-000\.bin: "):
         append(ledger, record(0), record(1))
     assert contents(tmp_path) == {0: content(record(0))}
@@ -356,4 +356,4 @@ def test_a_folder_that_cannot_be_made_is_one_of_our_errors(tmp_path: Path) -> No
     """A file in the place of the records' folder is an error that names it."""
     (tmp_path / "records").touch()
     with pytest.raises(WdsRealError, match="records"):
-        append(Ledger(tmp_path, KEY), record(0))
+        append(RunRecords(tmp_path, KEY), record(0))

@@ -6,7 +6,7 @@ import json
 import math
 import re
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 
 from wds_real.errors import CoverageError
 from wds_real.labels import bundled
-from wds_real.scoring.result import Accuracy, Result, Targets, tally
+from wds_real.scoring.result import Accuracy, Coverage, Result, joined_execution
+from wds_real.scoring.table import count_coverage, tally
+from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -389,3 +391,52 @@ def test_predictions_of_a_real_model_are_counted_as_by_the_reference(real_data: 
         "forgiven": result.forgiven,
         "newly_wrong": result.newly_wrong,
     } == {name: value for name, value in reference.items() if isinstance(value, int)}
+
+
+# --- How the model was run --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("executions", "line"),
+    [
+        ([], " float16, batch size 8"),
+        ([{"device": "cuda", "compile": False, "channels_last": False}], " float16 on cuda, batch size 8"),
+        (
+            [{"device": "cpu", "compile": True, "channels_last": True}],
+            " float16 on cpu, batch size 8, torch.compile, channels_last",
+        ),
+        (
+            [{"device": "cpu", "compile": False, "channels_last": True}, {"device": "cuda", "compile": True}],
+            " float16 on cpu and cuda, batch size 8, torch.compile for a part, channels_last",
+        ),
+    ],
+)
+def test_the_title_says_how_the_model_was_run(executions: list[dict[str, Any]], line: str) -> None:
+    """Precision and batch size always, the rest where it is known; all of it where parts of a run differed."""
+    counted = tallied([Sample(1, (1,), (1, 2, 3, 4, 5))])
+    result = replace(counted, model={"name": "m"}, execution=joined_execution("float16", 8, executions))
+    assert str(result).splitlines()[1] == line
+    assert result.as_dict()["execution"] == result.execution
+    assert "execution" not in counted.as_dict()
+    assert str(counted).splitlines()[0].split()[:2] == ["correct", "/"]
+
+
+# --- The receipt is counted -------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 1)), min_size=1, max_size=8))
+def test_the_receipt_is_counted_sample_by_sample(samples: list[tuple[bool, int]]) -> None:
+    """Each expected sample is one of: seen once, unreadable; no number of the receipt is a constant."""
+    targets = Targets.of([f"{n}" for n in range(len(samples))], [0] * len(samples), [()] * len(samples))
+    seen = np.array([read for read, _ in samples], dtype=np.int64)
+    found = count_coverage(targets, seen, 1 - seen, 1)
+    unreadable = tuple(key for key, (read, _) in zip(targets.keys, samples, strict=True) if not read)
+    assert found == Coverage(len(samples), int(seen.sum()), 0, 0, unreadable)
+
+
+def test_receipt_and_json_print_what_the_coverage_holds() -> None:
+    """A coverage with other counts prints those: nothing in the text is written down beforehand."""
+    result = replace(tallied([Sample(1, (1,), (1,))]), coverage=Coverage(9, 4, 3, 2, ("x",)))
+    assert result.receipt == "9 expected, 4 seen once, 3 missing, 2 twice, 1 unreadable, 1 rank"
+    found = result.as_dict()["coverage"]
+    assert found == {"expected": 9, "seen_once": 4, "missing": 3, "doubled": 2, "failed": ["x"]}

@@ -164,9 +164,9 @@ def test_a_part_is_scored_on_its_images_only(numbers: set[int], seed: int) -> No
 
 @pytest.mark.parametrize("partial", [False, True])
 @pytest.mark.parametrize("name", ["ILSVRC2012_val_00050001.JPEG", "n01440764_10026.JPEG", "", "ILSVRC2012_val_1.JPEG"])
-def test_a_foreign_name_is_refused(name: str, partial: bool) -> None:
+def test_the_name_of_another_image_is_refused(name: str, partial: bool) -> None:
     """A prediction of something else than a validation image is refused by its name, however little is asked."""
-    with pytest.raises(PredictionsError, match=r"1 of 2 are not of validation images: "):
+    with pytest.raises(PredictionsError, match=r"1 of 2 are not of validation images, such as "):
         score({key(1): 65, name: 5}, allow_partial=partial)
 
 

@@ -526,12 +526,12 @@ def test_an_impossible_folder_disables_the_cache(tmp_path: Path, kind: str, capl
 
 def test_a_loader_works_without_a_usable_cache(packed: Path, tmp_path: Path) -> None:
     """It returns the same batches as without a cache."""
-    from wds_real.data.loader import Loader
+    from wds_real.data.undecoded import UndecodedLoader
 
     (tmp_path / "cache").write_bytes(b"mine")
     with http_server(packed) as server, Heard() as heard:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path / "cache"))
-        found = [bytes(data) for batch in Loader(dataset, decode=False, pad=False, threads=2) for data in batch.jpeg]
+        found = [bytes(data) for batch in UndecodedLoader(dataset, pad=False, threads=2) for data in batch.jpeg]
     local = open_dataset(packed)
     assert found == [bytes(local.reader.read(position)) for position in range(len(local))]
     assert len(heard.messages) == 1

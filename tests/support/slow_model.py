@@ -13,7 +13,7 @@ from torch import distributed
 from wds_real.synthetic import KnownAnswerModel, known_answer_model
 
 if TYPE_CHECKING:
-    from wds_real.image.decode import EvalTransform
+    from wds_real.image.transform import EvalTransform
 
 
 class SlowModel(KnownAnswerModel):

@@ -1,1 +1,1 @@
-"""The command line: one module a command. The only place that prints, and the only one that knows click and rich."""
+"""The command line: one module per command. No other package prints, or imports click or rich."""

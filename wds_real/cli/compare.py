@@ -1,4 +1,4 @@
-"""``wds-real compare``: is B better than A?"""
+"""``wds-real compare``: the paired difference of two prediction files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wds_real.cli.console import is_main_rank, json_option, print_json
+from wds_real.cli.console import print_json
+from wds_real.cli.options import json_option, real_json_option
 from wds_real.labels import load_real_json
 
 if TYPE_CHECKING:
@@ -17,14 +18,19 @@ if TYPE_CHECKING:
 @click.argument("a")
 @click.argument("b")
 @click.option(
-    "--against", type=click.Choice(["real", "original"]), default="real", show_default=True, help="Labels to use."
+    "--against",
+    type=click.Choice(["real", "original"]),
+    default="real",
+    show_default=True,
+    help="Labels to compare by: ReaL or original.",
 )
-@click.option("--real-json", metavar="FILE", help="ReaL labels to use in place of the released ones that come bundled.")
+@real_json_option
 @json_option
 def command(a: str, b: str, against: Literal["real", "original"], real_json: str | None, as_json: bool) -> None:
-    """Compare the prediction files A and B on the images that both scored: paired difference, McNemar's test, flips."""
-    if not is_main_rank():
-        return
+    """Compare the prediction files A and B on the images that are in both.
+
+    Prints the paired difference of the accuracies, McNemar's test, and how many images only one of the two gets right.
+    """
     from wds_real.scoring.comparison import compare
     from wds_real.scoring.predictions import read_predictions
 

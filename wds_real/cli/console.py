@@ -1,4 +1,4 @@
-"""What all commands say alike: JSON or text on stdout, progress on stderr, and only from rank 0."""
+"""Output that the commands share: JSON or text on stdout, progress on stderr, rank 0 only."""
 
 from __future__ import annotations
 
@@ -18,35 +18,29 @@ if TYPE_CHECKING:
 
     from wds_real.scoring.result import Result
 
-__all__ = [
-    "is_main_rank",
-    "json_option",
-    "per_class_option",
-    "print_json",
-    "print_result",
-    "progress_bar",
-    "rank_prefix",
-]
+__all__ = ["counted", "is_main_rank", "print_json", "print_result", "progress_bar", "rank_prefix"]
 
 _PLAIN_INTERVAL_S = 5.0
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
-
-
-per_class_option = click.option(
-    "--per-class", is_flag=True, help="Also print slices and the worst classes with what they are taken for."
-)
-
 
 def is_main_rank() -> bool:
-    """Return whether this is the process that talks."""
+    """Return whether this process is rank 0, the one that prints."""
     return launched_world().rank == 0
 
 
 def rank_prefix() -> str:
-    """Return what an error of one rank among several starts with."""
+    """Return the start of an error message: ``rank 3: ``, or nothing if there is only one process."""
     world = launched_world()
     return f"rank {world.rank}: " if world.world_size > 1 else ""
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    >>> counted(1, "shard"), counted(50_000, "image")
+    ('1 shard', '50,000 images')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -62,24 +56,24 @@ def print_result(result: Result, *, per_class: bool) -> None:
 
 
 class Advance(Protocol):
-    """What a progress bar is moved with; may be called from any thread."""
+    """Moves a progress bar; may be called from any thread."""
 
     def __call__(self, amount: int, total: int | None = None) -> None:
-        """Say that `amount` more is done, and how much there is in all where that was not known before."""
+        """Add `amount` to what is done; `total` replaces the total if it was not known before."""
 
 
 @contextmanager
 def progress_bar(title: str, total: int, *, unit: str, hidden: bool = False) -> Iterator[Advance]:
-    """Give a function to call with what was done; draw a bar on a terminal, print plain lines elsewhere.
+    """Yield the function that moves a progress bar: a bar on a terminal, elsewhere a line every few seconds.
 
     Args:
-        title: What is done.
-        total: How much there is of it; 0 if it is not known yet.
-        unit: ``bytes``, or the name of what is counted.
-        hidden: Say nothing.
+        title: What is being done.
+        total: The number of units in all; 0 if it is not known yet.
+        unit: ``bytes``, or the plural of what is counted.
+        hidden: Print nothing.
     """
     if hidden or not is_main_rank():
-        yield _say_nothing
+        yield _print_nothing
     elif sys.stderr.isatty():
         with _rich_bar(title, total, unit) as advance:
             yield advance
@@ -89,7 +83,7 @@ def progress_bar(title: str, total: int, *, unit: str, hidden: bool = False) -> 
         lines.finish()
 
 
-def _say_nothing(amount: int, total: int | None = None) -> None:
+def _print_nothing(amount: int, total: int | None = None) -> None:
     del amount, total
 
 
@@ -117,27 +111,27 @@ def _rich_bar(title: str, total: int, unit: str) -> Iterator[Advance]:
 
 
 class _PlainLines:
-    """A line every few seconds: what is done, how fast, how long it will take."""
+    """Prints a line every few seconds: amount done, rate, elapsed time and time left."""
 
     def __init__(self, title: str, total: int, unit: str) -> None:
         self._title, self._total, self._unit = title, total, unit
         self._done = 0
-        self._started = self._said = time.monotonic()
+        self._started = self._printed = time.monotonic()
         self._lock = threading.Lock()
 
     def advance(self, amount: int, total: int | None = None) -> None:
         with self._lock:
             self._done += amount
             self._total = self._total if total is None else total
-            if time.monotonic() - self._said >= _PLAIN_INTERVAL_S:
-                self._said = time.monotonic()
-                self._say()
+            if time.monotonic() - self._printed >= _PLAIN_INTERVAL_S:
+                self._printed = time.monotonic()
+                self._print()
 
     def finish(self) -> None:
         if self._done:
-            self._say()
+            self._print()
 
-    def _say(self) -> None:
+    def _print(self) -> None:
         elapsed = max(time.monotonic() - self._started, 1e-9)
         rate = self._done / elapsed
         left = f", {(self._total - self._done) / rate:,.0f} s left" if 0 < self._done < self._total else ""

@@ -1,4 +1,4 @@
-"""``wds-real demo``: the whole main job on a made-up set whose every count is known."""
+"""``wds-real demo``: pack, verify and evaluate a generated data set whose every count is known."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 
 import click
 
-from wds_real.cli.console import is_main_rank
-
 _NAMES = ("original_top1", "original_top5", "original_top1_labelled", "real_top1", "real_top5")
 
 
 @click.command("demo")
-@click.option("--num-images", type=click.IntRange(1, 50_000), default=1500, show_default=True, help="To make up.")
-@click.option("--processes", type=click.IntRange(1, 64), default=2, show_default=True, help="For torchrun.")
-@click.option("--keep", metavar="DIR", help="Work in DIR and keep what was made.  [default: a temporary folder]")
+@click.option(
+    "--num-images", type=click.IntRange(1, 50_000), default=1500, show_default=True, help="Number of images to make up."
+)
+@click.option(
+    "--processes", type=click.IntRange(1, 64), default=2, show_default=True, help="Number of processes under torchrun."
+)
+@click.option("--keep", metavar="DIR", help="Work in DIR and keep the files.  [default: a temporary folder]")
 def command(num_images: int, processes: int, keep: str | None) -> int:
-    """Make up a validation tar, pack, verify and evaluate it, and compare every count with the known answer.
+    """Generate a validation tar, pack, verify and evaluate it, and compare every count with the known answer.
 
-    Exit code 1 unless all are equal.
+    Exit code 1 if a count differs.
     """
-    if not is_main_rank():
-        return 0
     if keep is not None:
         Path(keep).mkdir(parents=True, exist_ok=True)
         return _run(Path(keep), num_images, processes)
@@ -41,7 +41,7 @@ def _run(folder: Path, num_images: int, processes: int) -> int:
     numbers = range(1, num_images + 1)
     tar, root, output = folder / "ILSVRC2012_img_val.tar", folder / "shards", folder / "run"
     write_source_tar(tar, numbers)
-    click.echo(f"made up {num_images:,} images under their real names: {tar.name}, {tar.stat().st_size:,} bytes")
+    click.echo(f"generated {num_images:,} images: {tar.name}, {tar.stat().st_size:,} bytes")
     _step("pack", str(tar), str(root), "--samples-per-shard", "500", "--allow-partial", "--overwrite")
     _step("verify", str(root), "--level", "decode")
     _step(
@@ -53,10 +53,10 @@ def _run(folder: Path, num_images: int, processes: int) -> int:
 
 
 def _step(*arguments: str, launcher: tuple[str, ...] = ()) -> None:
-    """Show and run one command as a person would."""
+    """Print one command as a user would type it, and run it."""
     shown = f"torchrun {' '.join(launcher[2:])} -m wds_real" if launcher else "wds-real"
     click.secho(f"\n$ {shown} {' '.join(arguments)}", bold=True)
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}  # torchrun would set it too, and say so at length
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}  # torchrun sets it too, but prints a warning
     command = [sys.executable, *launcher, "-m", "wds_real", *arguments]
     done = subprocess.run(command, check=False, env=environment)  # noqa: S603
     if done.returncode:
@@ -64,7 +64,7 @@ def _step(*arguments: str, launcher: tuple[str, ...] = ()) -> None:
 
 
 def _compare(found: dict[str, Any], known: dict[str, int]) -> int:
-    """Hold every count against the known answer; return the exit code."""
+    """Print every count beside the known answer; return the exit code."""
     rows = [(name, found["accuracy"][name]["correct"], known[name]) for name in _NAMES]
     rows += [(name, found["bridge"][name], known[name]) for name in ("forgiven", "newly_wrong")]
     rows += [
@@ -74,10 +74,9 @@ def _compare(found: dict[str, Any], known: dict[str, int]) -> int:
     ]
     wrong = [row for row in rows if row[1] != row[2]]
     click.echo()
-    for name, have, want in rows:
-        click.echo(
-            f" {'ok' if have == want else 'WRONG':<6}{name:<26}{have:>8,}" + f" (known: {want:,})" * (have != want)
-        )
+    for name, count, expected in rows:
+        verdict, note = ("ok", "") if count == expected else ("WRONG", f" (known: {expected:,})")
+        click.echo(f" {verdict:<6}{name:<26}{count:>8,}{note}")
     if wrong:
         click.echo(f"{len(wrong)} of {len(rows)} counts differ from the known answer", err=True)
         return 1

@@ -1,32 +1,27 @@
-"""``wds-real eval``: a model over a data set, on one process or under torchrun."""
+"""``wds-real eval``: evaluate a model, on one process or under torchrun."""
 
 from __future__ import annotations
 
 import logging
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from wds_real.cli.console import (
-    is_main_rank,
-    json_option,
-    per_class_option,
-    print_json,
-    print_result,
-    progress_bar,
-)
-from wds_real.cli.options import cache_options, open_cache, open_data_set, storage_option
+from wds_real.cli.console import is_main_rank, print_json, print_result, progress_bar
+from wds_real.cli.options import cache_options, json_option, open_cache, per_class_option, storage_option
 from wds_real.errors import WdsRealError
 
 if TYPE_CHECKING:
-    from wds_real.data.dataset import Dataset
-    from wds_real.evaluation.loop import EvalOptions
-    from wds_real.evaluation.models import LoadedModel
-    from wds_real.image.decode import EvalTransform
+    from collections.abc import Iterator
 
+    from wds_real.evaluation.models import LoadedModel
+    from wds_real.scoring.result import Result
+
+_Floats = tuple[float, float, float]
 _THREE_FLOATS = click.Tuple([float, float, float])
 
 
@@ -38,13 +33,20 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     "spec",
     required=True,
     metavar="MODEL",
-    help="timm:NAME, torchvision:NAME, package.module:factory, FILE.pt2 or efficientnet_lite0.",
+    help="timm:NAME, torchvision:NAME, package.module:factory, FILE.pt2 (from torch.export) or efficientnet_lite0.",
 )
-@click.option("-b", "--batch-size", type=click.IntRange(min=1), default=256, show_default=True, help="Samples a rank.")
 @click.option(
-    "-j", "--threads", type=click.IntRange(min=1), help="Decoding threads a rank.  [default: the cores it has]"
+    "-b",
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    help="Images per batch on each rank.",
 )
-@click.option("--split", metavar="SPLIT", help="A part in TFDS's notation, such as 'validation[:10%]'.")
+@click.option(
+    "-j", "--threads", type=click.IntRange(min=1), help="Decoding threads per rank.  [default: one per available core]"
+)
+@click.option("--split", metavar="SPLIT", help="Part of the data set in TFDS's notation, such as 'validation[:10%]'.")
 @click.option(
     "--img-size",
     type=click.IntRange(min=1),
@@ -53,7 +55,7 @@ _THREE_FLOATS = click.Tuple([float, float, float])
 @click.option(
     "--crop-pct",
     type=click.FloatRange(min=0, min_open=True),
-    help="Share of the resized image that the centre crop keeps.  [default: the model's own]",
+    help="Share of the resized image's side that the centre crop keeps.  [default: the model's own]",
 )
 @click.option(
     "--crop-mode", type=click.Choice(["center", "squash", "border"]), help="How to crop.  [default: the model's own]"
@@ -64,13 +66,19 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     help="How to resize.  [default: the model's own]",
 )
 @click.option(
-    "--mean", type=_THREE_FLOATS, metavar="R G B", help="Per channel, of values in 0..1.  [default: the model's own]"
+    "--mean",
+    type=_THREE_FLOATS,
+    metavar="R G B",
+    help="Mean of each channel, for pixel values in 0..1.  [default: the model's own]",
 )
 @click.option(
-    "--std", type=_THREE_FLOATS, metavar="R G B", help="Per channel, of values in 0..1.  [default: the model's own]"
+    "--std",
+    type=_THREE_FLOATS,
+    metavar="R G B",
+    help="Standard deviation of each channel, for pixel values in 0..1.  [default: the model's own]",
 )
-@click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...  [default: this rank's accelerator, or cpu]")
-@click.option("--amp", is_flag=True, help="Run the model under autocast.")
+@click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...  [default: this rank's accelerator, else cpu]")
+@click.option("--amp", is_flag=True, help="Run the model under torch.autocast.")
 @click.option(
     "--amp-dtype",
     type=click.Choice(["float16", "bfloat16"]),
@@ -78,14 +86,15 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     show_default=True,
     help="Precision under --amp.",
 )
-@click.option("--channels-last", is_flag=True, help="Use channels-last memory.")
+@click.option("--channels-last", is_flag=True, help="Use the channels-last memory format.")
 @click.option("--torchcompile", is_flag=True, help="Compile the model with torch.compile.")
 @click.option(
     "--on-error",
     type=click.Choice(["raise", "record"]),
     default="raise",
     show_default=True,
-    help="record: count unreadable samples and bound the accuracy.",
+    help="raise: stop at an unreadable image; record: count unreadable images as wrong, and show the best possible "
+    "accuracy.",
 )
 @click.option(
     "--timeout",
@@ -93,48 +102,92 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     type=click.FloatRange(min=0, min_open=True),
     default=1800.0,
     show_default=True,
-    help="Seconds a rank waits for the others, at the start and at the end.",
+    help="Seconds to wait for the other ranks, at the start and at the end.",
 )
 @click.option(
     "-o",
     "--output",
     metavar="DIR",
-    help="Record each batch in DIR and resume from there; write result.json and predictions.csv.",
+    help="Write result.json and predictions.csv to DIR, and a record of each finished batch, from which the same "
+    "command resumes.",
 )
 @click.option(
     "--pixel-cache",
     metavar="DIR",
-    help="Keep the transformed pixels in DIR (7.5 GB for 224x224) and read them next time instead of decoding.",
+    help="Keep the transformed pixels in DIR (7.5 GB for 224x224); later evaluations read them instead of decoding.",
 )
 @cache_options
 @storage_option
 @per_class_option
 @json_option
 def command(
-    root: str, spec: str, split: str | None, output: str | None, per_class: bool, as_json: bool, **settings: Any
+    root: str,
+    spec: str,
+    batch_size: int,
+    threads: int | None,
+    split: str | None,
+    img_size: int | None,
+    crop_pct: float | None,
+    crop_mode: str | None,
+    interpolation: str | None,
+    mean: _Floats | None,
+    std: _Floats | None,
+    device: str | None,
+    amp: bool,
+    amp_dtype: str,
+    channels_last: bool,
+    torchcompile: bool,
+    on_error: Literal["raise", "record"],
+    timeout_s: float,
+    output: str | None,
+    pixel_cache: str | None,
+    cache: str | None,
+    cache_bytes: int | None,
+    storage_options: dict[str, str],
+    per_class: bool,
+    as_json: bool,
 ) -> None:
     """Evaluate MODEL on the data set in ROOT (default: shards), each image exactly once.
 
     On many GPUs: torchrun --nnodes N --nproc-per-node 8 -m wds_real eval ROOT -m MODEL. Exit code 3, and no accuracy,
-    if a sample was missed or counted twice.
+    if an image is missing or counted twice.
     """
-    sys.path.insert(0, str(Path.cwd()))  # for package.module:factory, as `python -m` has it
-    for module in ("evaluation.loop", "data.loader") if is_main_rank() else ():
-        logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
-    dataset, model, options = _setup(root, spec, split, settings)
+    from wds_real.data.dataset import open_dataset
     from wds_real.data.distributed import current_world
-    from wds_real.evaluation.loop import evaluate
+    from wds_real.evaluation.loop import EvalOptions, evaluate
+    from wds_real.evaluation.models import load_model
 
+    sys.path.insert(0, str(Path.cwd()))  # for package.module:factory, as with `python -m`
+    for module in ("evaluation.loop", "data.decode_stage") if is_main_rank() else ():
+        logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
+    with _reported_by_rank_0():
+        dataset = open_dataset(root, split=split, storage_options=storage_options, cache=open_cache(cache, cache_bytes))
+        loaded = load_model(spec)
+    geometry = {"img_size": img_size, "crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation}
+    model = _with_transform(loaded, {**geometry, "mean": mean, "std": std})
+    _check_device(device)
+    options = EvalOptions(
+        batch_size=batch_size,
+        threads=threads,
+        device=device,
+        amp=amp,
+        amp_dtype=amp_dtype,
+        channels_last=channels_last,
+        torchcompile=torchcompile,
+        on_error=on_error,
+        pixel_cache=pixel_cache,
+        timeout_s=timeout_s,
+    )
     world = current_world()
     title = "eval" if world.world_size == 1 else f"eval, rank {world.rank} of {world.world_size}"
     try:
         with progress_bar(title, 0, unit="images", hidden=as_json) as progress:
             result = evaluate(model, dataset, options=options, output=output, progress=progress)
     except KeyboardInterrupt:
-        kept = (
-            "nothing was kept: use --output" if output is None else f"finished batches are in {output}: run this again"
-        )
-        click.echo(kept, err=True)
+        saved = "no batch was saved; use --output to be able to resume"
+        if output is not None:
+            saved = f"the finished batches are saved in {output}; run the same command to resume"
+        click.echo(saved, err=True)
         raise
     if not is_main_rank():
         return
@@ -142,39 +195,29 @@ def command(
         print_json(result.as_dict())
         return
     print_result(result, per_class=per_class)
-    timings = result.run["timings"]
-    if timings["images_per_s"]:
-        click.echo(
-            f" {timings['images_per_s']:,.0f} images/s, {timings['total_s']:,.1f} s, of which "
-            f"{timings['waited_for_data_s']:,.1f} s waiting for data; slowest stage: {timings['bottleneck']}"
-        )
+    _print_timings(result)
     if output is not None:
         click.echo(f"wrote {output}/result.json and {output}/predictions.csv")
 
 
-def _setup(
-    root: str, spec: str, split: str | None, settings: dict[str, Any]
-) -> tuple[Dataset, LoadedModel, EvalOptions]:
-    """Open and load everything; what fails here fails on every rank, so only rank 0 says so."""
-    from wds_real.evaluation.loop import EvalOptions
-    from wds_real.evaluation.models import load_model
-
-    names = ("img_size", "crop_pct", "crop_mode", "interpolation", "mean", "std")
+@contextmanager
+def _reported_by_rank_0() -> Iterator[None]:
+    """Exit the other ranks without a message: in the block, all ranks meet the same errors."""
     try:
-        cache = open_cache(settings.pop("cache"), settings.pop("cache_bytes"))
-        dataset = open_data_set(root, settings.pop("storage_options"), split=split, cache=cache)
-        model = load_model(spec)
+        yield
     except WdsRealError as error:
         if is_main_rank():
             raise
         sys.exit(error.exit_code)
-    changes = {name: settings.pop(name) for name in names}
+
+
+def _with_transform(model: LoadedModel, changes: dict[str, Any]) -> LoadedModel:
+    """Return the model with its transform changed by the options that are given."""
     try:
-        transform: EvalTransform = replace(model.transform, **{k: v for k, v in changes.items() if v is not None})
+        transform = replace(model.transform, **{name: value for name, value in changes.items() if value is not None})
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    _check_device(settings["device"])
-    return dataset, replace(model, transform=transform), EvalOptions(**settings)
+    return replace(model, transform=transform)
 
 
 def _check_device(device: str | None) -> None:
@@ -186,3 +229,12 @@ def _check_device(device: str | None) -> None:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise click.BadParameter(f"--device {device}: {str(error).splitlines()[0]}") from error
+
+
+def _print_timings(result: Result) -> None:
+    timings = result.run["timings"]
+    if timings["images_per_s"]:
+        click.echo(
+            f" {timings['images_per_s']:,.0f} images/s, {timings['total_s']:,.1f} s, of which "
+            f"{timings['waited_for_data_s']:,.1f} s waiting for data; slowest stage: {timings['bottleneck']}"
+        )

@@ -1,4 +1,4 @@
-"""``wds-real info``: what a data set holds."""
+"""``wds-real info``: what a data set holds, and what this machine would evaluate with."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wds_real.cli.console import is_main_rank, json_option, print_json
-from wds_real.cli.options import open_data_set, storage_option
+from wds_real.cli.console import print_json
+from wds_real.cli.options import json_option, storage_option
 from wds_real.errors import SourceError
 from wds_real.labels import canonical_file_name, classes
 
@@ -17,16 +17,25 @@ if TYPE_CHECKING:
     from wds_real.format.sample_index import SampleIndex
 
 
+_BACKENDS = {
+    "part": "only the part of an image that the crop needs",
+    "whole": "whole images (the same pixels, slower: reinstall where libjpeg-turbo's headers are installed)",
+    "extension": "compiled extension",
+    "pillow": "Pillow (the same pixels, slower: reinstall where a C compiler is installed)",
+}
+
+
 @click.command("info")
 @click.argument("root", default="shards")
 @click.argument("keys", nargs=-1)
-@click.option("--env", is_flag=True, help="Instead say which device, cores and versions an evaluation here would use.")
+@click.option("--env", is_flag=True, help="Show this machine's device, cores, decoders and versions instead.")
 @storage_option
 @json_option
 def command(root: str, keys: tuple[str, ...], env: bool, storage_options: dict[str, str], as_json: bool) -> None:
-    """Say what the data set in ROOT (default: shards) holds; with KEYS, what is known of these images."""
-    if not is_main_rank():
-        return
+    """Show what the data set in ROOT (default: shards) holds.
+
+    With KEYS, show the labels, size and location of these images. A key is ILSVRC2012_val_00000001, or the file name.
+    """
     facts = _environment() if env else _data_set(root, keys, storage_options)
     if as_json:
         print_json(facts)
@@ -39,38 +48,37 @@ def _environment() -> dict[str, Any]:
 
     from wds_real.evaluation.device import default_device
     from wds_real.evaluation.loop import versions
-    from wds_real.image.jpeg_crop import parts_are_exact
-    from wds_real.image.resample import HAVE_EXTENSION
+    from wds_real.image.backends import describe
 
+    backends = describe()
     return {
         "device": str(default_device()),
         "cores": os.cpu_count(),
-        "decode": "our extension, the part that is kept"
-        if parts_are_exact()
-        else "simplejpeg (the same pixels, slower: built without libjpeg-turbo's headers)",
-        "resize": "our extension" if HAVE_EXTENSION else "Pillow (the same pixels, slower: built without a compiler)",
+        "decode": _BACKENDS[backends["decode"]],
+        "resize": _BACKENDS[backends["resize"]],
         "versions": versions(),
     }
 
 
 def _data_set(root: str, keys: tuple[str, ...], storage_options: dict[str, str]) -> dict[str, Any]:
-    dataset = open_data_set(root, storage_options)
+    from wds_real.data.dataset import open_dataset
+
+    dataset = open_dataset(root, storage_options=storage_options)
     if not keys:
         return _summary(dataset.root, dataset.manifest, dataset.index)
-    names = {key: _official(key) for key in keys}
-    unknown = [key for key, name in names.items() if name not in dataset]
+    positions = {key: position for position, key in enumerate(dataset.index.keys)}
+    unknown = [name for name in keys if _key_of(name) not in positions]
     if unknown:
         raise click.BadParameter(f"{unknown[0]} is not one of the {len(dataset):,} samples of {dataset.root}.")
-    rows = {key: dataset.index.keys.index(name) for key, name in names.items()}
-    return {key: _sample(dataset.manifest, dataset.index, row) for key, row in rows.items()}
+    return {name: _sample(dataset.manifest, dataset.index, positions[_key_of(name)]) for name in keys}
 
 
-def _official(name: str) -> str:
-    """Return the key of an image in any spelling; what is not one is left as it is."""
+def _key_of(name: str) -> str:
+    """Return the key of a validation image given by key, file name or path; of other names, the name without .JPEG."""
     try:
         return canonical_file_name(name if "." in name else f"{name}.JPEG").removesuffix(".JPEG")
     except SourceError:
-        return name
+        return name.removesuffix(".JPEG")
 
 
 def _summary(root: str, manifest: Manifest, index: SampleIndex) -> dict[str, Any]:
@@ -94,18 +102,18 @@ def _summary(root: str, manifest: Manifest, index: SampleIndex) -> dict[str, Any
     }
 
 
-def _sample(manifest: Manifest, index: SampleIndex, row: int) -> dict[str, Any]:
+def _sample(manifest: Manifest, index: SampleIndex, position: int) -> dict[str, Any]:
     def named(label: int) -> str:
         return f"{label} {classes()[label].name} ({classes()[label].wnid})"
 
-    start = int(index.offset[row])
+    start, num_bytes = int(index.offset[position]), int(index.num_bytes[position])
     return {
-        "index": row,
-        "original_label": named(int(index.original_label[row])),
-        "real_label": [named(label) for label in index.real_label[row]],
-        "size": f"{index.width[row]}x{index.height[row]}",
-        "place": f"{manifest.shards[index.shard[row]].name} [bytes {start}-{start + int(index.num_bytes[row])})",
-        "checksum": f"{int(index.checksum[row]):016x}",
+        "index": position,
+        "original_label": named(int(index.original_label[position])),
+        "real_label": [named(label) for label in index.real_label[position]],
+        "size": f"{index.width[position]}x{index.height[position]}",
+        "place": f"{manifest.shards[index.shard[position]].name} [bytes {start}-{start + num_bytes})",
+        "checksum": f"{int(index.checksum[position]):016x}",
     }
 
 

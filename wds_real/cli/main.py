@@ -1,4 +1,4 @@
-"""``wds-real``: the commands, and how errors become one line and an exit code."""
+"""``wds-real``: the list of commands, and the exit code and one-line message of each error."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealErro
 
 _COMMANDS = {
     "compare": "Compare two prediction files, image by image.",
-    "demo": "Make a small made-up set, pack, verify and evaluate it, and check every count.",
-    "eval": "Evaluate a model; under torchrun, with all ranks.",
-    "index": "Index WebDataset shards that others wrote, where they are.",
-    "info": "Say what a data set holds, or look up single images.",
-    "merge": "Make result and predictions from the records of a run.",
+    "demo": "Generate a small data set, evaluate it, and check every count.",
+    "eval": "Evaluate a model, on one process or under torchrun.",
+    "index": "Make a data set of existing WebDataset shards, in place.",
+    "info": "Show what a data set holds, or the labels of single images.",
+    "merge": "Compute result and predictions from the records of a run.",
     "pack": "Pack the validation images and their labels into shards.",
-    "score": "Score a prediction file: no model, no images.",
+    "score": "Score a prediction file; no model, no images.",
     "verify": "Check a packed data set.",
 }
-# Every rank finds these at the same place, so only one needs to say so.
+_ON_EVERY_RANK = {"eval"}
+# Every rank finds these errors at the same place, so only rank 0 reports them.
 _SAME_ON_ALL_RANKS = (CoverageError, ManifestError, PlanError)
 
 
 class _LazyGroup(click.Group):
-    """Imports a command when it is run: --help then needs no more than this file."""
+    """Imports a command's module when the command is run: ``--help`` imports nothing but this file."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -51,11 +52,14 @@ class _LazyGroup(click.Group):
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="wds-real")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Evaluate image classifiers on ImageNet with ReaL labels.
 
-    Exit codes: 0 ok, 1 failure, 2 usage, 3 samples missing or doubled, 4 damaged data, 130 interrupted.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 3 images missing or counted twice, 4 damaged data, 130 interrupted.
     """
+    if ctx.invoked_subcommand not in _ON_EVERY_RANK and not is_main_rank():
+        ctx.exit(0)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -1,31 +1,38 @@
-"""The options of commands that read or write object stores."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from wds_real.storage.url import is_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    from wds_real.data.dataset import Dataset
-    from wds_real.storage.base import Store
     from wds_real.storage.cache import ByteCache
 
-__all__ = ["cache_options", "open_at", "open_cache", "open_data_set", "storage_option"]
+__all__ = [
+    "cache_options",
+    "json_option",
+    "open_cache",
+    "per_class_option",
+    "real_json_option",
+    "storage_option",
+    "url_options",
+]
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
+_Function = TypeVar("_Function", bound="Callable[..., Any]")
 
 
 def _parse_options(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     del ctx, parameter
     for value in values:
-        if "=" not in value:  # what was given may be a secret: it is not repeated
+        if "=" not in value:  # the value may be a secret, so the message does not repeat it
             raise click.BadParameter("expected NAME=VALUE, such as region=eu-west-1.")
     return {name: value for name, _, value in (value.partition("=") for value in values)}
 
@@ -40,43 +47,50 @@ def _parse_size(ctx: click.Context, parameter: click.Parameter, value: str | Non
     return int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
 
 
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
+
+per_class_option = click.option(
+    "--per-class",
+    is_flag=True,
+    help="Also print ReaL accuracy for groups of images, and for the worst classes with their most common confusions.",
+)
+
+real_json_option = click.option(
+    "--real-json", metavar="FILE", help="ReaL labels in the format of real.json, to use instead of the bundled ones."
+)
+
 storage_option = click.option(
     "--storage-option",
     "storage_options",
     multiple=True,
     metavar="NAME=VALUE",
     callback=_parse_options,
-    help="For URLs: region, endpoint, profile, skip_signature=true (public buckets), ...; repeat for more.",
+    help="For URLs: region=..., endpoint=..., profile=..., skip_signature=true (public buckets), ...; repeatable.",
 )
 
 
-def cache_options(command: Any) -> Any:
+def cache_options(function: _Function) -> _Function:
     """Add --cache and --cache-size to a command."""
     size = click.option(
-        "--cache-size", "cache_bytes", metavar="SIZE", callback=_parse_size, help="Of --cache.  [default: 16GiB]"
+        "--cache-size",
+        "cache_bytes",
+        metavar="SIZE",
+        callback=_parse_size,
+        help="Largest size of the --cache folder.  [default: 16GiB]",
     )
-    folder = click.option("--cache", metavar="DIR", help="Keep in DIR what is read from a URL, for the next time.")
-    return folder(size(command))
+    folder = click.option(
+        "--cache", metavar="DIR", help="Keep what is read from URLs in DIR; later runs read it there."
+    )
+    return folder(size(function))
 
 
 def open_cache(folder: str | None, max_bytes: int | None) -> ByteCache | None:
-    """Return the cache that the options ask for, if any."""
+    """Return the cache in `folder`; None without --cache."""
     from wds_real.storage.cache import DEFAULT_MAX_BYTES, ByteCache
 
     return None if folder is None else ByteCache(Path(folder), DEFAULT_MAX_BYTES if max_bytes is None else max_bytes)
 
 
-def open_at(url: str, options: Mapping[str, str]) -> Store:
-    """Return the store of a command's argument; options are for the URLs among them."""
-    from wds_real.storage.store import open_store
-
-    return open_store(url, storage_options=options if is_url(url) else None)
-
-
-def open_data_set(
-    root: str, options: Mapping[str, str], *, split: str | None = None, cache: ByteCache | None = None
-) -> Dataset:
-    """Open the data set of a command's argument."""
-    from wds_real.data.dataset import open_dataset
-
-    return open_dataset(root, split=split, storage_options=options, cache=cache)
+def url_options(place: str, options: Mapping[str, str]) -> Mapping[str, str] | None:
+    """Return the storage options for `place`: None if it is a local path, which takes none."""
+    return options if is_url(place) else None

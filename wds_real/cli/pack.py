@@ -1,4 +1,4 @@
-"""``wds-real pack``: the validation tar becomes shards."""
+"""``wds-real pack``: pack the validation tar into shards."""
 
 from __future__ import annotations
 
@@ -7,26 +7,34 @@ import time
 
 import click
 
-from wds_real.cli.console import is_main_rank, json_option, print_json, progress_bar
-from wds_real.cli.options import open_at, storage_option
+from wds_real.cli.console import counted, print_json, progress_bar
+from wds_real.cli.options import json_option, real_json_option, storage_option, url_options
 from wds_real.labels import bundled, load_real_json
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
-from wds_real.storage.url import is_url, redact_url
+from wds_real.storage.store import open_store
+from wds_real.storage.url import redact_url
 
 
 @click.command("pack")
 @click.argument("source")
 @click.argument("root", default="shards")
 @click.option(
-    "--samples-per-shard", type=click.IntRange(min=1), default=1000, show_default=True, help="The last may have fewer."
+    "--samples-per-shard",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Images per shard; the last may hold fewer.",
 )
 @click.option(
-    "-j", "--jobs", type=click.IntRange(min=1), help="Shards written at a time.  [default: one a core, at most 4]"
+    "-j",
+    "--jobs",
+    type=click.IntRange(min=1),
+    help="Shards to write at the same time.  [default: one per core, at most 4]",
 )
-@click.option("--real-json", metavar="FILE", help="ReaL labels to use in place of the released ones that come bundled.")
-@click.option("--allow-partial", is_flag=True, help="Accept fewer than the 50,000 images; the manifest says so.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished set in ROOT.")
+@real_json_option
+@click.option("--allow-partial", is_flag=True, help="Accept fewer than the 50,000 images; the manifest then says so.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished data set in ROOT.")
 @storage_option
 @json_option
 def command(
@@ -42,22 +50,20 @@ def command(
 ) -> None:
     """Pack SOURCE into shards, index.json and manifest.json in ROOT (default: shards).
 
-    SOURCE is ILSVRC2012_img_val.tar, also at a URL, or a folder of its JPEGs, flat or by class. ROOT is a folder or a
-    URL such as s3://bucket/prefix. Run the same command again after an
-    interruption: it keeps what is whole and ends with the same bytes.
+    SOURCE is ILSVRC2012_img_val.tar, as a file or a URL, or a folder of its JPEGs, flat or by class. ROOT is a folder
+    or a URL such as s3://bucket/prefix. After an interruption, run the same command again: it keeps the finished
+    shards and writes the same bytes as an uninterrupted run.
     """
-    if not is_main_rank():
-        return
     logging.getLogger("wds_real.packing.writer").setLevel(logging.INFO)
     started = time.monotonic()
     labels = bundled() if real_json is None else load_real_json(real_json)
-    in_store = storage_options if is_url(source) else None
-    with open_source(source, labels=labels, allow_partial=allow_partial, storage_options=in_store) as images:
+    source_options = url_options(source, storage_options)
+    with open_source(source, labels=labels, allow_partial=allow_partial, storage_options=source_options) as images:
         total = sum(image.num_bytes for image in images.images)
         with progress_bar("pack", total, unit="bytes", hidden=as_json) as progress:
             manifest = write_shards(
                 images,
-                open_at(root, storage_options),
+                open_store(root, storage_options=url_options(root, storage_options)),
                 samples_per_shard=samples_per_shard,
                 jobs=jobs,
                 overwrite=overwrite,
@@ -77,6 +83,5 @@ def command(
         )
         return
     partial = ", partial: not the whole validation set" if manifest.partial else ""
-    shards = f"{len(manifest.shards):,} {'shard' if len(manifest.shards) == 1 else 'shards'}"
-    click.echo(f"packed {manifest.num_samples:,} samples into {shards} in {redact_url(root)}{partial}")
-    click.echo(f"digest {manifest.digest}")
+    shards, packed = counted(len(manifest.shards), "shard"), counted(manifest.num_samples, "image")
+    click.echo(f"packed {packed} into {shards} in {redact_url(root)}{partial}\ndigest {manifest.digest}")

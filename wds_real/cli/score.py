@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import click
 
-from wds_real.cli.console import is_main_rank, json_option, per_class_option, print_json, print_result
+from wds_real.cli.console import counted, print_json, print_result
+from wds_real.cli.options import json_option, per_class_option, real_json_option
 from wds_real.labels import load_real_json
 
 
 @click.command("score")
 @click.argument("predictions")
-@click.option("--real-json", metavar="FILE", help="ReaL labels to use in place of the released ones that come bundled.")
-@click.option("--threshold", type=float, help="Cut the published rater scores here instead (released: 0.8).")
-@click.option("--name-column", metavar="NAME", help="The column of file names or keys, if its name does not tell.")
-@click.option("--class-column", metavar="NAME", help="The column of predicted classes, if its name does not tell.")
+@real_json_option
+@click.option(
+    "--threshold",
+    type=float,
+    help="Take ReaL labels from the published rater scores, with this threshold instead of the released 0.8.",
+)
+@click.option("--name-column", metavar="NAME", help="Column of the file names or keys.  [default: found by its name]")
+@click.option("--class-column", metavar="NAME", help="Column of the predicted classes.  [default: found by its name]")
 @click.option("--allow-partial", is_flag=True, help="Score only the images that are in the file.")
 @per_class_option
 @json_option
@@ -29,14 +34,12 @@ def command(
 ) -> None:
     """Score PREDICTIONS against the original and the ReaL labels; no model and no images are needed.
 
-    PREDICTIONS is a CSV, TSV, JSON, JSONL, NPY, NPZ or Parquet file: class indices 0..999, wnids or 1,000 scores, with
-    the file name or key of each image, or all 50,000 in the order of the sorted file names. Exit code 3 if images are
-    missing.
+    PREDICTIONS is a CSV, TSV, JSON, JSONL, NPY, NPZ or Parquet file. Each image has a class index 0..999, a wnid or
+    1,000 scores, and its file name or key. A file without names holds all 50,000 images in the order of their file
+    names. Exit code 3 if images are missing.
     """
-    if not is_main_rank():
-        return
     if real_json is not None and threshold is not None:
-        raise click.UsageError("--real-json and --threshold exclude each other: both say which ReaL labels to use.")
+        raise click.UsageError("--real-json and --threshold exclude each other: each chooses the ReaL labels.")
     from wds_real.scoring.predictions import read_predictions
     from wds_real.scoring.score import score
 
@@ -46,8 +49,12 @@ def command(
     if as_json:
         print_json(result.as_dict())
         return
-    cut = "" if threshold is None else f", ReaL labels cut at {threshold}"
-    click.echo(f"{predictions}: {len(read):,} predictions, {read.origin}{cut}")
+    chosen = "" if threshold is None else f", ReaL labels with rater scores above {threshold}"
+    click.echo(f"{predictions}: {counted(len(read), 'prediction')}, {read.origin}{chosen}")
     print_result(result, per_class=per_class)
     if result.original_top1.value < 0.02 and result.original_top1.total >= 100:
-        click.echo(" nearly none is right: are the classes counted from 1, or the images in another order?", err=True)
+        click.echo(
+            " fewer than 2 % are correct. Check that class indices start at 0, and that images without names are in "
+            "the order of their file names.",
+            err=True,
+        )

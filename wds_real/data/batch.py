@@ -1,4 +1,4 @@
-"""A batch of samples: pixels or undecoded JPEGs, labels, and which rows are real."""
+"""A batch of samples: images, labels, and which rows are samples."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from wds_real.image.decode import EvalTransform, blank_image
+from wds_real.image.transform import EvalTransform, blank_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from wds_real.data.dataset import Sample
     from wds_real.format.sample_index import SampleIndex
 
-__all__ = ["Batch", "LabelTable", "channels_last", "collate", "form", "output_shape"]
+__all__ = ["Batch", "BatchLabels", "LabelTable", "channels_last", "collate", "form", "output_shape"]
 
 _REAL_COLUMNS = 10  # the longest released list has 9 labels
 
@@ -29,15 +29,13 @@ class Batch:
 
     Attributes:
         image: uint8 (B, 3, H, W), RGB, 0..255, channels-last memory, not normalised; or what a custom transform gives.
-            Padded rows are zero. Empty, (B, 0), where the loader does not decode.
+            Padded rows are zero.
         original_label: int64 (B,), class index 0..999 of the ILSVRC2012 ground truth; -1 in padded rows.
         real_label: int64 (B, 10), ReaL class indices padded with -1; all -1 where ReaL accepts no label.
         index: int64 (B,), position in the whole data set; -1 in padded rows.
         key: B strings; "" in padded rows.
         valid: bool (B,), False in padded rows, and in rows whose sample could not be read (``on_error="record"``),
             which keep their index.
-        jpeg: B JPEG files, each read-only bytes or a memoryview (``bytes(view)`` copies it), b"" in rows that are not
-            valid, where the loader does not decode (``decode=False``); else empty.
         number: Number of the batch in the plan; -1 if all of it is padding, or if it is not from a `Loader`.
     """
 
@@ -48,20 +46,13 @@ class Batch:
     key: tuple[str, ...]
     valid: torch.Tensor
     number: int = -1
-    jpeg: tuple[bytes | memoryview, ...] = ()
 
     def __len__(self) -> int:
         return len(self.key)
 
     def __repr__(self) -> str:
         samples = f"{int(self.valid.sum())} of {len(self)} rows valid"
-        content = "undecoded" if self.jpeg else f"image={self.image.dtype} {tuple(self.image.shape)}"
-        return f"Batch(number={self.number}, {content}, {samples})"
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Travel from a DataLoader worker, with copies of the files: views do not travel."""
-        labels = (self.original_label, self.real_label, self.index)
-        return Batch, (self.image, *labels, self.key, self.valid, self.number, tuple(map(bytes, self.jpeg)))
+        return f"Batch(number={self.number}, image={self.image.dtype} {tuple(self.image.shape)}, {samples})"
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Batch:
         """Return the batch with its image on `device`; labels, index and valid stay where they are."""
@@ -91,6 +82,17 @@ def collate(samples: Sequence[Sample]) -> Batch:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class BatchLabels:
+    """The columns of a batch that follow from its positions; see `Batch` for each."""
+
+    original_label: torch.Tensor
+    real_label: torch.Tensor
+    index: torch.Tensor
+    key: tuple[str, ...]
+    valid: torch.Tensor
+
+
 class LabelTable:
     """The labels of all samples as arrays, with one more row for padding: that of position -1."""
 
@@ -99,29 +101,24 @@ class LabelTable:
         self._original = np.append(index.original_label, -1)
         self._real = real_label_rows([*index.real_label, ()])
 
-    def batch(
-        self,
-        image: torch.Tensor,
-        positions: NDArray[np.int64],
-        *,
-        failed: Sequence[int] = (),
-        number: int = -1,
-        jpeg: tuple[bytes | memoryview, ...] = (),
-    ) -> Batch:
-        """Add labels to pixels (B, C, H, W), or to (B, 0) where there are JPEGs; rows behind the last are padding."""
-        index = np.full(len(image), -1, dtype=np.int64)  # NumPy's small steps take a tenth of torch's
+    def rows(self, positions: NDArray[np.int64], num_rows: int, *, failed: Sequence[int] = ()) -> BatchLabels:
+        """Return the labels of a batch: `num_rows` rows, the first of which are the samples at `positions`.
+
+        Args:
+            positions: int64 (up to num_rows,), in the data set.
+            num_rows: Rows of the batch; those after the samples are padding.
+            failed: Rows whose sample could not be read.
+        """
+        index = np.full(num_rows, -1, dtype=np.int64)  # NumPy's small steps take a tenth of torch's time
         index[: len(positions)] = positions
         valid = index >= 0
         valid[list(failed)] = False
-        return Batch(
-            image=image,
+        return BatchLabels(
             original_label=torch.from_numpy(self._original[index]),
             real_label=torch.from_numpy(self._real[index]),
             index=torch.from_numpy(index),
             key=tuple(map(self._keys.__getitem__, index.tolist())),
             valid=torch.from_numpy(valid),
-            number=number,
-            jpeg=jpeg,
         )
 
 
@@ -134,7 +131,7 @@ def real_label_rows(labels: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
 
 
 def output_shape(transform: EvalTransform | Callable[[Any], Any]) -> tuple[tuple[int, ...], torch.dtype]:
-    """Return the shape (H, W, C) and dtype a transform gives; a blank image tells, so that no sample is read for it."""
+    """Return the shape (H, W, C) and dtype that a transform gives, by trying it on a blank image."""
     if isinstance(transform, EvalTransform):
         return (*transform.size, 3), torch.uint8
     values = channels_last(transform(blank_image()))
@@ -153,6 +150,6 @@ def channels_last(image: Any) -> torch.Tensor:  # noqa: ANN401 -- whatever a use
 
 
 def form(values: torch.Tensor) -> str:
-    """Return dtype and shape of an image (H, W, C) in words."""
+    """Return dtype and shape of an image (H, W, C) as text, channels first."""
     height, width, channels = values.shape
     return f"{values.dtype} {channels}x{height}x{width}"

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import bisect
-import re
 from typing import TYPE_CHECKING, Any, TypedDict, overload
 
-import numpy as np
-
-from wds_real.data.reader import SampleReader, open_root, open_shards, read_index, read_manifest
+from wds_real.data.reader import SampleReader
+from wds_real.data.splits import sliced_split, split_positions
 from wds_real.errors import PlanError
+from wds_real.format.root import open_root, open_shards, read_index, read_manifest
 from wds_real.image.decode import DecodeError, decode_image
 from wds_real.storage.cache import CachedRanges
 
@@ -17,19 +16,17 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Mapping
 
+    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
-    from PIL import Image
 
     from wds_real.format.manifest import Manifest
     from wds_real.format.sample_index import SampleIndex
+    from wds_real.image.decode import PillowImage
     from wds_real.storage.base import RangeReader
     from wds_real.storage.cache import ByteCache
 
 __all__ = ["Dataset", "Sample", "open_dataset"]
-
-_PART = re.compile(r"\[(?P<start>(?:-?\d+%?)?):(?P<stop>(?:-?\d+%?)?)(?::(?P<step>-?[1-9]\d*))?\]", re.ASCII)
-_SPLIT = re.compile(rf"(?P<name>[A-Za-z0-9_]+)(?P<parts>(?:{re.sub(r'[?]P<[a-z]+>', '?:', _PART.pattern)})*)", re.ASCII)
 
 
 class Sample(TypedDict):
@@ -73,7 +70,7 @@ class Dataset:
         *,
         positions: NDArray[np.int64],
         split: str,
-        transform: Callable[[Image.Image], Any] | None = None,
+        transform: Callable[[PillowImage], Any] | None = None,
     ) -> None:
         self.root = reader.url
         self.manifest = manifest
@@ -99,9 +96,7 @@ class Dataset:
             ShardError: the bytes are damaged.
         """
         if isinstance(item, slice):
-            start, stop, step = (("" if part is None else part) for part in (item.start, item.stop, item.step))
-            name = f"{self.split}[{start}:{stop}]" if item.step is None else f"{self.split}[{start}:{stop}:{step}]"
-            return self._view(self.positions[item], name)
+            return self._view(self.positions[item], sliced_split(self.split, item))
         if isinstance(item, str):
             return self._sample(self._position_of(item))
         return self._sample(int(self.positions[item]))
@@ -181,7 +176,7 @@ def open_dataset(
     root: str | os.PathLike[str],
     *,
     split: str | None = None,
-    transform: Callable[[Image.Image], Any] | None = None,
+    transform: Callable[[PillowImage], Any] | None = None,
     storage_options: Mapping[str, str] | None = None,
     cache: ByteCache | None = None,
 ) -> Dataset:
@@ -204,7 +199,7 @@ def open_dataset(
     index = read_index(store, manifest)
     shards: RangeReader = open_shards(store, manifest, storage_options)
     chosen = manifest.split if split is None else split
-    positions = _split_positions(chosen, manifest.split, len(index))
+    positions = split_positions(chosen, manifest.split, len(index))
     if not len(positions):
         raise PlanError(f"split is {chosen!r}: that is none of the {len(index):,} samples of {shards.url}.")
     if cache is not None and shards.remote:
@@ -212,34 +207,3 @@ def open_dataset(
         shards = CachedRanges(shards, cache, digests)
     reader = SampleReader(shards, manifest, index)
     return Dataset(reader, manifest, index, positions=positions, split=chosen, transform=transform)
-
-
-def _split_positions(text: str, name: str, length: int) -> NDArray[np.int64]:
-    """Return the positions that TFDS's split notation names; percents round to the nearest sample.
-
-    Steps and several brackets, each taking a part of the part before, are what `Dataset.split` says of slices.
-
-    >>> _split_positions("validation[20%:60%]", "validation", 10)
-    array([2, 3, 4, 5])
-    >>> _split_positions("validation[:6][::2]", "validation", 10)
-    array([0, 2, 4])
-    """
-    match = _SPLIT.fullmatch(text.replace(" ", ""))
-    if match is None or match["name"] != name:
-        raise PlanError(f"split is {text!r}, expected {name!r} or a part of it such as '{name}[:10%]'.")
-    positions = np.arange(length, dtype=np.int64)
-    for part in _PART.finditer(match["parts"]):
-        size = len(positions)
-        bounds = (_bound(part["start"], size, text), _bound(part["stop"], size, text))
-        positions = positions[slice(*bounds, int(part["step"]) if part["step"] else None)]
-    return positions
-
-
-def _bound(value: str | None, length: int, text: str) -> int | None:
-    if not value:
-        return None
-    if not value.endswith("%"):
-        return int(value)
-    if not -100 <= int(value[:-1]) <= 100:
-        raise PlanError(f"split is {text!r}, expected percents from -100 to 100.")
-    return round(int(value[:-1]) * length / 100)

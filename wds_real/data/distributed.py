@@ -1,6 +1,6 @@
-"""Rank, world size and reductions: the only place that knows ``torch.distributed`` and the launchers' environment.
+"""Rank, world size and reductions: the only module that imports ``torch.distributed`` or reads launchers' variables.
 
-torch is imported where it is used, so that commands which only ask for their rank start without it.
+Functions import torch themselves, so that commands that only need their rank start without it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from wds_real.data.plan import share
 from wds_real.errors import PlanError, StoreError
 
 if TYPE_CHECKING:
@@ -28,19 +29,21 @@ __all__ = [
     "is_initialized",
     "launched_world",
     "process_group",
+    "resolve_world",
+    "threads_of_this_process",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process's place among all processes of a run.
+    """The rank of this process among all processes of a run.
 
     Attributes:
         rank: In [0, world_size).
         world_size: Number of processes on all nodes.
-        local_rank: Place on this node: which accelerator is ours.
-        local_world_size: Processes on this node that share its cores, as far as the launcher tells; srun divides the
-            cores itself, so there it is 1.
+        local_rank: Rank on this node, and so the number of this process's accelerator.
+        local_world_size: Processes that share the cores of this node, if the launcher sets it, else 1. It is 1 under
+            srun, which divides the cores itself.
     """
 
     rank: int = 0
@@ -50,7 +53,7 @@ class World:
 
 
 def launched_world(environ: Mapping[str, str] | None = None) -> World:
-    """Return the place that torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_*) gave this process.
+    """Return the rank that torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_*) gave this process.
 
     >>> launched_world({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"})
     World(rank=3, world_size=8, local_rank=1, local_world_size=1)
@@ -63,7 +66,7 @@ def launched_world(environ: Mapping[str, str] | None = None) -> World:
     environ = os.environ if environ is None else environ
     for rank, world_size, *local in (
         ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-        # The number of tasks of the srun step: SLURM_NTASKS is also set where only one process was started.
+        # The tasks of the srun step; SLURM_NTASKS counts those of the job, even if only one process was started.
         ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
     ):
         if rank in environ and world_size in environ:
@@ -79,7 +82,7 @@ def launched_world(environ: Mapping[str, str] | None = None) -> World:
 
 
 def current_world() -> World:
-    """Return this process's place: the process group's if there is one, else the launcher's."""
+    """Return the rank in the process group if there is one, else the rank that the launcher gave."""
     import torch.distributed as dist
 
     launched = launched_world()
@@ -88,8 +91,28 @@ def current_world() -> World:
     return launched
 
 
+def resolve_world(rank: int | None, world_size: int | None) -> World:
+    """Return the place that the caller gives, or else `current_world`.
+
+    Raises:
+        PlanError: only one of the two is given, or rank is not in [0, world_size).
+    """
+    if rank is None and world_size is None:
+        return current_world()
+    if rank is None or world_size is None:
+        raise PlanError(f"rank is {rank} and world_size is {world_size}: give both, or neither.")
+    share(0, rank=rank, world_size=world_size)
+    return replace(launched_world(), rank=rank, world_size=world_size)
+
+
+def threads_of_this_process() -> int:
+    """Return the number of cores this process may use, divided between the processes of this node; at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // current_world().local_world_size)
+
+
 def is_initialized() -> bool:
-    """Return whether this process is in a process group, ours or the caller's."""
+    """Return whether this process is in a process group, whoever created it."""
     import torch.distributed as dist
 
     return dist.is_available() and dist.is_initialized()
@@ -97,14 +120,14 @@ def is_initialized() -> bool:
 
 @contextlib.contextmanager
 def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterator[World]:
-    """Join the process group for the time of the block, unless there is one already or only one process.
+    """Create the process group, and destroy it after the block; does nothing for one process or inside a group.
 
-    The address of rank 0 comes from MASTER_ADDR and MASTER_PORT, which torchrun sets. A reduction that another rank
-    does not join within `timeout_s` seconds is an error: it bounds how long a run waits for one that died unseen.
+    MASTER_ADDR and MASTER_PORT, which torchrun sets, hold the address of rank 0. `timeout_s` is the longest wait for
+    another rank, when the group is created and in each reduction.
 
     Raises:
-        PlanError: several processes were launched, but the address of rank 0 is not set.
-        StoreError: the ranks did not all come together in time.
+        PlanError: several processes were launched, but MASTER_ADDR or MASTER_PORT is not set.
+        StoreError: not all ranks joined within `timeout_s`.
     """
     import torch
     import torch.distributed as dist
@@ -117,24 +140,24 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
     if missing:
         raise PlanError(
             f"{world.world_size} processes were launched, but {' and '.join(missing)} is not set. To run alone, unset "
-            "RANK and WORLD_SIZE. Else launch with torchrun, or under SLURM: export "
+            "RANK and WORLD_SIZE. To run on all of them, launch with torchrun, or under SLURM: export "
             "MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) MASTER_PORT=29500."
         )
     if device.type != "cpu":
-        torch.accelerator.set_device_index(device)  # reductions happen there
+        torch.accelerator.set_device_index(device)  # reductions run on it
     timeout = dt.timedelta(seconds=timeout_s)
     elastic = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         dist.init_process_group(
             dist.get_default_backend_for_device(device),
-            store=_store_of_this_start(world, timeout) if elastic else None,
+            store=_fresh_store(world, timeout) if elastic else None,
             rank=world.rank,
             world_size=world.world_size,
             timeout=timeout,
         )
     except RuntimeError as error:
         raise StoreError(
-            f"the {world.world_size} ranks did not all come together within {timeout_s:g} s ({_first_line(error)}). "
+            f"not all of the {world.world_size} ranks joined within {timeout_s:g} s ({_first_line(error)}). "
             "Check that every rank was started and reaches MASTER_ADDR:MASTER_PORT."
         ) from error
     try:
@@ -144,7 +167,7 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
 
 
 class _Store(Protocol):
-    """What is used of a ``torch.distributed`` key-value store."""
+    """The methods of a ``torch.distributed`` key-value store that are used here."""
 
     def set(self, key: str, value: str) -> None: ...
 
@@ -155,11 +178,11 @@ class _Store(Protocol):
     def wait(self, keys: list[str], timeout: dt.timedelta) -> None: ...
 
 
-def _store_of_this_start(world: World, timeout: dt.timedelta) -> Any:  # noqa: ANN401 -- torch does not export its type
-    """Return torchrun's store, under a prefix that no earlier start of the same launch has used.
+def _fresh_store(world: World, timeout: dt.timedelta) -> Any:  # noqa: ANN401 -- torch does not export its type
+    """Return torchrun's store under a prefix that no earlier start of the same launch has used.
 
-    The agent's store outlives a restart of its workers, with the addresses of the dead ones in it: without this, ranks
-    of a restarted run try to connect to those (pytorch issue 135712).
+    torchrun keeps its store when it restarts the workers. It then holds addresses of the processes that died, and the
+    new ranks would try to connect to these (pytorch issue 135712).
     """
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # torch's stubs lack them
 
@@ -168,13 +191,13 @@ def _store_of_this_start(world: World, timeout: dt.timedelta) -> Any:  # noqa: A
 
 
 def agree_on_start(store: _Store, world: World, timeout: dt.timedelta) -> str:
-    """Return a name for this start of all ranks, the same on each, though `store` holds the traces of earlier starts.
+    """Return a new name for this start, the same on all ranks, even if `store` holds keys of earlier starts.
 
-    Rank 0 invents the name. Each other rank leaves a token of its own and waits for the name under that token; rank 0
-    answers every token it finds, stale ones too, until each rank has said that it heard.
+    Rank 0 generates the name. Each other rank stores a token and waits for the name under that token. Rank 0 stores the
+    name under every token it finds, stale ones too, until each rank has confirmed the name.
 
     Raises:
-        StoreError: the ranks do not all come within `timeout`.
+        StoreError: not all ranks take part within `timeout`.
     """
     mine = uuid.uuid4().hex
     deadline = time.monotonic() + timeout.total_seconds()
@@ -183,19 +206,19 @@ def agree_on_start(store: _Store, world: World, timeout: dt.timedelta) -> str:
         try:
             store.wait([f"wds_real/name/{mine}"], timeout)
         except RuntimeError as error:
-            raise StoreError(f"rank 0 did not come within {timeout.total_seconds():.0f} s.") from error
+            raise StoreError(f"rank 0 did not join within {timeout.total_seconds():.0f} s.") from error
         name = store.get(f"wds_real/name/{mine}").decode()
-        store.set(f"wds_real/heard/{name}/{world.rank}", "")
+        store.set(f"wds_real/confirmed/{name}/{world.rank}", "")
         return name
-    silent = set(range(1, world.world_size))
-    while silent:
-        for rank in sorted(silent):
-            if store.check([f"wds_real/heard/{mine}/{rank}"]):
-                silent.remove(rank)
+    missing = set(range(1, world.world_size))
+    while missing:
+        for rank in sorted(missing):
+            if store.check([f"wds_real/confirmed/{mine}/{rank}"]):
+                missing.remove(rank)
             elif store.check([f"wds_real/token/{rank}"]):
                 store.set(f"wds_real/name/{store.get(f'wds_real/token/{rank}').decode()}", mine)
-        if silent and time.monotonic() > deadline:
-            raise StoreError(f"ranks {sorted(silent)} did not come within {timeout.total_seconds():.0f} s.")
+        if missing and time.monotonic() > deadline:
+            raise StoreError(f"ranks {sorted(missing)} did not join within {timeout.total_seconds():.0f} s.")
         time.sleep(0.01)
     return mine
 
@@ -203,10 +226,10 @@ def agree_on_start(store: _Store, world: World, timeout: dt.timedelta) -> str:
 def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.Tensor:
     """Return the sum or minimum of `tensor` over all ranks, on the CPU; without a process group, the tensor itself.
 
-    Takes integers only: the result is then the same in any order.
+    Pass integers only: their sum does not depend on the order of the ranks.
 
     Raises:
-        StoreError: a rank died, or did not come within the process group's timeout.
+        StoreError: a rank died, or did not join within the process group's timeout.
     """
     import torch
     import torch.distributed as dist
@@ -214,7 +237,7 @@ def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.
     if not is_initialized():
         return tensor
     device = torch.device("cpu")
-    if dist.get_backend() != "gloo":  # nccl and its kin reduce on the accelerator only
+    if dist.get_backend() != "gloo":  # nccl and similar backends reduce on the accelerator only
         accelerator = torch.accelerator.current_accelerator(check_available=True)
         if accelerator is not None:
             device = torch.device(accelerator.type, torch.accelerator.current_device_index())
@@ -223,8 +246,8 @@ def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.
         dist.all_reduce(total, op=dist.ReduceOp.SUM if operation == "sum" else dist.ReduceOp.MIN)
     except RuntimeError as error:
         raise StoreError(
-            f"a rank was lost while results were added up ({_first_line(error)}). Run the same command again: with "
-            "--output, only what is missing is done."
+            f"a rank was lost while the ranks added up their results ({_first_line(error)}). Run the same command "
+            "again; with --output, it does only the missing batches."
         ) from error
     return total.cpu()
 

@@ -8,7 +8,7 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,11 +22,11 @@ from wds_real.errors import ModelError
 from wds_real.evaluation.device import Normalize, default_device, device_name, on_device
 from wds_real.evaluation.metric import RealAccuracy
 from wds_real.evaluation.models import LoadedModel, name_of
-from wds_real.image.decode import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
-from wds_real.image.jpeg_crop import parts_are_exact
-from wds_real.image.resample import HAVE_EXTENSION
+from wds_real.image.backends import describe
+from wds_real.image.transform import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 from wds_real.scoring.output import write_output
-from wds_real.scoring.records import Ledger, Record, RunKey
+from wds_real.scoring.records import Record, RunKey, RunRecords
+from wds_real.scoring.result import joined_execution
 from wds_real.storage.local import LocalStore
 
 if TYPE_CHECKING:
@@ -46,19 +46,23 @@ Model = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalOptions:
-    """How to run, none of which changes what is counted.
+    """How to run the model.
+
+    `batch_size` and the precision (`amp` with `amp_dtype`) belong to the identity of a run: records of another batch
+    size or precision are not reused. `device`, `torchcompile` and `channels_last` can change the last bits of scores,
+    and so a prediction where two classes are nearly equal; the result says them. The others change no prediction.
 
     Attributes:
-        batch_size: Samples a batch, on each rank.
-        threads: Decoding threads a process; None means one a core, shared between the processes of a node.
+        batch_size: Images per batch on each rank.
+        threads: Decoding threads of a process; None means one for each core, divided between the processes of a node.
         device: Where the model runs; None means this rank's accelerator, or the CPU.
         amp: Run the model under autocast.
         amp_dtype: ``float16`` or ``bfloat16``.
         channels_last: Give the model channels-last memory.
         torchcompile: Compile the model with ``torch.compile``.
-        on_error: ``raise``, or ``record``: count unreadable samples and bound the accuracy.
+        on_error: ``raise``, or ``record``: count unreadable images as wrong, and give the best possible accuracy too.
         pixel_cache: Folder for transformed pixels, which the next evaluation reads instead of decoding; see `Loader`.
-        timeout_s: How long a rank waits for another one at the end, in seconds.
+        timeout_s: How long a rank waits for the others at the end, in seconds.
     """
 
     batch_size: int = 256
@@ -116,13 +120,15 @@ def evaluate(
     if not output_shape(transform)[1].is_floating_point:  # else the transform has normalised
         preprocessing |= {"mean": list(mean), "std": list(std)}
     key = _run_key(loaded, dataset, preprocessing, options)
+    execution = {"device": device.type, "compile": options.torchcompile, "channels_last": options.channels_last}
     with process_group(device, timeout_s=options.timeout_s) as world, torch.inference_mode(), ExitStack() as stack:
         metric = RealAccuracy(dataset)
         total = plan.num_batches(len(dataset), options.batch_size)
-        remaining, ledger = list(range(total)), None
+        remaining, records = list(range(total)), None
         if output is not None:
-            ledger = stack.enter_context(Ledger(output, key, about={"root": dataset.root}, rank=world.rank))
-            remaining = _take_up(ledger, metric, total=total, world=world)
+            records = stack.enter_context(RunRecords(output, key, about={"root": dataset.root}, rank=world.rank))
+            records.add_execution(execution)
+            remaining = _resume(records, metric, total=total, world=world)
         loader = Loader(
             dataset,
             batch_size=options.batch_size,
@@ -135,13 +141,14 @@ def evaluate(
         forward = _prepared(loaded.module, Normalize(mean, std, device=device), device, options)
         watch, mine = _Watch(), loader.num_samples
         for batch, image in on_device(watch.waiting_for(loader), device):
-            rows, classes, probabilities = metric.read(forward(image), batch)
-            if ledger is not None and batch.number >= 0:
-                ledger.append(Record(batch.number, rows, classes, probabilities))
-            metric.add(rows, classes, probabilities)
+            ranked = metric.rank_classes(forward(image), batch)
+            if records is not None and batch.number >= 0:
+                records.append(Record(batch.number, ranked.positions, ranked.classes, ranked.probabilities))
+            metric.add(ranked.positions, ranked.classes, ranked.probabilities)
             if progress is not None:
-                progress(len(rows), mine)
+                progress(len(ranked.positions), mine)
         result, predictions = metric.compute_with_predictions()
+        executions = (records.executions() if records is not None else []) or [execution]
     sizes = (len(plan.batch(dataset.positions, number, batch_size=options.batch_size)) for number in remaining)
     run = {
         "options": asdict(options),
@@ -149,11 +156,16 @@ def evaluate(
         "threads": loader.threads,
         "batches_done_before": total - len(remaining),
         "timings": watch.timings(sum(sizes), loader),
-        "decode": "part" if parts_are_exact() else "whole",
-        "resize": "extension" if HAVE_EXTENSION else "pillow",
+        **describe(),
         "versions": versions(),
     }
-    result = result.named(model=key.identity["model"], preprocessing=key.identity["preprocessing"], run=run)
+    result = replace(
+        result,
+        model=key.identity["model"],
+        preprocessing=key.identity["preprocessing"],
+        execution=joined_execution(key.identity["dtype"], options.batch_size, executions),
+        run=run,
+    )
     if output is not None and world.rank == 0:
         write_output(LocalStore(Path(output)), result, predictions)
     return result
@@ -179,13 +191,13 @@ def _run_key(loaded: LoadedModel, dataset: Dataset, preprocessing: dict[str, Any
     )
 
 
-def _take_up(ledger: Ledger, metric: RealAccuracy, *, total: int, world: World) -> list[int]:
-    """Count what earlier runs recorded, and return the batches that are left, the same list on all ranks.
+def _resume(run: RunRecords, metric: RealAccuracy, *, total: int, world: World) -> list[int]:
+    """Count the records of earlier starts, and return the batches that are left to do, the same list on all ranks.
 
-    Where several ranks see a record, because they share the folder, the lowest one counts it. The reduction also keeps
-    any rank from adding records before all have read them.
+    If several ranks see a record, because they share the folder, the lowest one counts it. The reduction also makes
+    every rank read before any rank appends.
     """
-    records = {number: record for number, record in ledger.records().items() if number < total}
+    records = {number: record for number, record in run.read().by_batch.items() if number < total}
     holder = torch.full((total,), world.world_size, dtype=torch.int64)
     holder[list(records)] = world.rank
     holder = all_reduce(holder, "min")
@@ -194,7 +206,7 @@ def _take_up(ledger: Ledger, metric: RealAccuracy, *, total: int, world: World) 
             metric.add(record.index, record.classes, record.probabilities)
     left: list[int] = torch.nonzero(holder == world.world_size).flatten().tolist()
     if len(left) < total and world.rank == 0:
-        _LOG.info("resuming: %d of %d batches are recorded in %s", total - len(left), total, ledger.folder)
+        _LOG.info("resuming: %d of %d batches are recorded in %s", total - len(left), total, run.folder)
     return left
 
 

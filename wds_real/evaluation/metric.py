@@ -1,7 +1,8 @@
-"""RealAccuracy: predictions in, one exact result out, for our loop or any other."""
+"""RealAccuracy: an exact metric for the loop of this package and for any other."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +12,9 @@ from wds_real.data.batch import Batch
 from wds_real.data.distributed import all_reduce, current_world, is_initialized
 from wds_real.errors import CoverageError, ModelError
 from wds_real.labels import NUM_CLASSES
-from wds_real.scoring.predictions import TOP, Predictions
-from wds_real.scoring.result import Result, Targets, tally
+from wds_real.scoring.predictions import TOP
+from wds_real.scoring.table import PredictionTable
+from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,29 +22,43 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wds_real.data.dataset import Dataset
+    from wds_real.scoring.predictions import Predictions
+    from wds_real.scoring.result import Result
 
-__all__ = ["RealAccuracy", "top_predictions"]
+__all__ = ["RankedClasses", "RealAccuracy", "top_predictions"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedClasses:
+    """The five best classes of some samples.
+
+    Attributes:
+        positions: int64 (n,), of the samples in the data set.
+        classes: int64 (n, 5), best first; all -1 for a sample that could not be read.
+        probabilities: float32 (n, 5), NaN where unknown.
+    """
+
+    positions: NDArray[np.int64]
+    classes: NDArray[np.int64]
+    probabilities: NDArray[np.float32]
 
 
 class RealAccuracy:
     """Original and ReaL accuracy of one pass, exact over any number of processes.
 
-    The state is a table with one row a sample: how often it was seen, its top-5 classes and their probabilities. No
-    communication happens before `compute`, which adds the tables of all ranks in one reduction of integers and refuses
-    to give a number unless each sample was seen exactly once.
+    The state is a `wds_real.scoring.table.PredictionTable`. The processes do not communicate before `compute`, which
+    sums the tables of all ranks in one reduction of integers and raises unless each sample was seen exactly once.
 
     Args:
         dataset: What is evaluated; None means all 50,000 validation images with the released labels.
-        sync_on_compute: Add the tables of all ranks in `compute`.
+        sync_on_compute: Sum the tables of all ranks in `compute`.
     """
 
     def __init__(self, dataset: Dataset | None = None, *, sync_on_compute: bool = True) -> None:
         self.targets = Targets.of_labels() if dataset is None else Targets.of_dataset(dataset)
         self.sync_on_compute = sync_on_compute
-        self._row_of = {key: row for row, key in enumerate(self.targets.keys)}
-        # Integers that are 0 where nothing was seen, so that tables of different ranks add up: times seen, times
-        # failed, the top-5 classes plus one, and the bits of their probabilities.
-        self._table = np.zeros((len(self.targets.keys), 2 + 2 * TOP), dtype=np.int64)
+        self._position_of = {key: position for position, key in enumerate(self.targets.keys)}
+        self._table = PredictionTable(self.targets)
 
     def update(self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[str]) -> None:
         """Count the predictions of one batch.
@@ -57,12 +73,11 @@ class RealAccuracy:
             ModelError: the predictions have another shape, a score is NaN, or a class is not 0..999.
             ValueError: a sample is not part of the data set.
         """
-        self.add(*self.read(predictions, batch))
+        ranked = self.rank_classes(predictions, batch)
+        self.add(ranked.positions, ranked.classes, ranked.probabilities)
 
-    def read(
-        self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[str]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """Return what `update` would `add`, for those who keep records."""
+    def rank_classes(self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[str]) -> RankedClasses:
+        """Return the five best classes of each sample of a batch, without counting them; `update` also counts them."""
         if isinstance(batch, torch.Tensor):
             raise ValueError("give the Batch, or the keys or file names of the samples: labels are looked up by these.")  # noqa: TRY004
         if isinstance(batch, Batch):
@@ -81,25 +96,13 @@ class RealAccuracy:
         classes = np.full((len(rows), TOP), -1, dtype=np.int64)
         probabilities = np.full((len(rows), TOP), np.nan, dtype=np.float32)
         classes[valid], probabilities[valid] = top_predictions(scores[torch.from_numpy(valid).to(scores.device)])
-        return rows[is_sample], classes[is_sample], probabilities[is_sample]
+        return RankedClasses(rows[is_sample], classes[is_sample], probabilities[is_sample])
 
     def add(
-        self, rows: NDArray[np.int64], classes: NDArray[np.int64], probabilities: NDArray[np.float32] | None = None
+        self, positions: NDArray[np.int64], classes: NDArray[np.int64], probabilities: NDArray[np.float32] | None = None
     ) -> None:
-        """Count samples by their place in the data set.
-
-        Args:
-            rows: int64 (B,), positions in the whole data set.
-            classes: int64 (B, 5), best first, -1 for none; a row of only -1 is a sample that could not be read.
-            probabilities: float32 (B, 5) of these classes; None where unknown.
-        """
-        failed = classes[:, 0] < 0
-        np.add.at(self._table[:, 0], rows[~failed], 1)
-        np.add.at(self._table[:, 1], rows[failed], 1)
-        np.add.at(self._table[:, 2 : 2 + TOP], rows, classes + 1)
-        if probabilities is not None:
-            bits = np.ascontiguousarray(probabilities, dtype=np.float32).view(np.int32)
-            np.add.at(self._table[:, 2 + TOP :], rows, bits)
+        """Count samples by their position in the data set; see `PredictionTable.add`."""
+        self._table.add(positions, classes, probabilities)
 
     def compute(self) -> Result:
         """Return the result, over all ranks.
@@ -119,10 +122,10 @@ class RealAccuracy:
         if self.sync_on_compute:
             world_size = current_world().world_size
             if is_initialized():
-                table = all_reduce(torch.from_numpy(self._table), "sum").numpy()
-        classes = table[:, 2 : 2 + TOP] - 1
+                summed = all_reduce(torch.from_numpy(self._table.array), "sum").numpy()
+                table = PredictionTable(self.targets, summed)
         try:
-            result = tally(self.targets, top5=classes, seen=table[:, 0], failed=table[:, 1], world_size=world_size)
+            return table.result(world_size=world_size), table.predictions()
         except CoverageError as error:
             if not (self.sync_on_compute and world_size > 1 and table is self._table):
                 raise
@@ -132,25 +135,22 @@ class RealAccuracy:
                 missing=error.missing,
                 doubled=error.doubled,
             ) from error
-        read = np.flatnonzero(table[:, 0])
-        probabilities = table[read, 2 + TOP :].astype(np.int32).view(np.float32)
-        return result, Predictions(tuple(self.targets.keys[row] for row in read), classes[read], probabilities)
 
     def reset(self) -> None:
         """Forget all predictions."""
-        self._table[:] = 0
+        self._table.array[:] = 0
 
     def merge_state(self, metrics: Sequence[RealAccuracy]) -> RealAccuracy:
         """Add what other metrics of the same data set have seen, and return this one."""
         for metric in metrics:
             if metric.targets.identity != self.targets.identity:
                 raise ValueError("the metrics are of different data sets: merge those of one data set only.")
-            self._table += metric._table  # noqa: SLF001 -- our own class
+            self._table.array += metric._table.array  # noqa: SLF001 -- the same class
         return self
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Return the table, int64 (N, 12)."""
-        return {"table": torch.from_numpy(self._table.copy())}
+        return {"table": torch.from_numpy(self._table.array.copy())}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
         """Replace the table with one from `state_dict`.
@@ -159,11 +159,11 @@ class RealAccuracy:
             ValueError: the table is of a data set of another size.
         """
         table = state["table"].numpy()
-        if table.shape != self._table.shape or table.dtype != self._table.dtype:
-            raise ValueError(f"the state is {table.dtype} {table.shape}, expected int64 {self._table.shape}.")
+        if table.shape != self._table.array.shape or table.dtype != self._table.array.dtype:
+            raise ValueError(f"the state is {table.dtype} {table.shape}, expected int64 {self._table.array.shape}.")
         if bool(table[~self.targets.expected].any()):
             raise ValueError("the state holds samples that are not in this metric's split.")
-        self._table[:] = table
+        self._table.array[:] = table
 
     def _rows_of_batch(self, batch: Batch) -> NDArray[np.int64]:
         rows: NDArray[np.int64] = batch.index.numpy()
@@ -177,10 +177,10 @@ class RealAccuracy:
         return rows
 
     def _rows_of_keys(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        unknown = [key for key in keys if key.removesuffix(".JPEG") not in self._row_of]
+        unknown = [key for key in keys if key.removesuffix(".JPEG") not in self._position_of]
         if unknown:
             raise ValueError(f"{unknown[0]} is not a sample of the data set ({len(unknown):,} such keys).")
-        rows = np.array([self._row_of[key.removesuffix(".JPEG")] for key in keys], dtype=np.int64)
+        rows = np.array([self._position_of[key.removesuffix(".JPEG")] for key in keys], dtype=np.int64)
         self._check_expected(rows)
         return rows
 

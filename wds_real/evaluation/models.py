@@ -26,7 +26,7 @@ import torch
 import xxhash
 
 from wds_real.errors import ModelError
-from wds_real.image.decode import EvalTransform
+from wds_real.image.transform import EvalTransform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -58,8 +58,8 @@ class Manifest:
         split: Name of the split.
         num_samples: Samples in all shards together.
         partial: True if the source was allowed to hold fewer than the 50,000 validation images.
-        foreign: True if others wrote the shards: then only the samples' own bytes are as said here, and digests may be
-            empty, where they were not computed.
+        external: True if the shards were not written by wds_real (``"foreign"`` in the JSON): their layout is free, and
+            digests are empty where they were not computed.
         shards_at: URL or path of the shards, if they are not beside the manifest; no part of the identity.
         source_num_bytes: JPEG bytes of the source, without any container.
         source_digest: SHA-256 over the lines ``FILE_NAME NUM_BYTES XXH3`` of the source's images in key order; the same
@@ -81,7 +81,7 @@ class Manifest:
     index_num_bytes: int
     index_sha256: str
     shards: tuple[ShardInfo, ...]
-    foreign: bool = False
+    external: bool = False
     shards_at: str | None = None
 
     @property
@@ -102,7 +102,7 @@ class Manifest:
             "split": self.split,
             "num_samples": self.num_samples,
             "partial": self.partial,
-            **({"foreign": True} if self.foreign else {}),
+            **({"foreign": True} if self.external else {}),
             "source": {"num_bytes": self.source_num_bytes, "digest": self.source_digest},
             "labels": {"digest": self.labels_digest},
             "index": {"name": INDEX_NAME, "num_bytes": self.index_num_bytes, "sha256": self.index_sha256},
@@ -136,7 +136,7 @@ class Manifest:
             index_num_bytes=field(index, "num_bytes", int, where),
             index_sha256=field(index, "sha256", str, where),
             shards=tuple(_shard_info(entry, where) for entry in field(body, "shards", list, where)),
-            foreign="foreign" in body and field(body, "foreign", bool, where),
+            external="foreign" in body and field(body, "foreign", bool, where),
             shards_at=field(body, "shards_at", str, where) if "shards_at" in body else None,
         )
         stored = field(body, "digest", str, where)

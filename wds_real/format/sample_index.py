@@ -52,8 +52,8 @@ class SampleIndex:
         num_bytes: int64 (N,), length of the JPEG data.
         json_offset: int64 (N,), first byte of the label JSON in the shard.
         json_num_bytes: int64 (N,), its length.
-        checksum: uint64 (N,), xxh3-64 of the JPEG data; 0 where it was not computed, in foreign shards only.
-        width: int64 (N,), pixels; 0 where it is not known, in foreign shards only.
+        checksum: uint64 (N,), xxh3-64 of the JPEG data; 0 where it was not computed, in external shards only.
+        width: int64 (N,), pixels; 0 where it is not known, in external shards only.
         height: int64 (N,), likewise.
         original_label: int64 (N,), class index 0..999 of the ILSVRC2012 ground truth.
         real_label: N tuples of distinct class indices 0..999 in the released order; empty: no label accepted.
@@ -128,7 +128,7 @@ class SampleIndex:
         integers = {name: _integer_column(columns, name, len(keys), where) for name in _INTEGER_COLUMNS}
         index = cls(
             keys=tuple(keys),
-            checksum=_checksum_column(columns, len(keys), where, optional=manifest.foreign),
+            checksum=_checksum_column(columns, len(keys), where, optional=manifest.external),
             real_label=_real_label_column(columns, len(keys), where),
             **integers,
         )

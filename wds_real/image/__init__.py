@@ -1,1 +1,1 @@
-"""JPEG bytes to uint8 pixels."""
+"""JPEG bytes to uint8 pixels: decode, resize and crop."""

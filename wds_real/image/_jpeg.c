@@ -1,13 +1,12 @@
-/* Decode the part of a JPEG that a crop needs, to the bytes that decoding all of it gives.
+/* Decode a rectangle of a JPEG, the crop, to the same pixels as decoding the whole image.
  *
- * libjpeg-turbo can leave out columns and rows. What lies left of, right of and above the part has still to be read bit
- * by bit, but is not transformed, upsampled and turned into RGB. The library treats the edge of a part as if it were
- * the edge of the picture, where upsampling has no neighbour to look at: so a few columns more than are wanted are
- * decoded, and thrown away.
+ * libjpeg-turbo can skip columns and rows. The entropy-coded data left of, right of and above the crop is still read,
+ * but the inverse DCT, upsampling and colour conversion are skipped. At the edges of a crop the library upsamples as at
+ * the edges of an image, without neighbours. So a few columns more than the crop are decoded, and dropped.
  *
- * Only what nearly all photographs are is done here: sequential, Huffman-coded, one scan, gray or YCbCr in one of the
- * usual subsamplings, not cut, and without a single warning. For the rest the answer is that another decoder has to
- * look at it.
+ * Supported are the files that nearly all photographs are: sequential, Huffman-coded, one scan, grayscale or YCbCr with
+ * a common subsampling, not truncated, and decoded without a warning. For other files the result is -1, and the caller
+ * uses another decoder.
  */
 #define PY_SSIZE_T_CLEAN
 #ifndef Py_GIL_DISABLED
@@ -29,38 +28,38 @@
 
 enum {
     CHANNELS = 3,
-    MARGIN = 2,    /* columns beside the wanted ones: the one sample of chroma that upsampling looks at */
-    BLOCK_MAX = 16, /* columns of the widest block that chroma is shared in: a part starts at a multiple of it */
+    MARGIN = 2,     /* extra columns on each side of the crop: the chroma sample that upsampling reads there */
+    BLOCK_MAX = 16, /* columns of the widest MCU: the library starts at a multiple of the MCU's width */
     ROWS_AT_ONCE = 4,
 };
 
 typedef struct {
     uint8_t *data;
     ptrdiff_t stride;
-    int left, top, columns, rows; /* the wanted part of the picture; `data` has room for SLACK columns more */
-} Part;
+    int left, top, columns, rows; /* the rectangle of the image; `data` has room for SLACK more columns */
+} Crop;
 
 enum { SLACK = 2 * MARGIN + BLOCK_MAX };
 
-/* ---- The library's errors: the first one, and the first warning, end the attempt. ---- */
+/* ---- Error handling: the first error or warning of the library stops decoding. ---- */
 
 typedef struct {
-    struct jpeg_error_mgr face;
-    jmp_buf way_out;
+    struct jpeg_error_mgr manager;
+    jmp_buf failed;
 } Errors;
 
-static void give_up(j_common_ptr info) { longjmp(((Errors *)info->err)->way_out, 1); }
+static void fail(j_common_ptr info) { longjmp(((Errors *)info->err)->failed, 1); }
 
-static void hear(j_common_ptr info, int level) {
-    if (level < 0) {
-        give_up(info);
+static void fail_on_warning(j_common_ptr info, int level) {
+    if (level < 0) { /* 0 and above are trace messages */
+        fail(info);
     }
 }
 
 /* ---- Decoding. ---- */
 
-static int is_usual(const struct jpeg_decompress_struct *info) {
-    const jpeg_component_info *parts = info->comp_info;
+static int is_supported(const struct jpeg_decompress_struct *info) {
+    const jpeg_component_info *components = info->comp_info;
     if (info->progressive_mode || info->arith_code || info->data_precision != 8 ||
         info->comps_in_scan != info->num_components) {
         return 0;
@@ -68,18 +67,18 @@ static int is_usual(const struct jpeg_decompress_struct *info) {
     if (info->num_components == 1) {
         return info->jpeg_color_space == JCS_GRAYSCALE;
     }
-    return info->num_components == CHANNELS && info->jpeg_color_space == JCS_YCbCr && parts[0].h_samp_factor <= 2 &&
-           parts[0].v_samp_factor <= 2 && parts[1].h_samp_factor == 1 && parts[1].v_samp_factor == 1 &&
-           parts[2].h_samp_factor == 1 && parts[2].v_samp_factor == 1;
+    return info->num_components == CHANNELS && info->jpeg_color_space == JCS_YCbCr &&
+           components[0].h_samp_factor <= 2 && components[0].v_samp_factor <= 2 && components[1].h_samp_factor == 1 &&
+           components[1].v_samp_factor == 1 && components[2].h_samp_factor == 1 && components[2].v_samp_factor == 1;
 }
 
-/* Whether what was not decoded goes on to the end of the picture without a marker that does not belong there. Rows below
- * the part are not looked at; but then no decoder can fail because of them. */
-static int ends_well(const struct jpeg_decompress_struct *info) {
+/* Whether the data after the crop's last row contains no other markers than restarts up to EOI. Those rows are not
+ * decoded; without such a marker, no decoder reports an error for them. */
+static int has_intact_rest(const struct jpeg_decompress_struct *info) {
     const uint8_t *data = info->src->next_input_byte, *const end = data + info->src->bytes_in_buffer;
     const int restarts = info->restart_interval > 0;
-    int marker = info->unread_marker; /* one that was come across, or 0 */
-    while (marker == 0 || (restarts && marker >= 0xD0 && marker <= 0xD7)) { /* 0 in the data: a stuffed FF */
+    int marker = info->unread_marker; /* the marker that the library stopped at, or 0 */
+    while (marker == 0 || (restarts && marker >= 0xD0 && marker <= 0xD7)) { /* FF 00 is a data byte FF, no marker */
         data = memchr(data, 0xFF, (size_t)(end - data));
         if (data == NULL || end - data < 2) {
             return 0;
@@ -90,7 +89,7 @@ static int ends_well(const struct jpeg_decompress_struct *info) {
     return marker == 0xD9;
 }
 
-/* Read `count` rows to where `to` is, one `stride` after the other. */
+/* Write the next `count` rows to `to`, `stride` bytes apart. */
 static void read_rows(j_decompress_ptr info, uint8_t *to, ptrdiff_t stride, int count) {
     while (count > 0) {
         JSAMPROW rows[ROWS_AT_ONCE];
@@ -104,70 +103,72 @@ static void read_rows(j_decompress_ptr info, uint8_t *to, ptrdiff_t stride, int 
     }
 }
 
-/* Fill the part; return the column of the picture at which its rows start, or -1 if this is no usual picture. */
-static int fill(j_decompress_ptr info, int width, int height, const Part *part) {
+/* Decode the crop; return the image's column at which its rows start, or -1 if the file is not supported. */
+static int decode_rows(j_decompress_ptr info, int width, int height, const Crop *crop) {
     jpeg_read_header(info, TRUE);
-    if (!is_usual(info) || (int)info->image_width != width || (int)info->image_height != height) {
+    if (!is_supported(info) || (int)info->image_width != width || (int)info->image_height != height) {
         return -1;
     }
     info->out_color_space = JCS_RGB;
     info->dct_method = JDCT_ISLOW;
     jpeg_start_decompress(info);
-    const int right = part->left + part->columns, from = part->left > MARGIN ? part->left - MARGIN : 0;
+    const int right = crop->left + crop->columns, from = crop->left > MARGIN ? crop->left - MARGIN : 0;
     const int to = right < width - MARGIN ? right + MARGIN : width;
     JDIMENSION first = (JDIMENSION)from, columns = (JDIMENSION)(to - from);
     jpeg_crop_scanline(info, &first, &columns);
-    if ((int)columns > part->columns + SLACK || (int)first > part->left) {
+    if ((int)columns > crop->columns + SLACK || (int)first > crop->left) {
         return -1;
     }
-    if (part->top > 0) {
-        jpeg_skip_scanlines(info, (JDIMENSION)part->top);
+    if (crop->top > 0) {
+        jpeg_skip_scanlines(info, (JDIMENSION)crop->top);
     }
-    read_rows(info, part->data, part->stride, part->rows);
-    return ends_well(info) ? (int)first : -1;
+    read_rows(info, crop->data, crop->stride, crop->rows);
+    return has_intact_rest(info) ? (int)first : -1;
 }
 
-/* As `fill`; -1 also for errors and warnings. */
-static int decode(const uint8_t *jpeg, size_t num_bytes, int width, int height, const Part *part) {
+/* As `decode_rows`, from the bytes of the file; -1 also after an error or a warning. */
+static int decode(const uint8_t *jpeg, size_t num_bytes, int width, int height, const Crop *crop) {
     struct jpeg_decompress_struct info = {0};
     Errors errors;
-    info.err = jpeg_std_error(&errors.face);
-    errors.face.error_exit = give_up;
-    errors.face.emit_message = hear;
+    info.err = jpeg_std_error(&errors.manager);
+    errors.manager.error_exit = fail;
+    errors.manager.emit_message = fail_on_warning;
     int start = -1;
-    if (!setjmp(errors.way_out)) {
+    if (!setjmp(errors.failed)) {
         jpeg_create_decompress(&info);
         jpeg_mem_src(&info, jpeg, (unsigned long)num_bytes);
-        start = fill(&info, width, height, part);
+        start = decode_rows(&info, width, height, crop);
     }
     jpeg_destroy_decompress(&info);
     return start;
 }
 
-/* ---- The Python face. ---- */
+/* ---- The Python interface. ---- */
 
-static int as_part(Part *part, const Py_buffer *view, int left, int top, int width, int height) {
+static int as_crop(Crop *crop, const Py_buffer *view, int left, int top, int width, int height) {
     const Py_ssize_t *shape = view->shape;
     if (view->itemsize != 1 || view->ndim != 3 || shape[2] != CHANNELS || view->strides[2] != 1 ||
         view->strides[1] != CHANNELS || view->strides[0] < shape[1] * CHANNELS) {
-        PyErr_SetString(PyExc_ValueError, "pixels are not uint8 (height, width, 3), rows of neighbours in memory.");
+        PyErr_SetString(PyExc_ValueError, "pixels is not uint8 (height, width, 3) with contiguous rows.");
         return 0;
     }
     const Py_ssize_t columns = shape[1] - SLACK;
     if (left < 0 || top < 0 || shape[0] < 1 || columns < 1 || left > width - columns || top > height - shape[0]) {
-        PyErr_Format(PyExc_ValueError, "a part of %zd x %zd from (%d, %d) on is not within a picture of %d x %d.",
-                     columns, shape[0], left, top, width, height);
+        PyErr_Format(PyExc_ValueError, "a crop of %zd x %zd at (%d, %d) is outside an image of %d x %d.", columns,
+                     shape[0], left, top, width, height);
         return 0;
     }
-    *part = (Part){view->buf, view->strides[0], left, top, (int)columns, (int)shape[0]};
+    *crop = (Crop){view->buf, view->strides[0], left, top, (int)columns, (int)shape[0]};
     return 1;
 }
 
-PyDoc_STRVAR(decode_part_doc,
-"decode_part(jpeg, pixels, width, height, left, top)\n--\n\n"
-"Write a part of the picture to `pixels`; the face of it is wds_real.jpeg_part.decode_part.");
+PyDoc_STRVAR(decode_crop_doc,
+"decode_crop(jpeg, pixels, width, height, left, top)\n--\n\n"
+"Decode a rectangle of a JPEG of width x height pixels to `pixels`, which is SLACK columns wider than the rectangle.\n"
+"Return the image's column at which the rows of `pixels` start, or -1 if the file is not supported.\n"
+"Use it through wds_real.image.jpeg_crop.decode_crop.");
 
-static PyObject *decode_part(PyObject *module, PyObject *args) {
+static PyObject *decode_crop(PyObject *module, PyObject *args) {
     (void)module;
     PyObject *jpeg, *pixels;
     int width, height, left, top;
@@ -182,12 +183,12 @@ static PyObject *decode_part(PyObject *module, PyObject *args) {
         PyBuffer_Release(&from);
         return NULL;
     }
-    Part part;
+    Crop crop;
     PyObject *result = NULL;
-    if (as_part(&part, &to, left, top, width, height)) {
+    if (as_crop(&crop, &to, left, top, width, height)) {
         int start;
         Py_BEGIN_ALLOW_THREADS
-        start = decode(from.buf, (size_t)from.len, width, height, &part);
+        start = decode(from.buf, (size_t)from.len, width, height, &crop);
         Py_END_ALLOW_THREADS
         result = PyLong_FromLong(start);
     }
@@ -196,15 +197,12 @@ static PyObject *decode_part(PyObject *module, PyObject *args) {
     return result;
 }
 
-static PyMethodDef methods[] = {{"decode_part", decode_part, METH_VARARGS, decode_part_doc}, {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {{"decode_crop", decode_crop, METH_VARARGS, decode_crop_doc}, {NULL, NULL, 0, NULL}};
 
-static int add_facts(PyObject *module) {
-    return PyModule_AddIntConstant(module, "SLACK", SLACK) ||
-           PyModule_AddIntConstant(module, "VERSION", LIBJPEG_TURBO_VERSION_NUMBER);
-}
+static int add_constants(PyObject *module) { return PyModule_AddIntConstant(module, "SLACK", SLACK); }
 
 static PyModuleDef_Slot slots[] = {
-    {Py_mod_exec, (void *)add_facts},
+    {Py_mod_exec, (void *)add_constants},
 #ifdef Py_GIL_DISABLED
     {Py_mod_gil, Py_MOD_GIL_NOT_USED},
 #endif
@@ -212,7 +210,7 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_jpeg", "Decoding of the part of a JPEG that is kept.", 0, methods, slots, NULL, NULL, NULL,
+    PyModuleDef_HEAD_INIT, "_jpeg", "Decode a rectangle of a JPEG.", 0, methods, slots, NULL, NULL, NULL,
 };
 
 PyMODINIT_FUNC PyInit__jpeg(void) { return PyModuleDef_Init(&definition); }

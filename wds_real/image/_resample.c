@@ -1,18 +1,18 @@
-/* Resize an RGB picture as Pillow's Image.resize does, to the last bit, but only the part that a crop keeps.
+/* Resize an RGB image as Pillow's Image.resize does, bit for bit, but compute only the pixels of a crop.
  *
  * A resized pixel is a weighted sum of source pixels, first along the rows and then along the columns (or the other way
- * round: recent versions of Pillow do the columns first where the height shrinks by much more than the width). The
- * arithmetic is that of Pillow for 8-bit pictures, because equal pixels need equal roundings:
+ * round: recent versions of Pillow do the columns first if the height shrinks by much more than the width). The
+ * arithmetic is that of Pillow for 8-bit images, because equal pixels need equal rounding:
  *
  *   - weights are computed and normalised in double precision, then rounded to 22 bits, halves away from zero;
  *   - sums are 32-bit integers that start from one half, are shifted right by 22 bits and clipped to 0..255;
- *   - the picture between the two passes is rounded to 8 bits;
- *   - a side whose size stays as it is keeps its pixels, whatever the filter.
+ *   - the intermediate image between the two passes is rounded to 8 bits;
+ *   - along a side whose size does not change, pixels are copied, whatever the filter.
  *
- * What is done otherwise: rows and columns that the crop drops are never computed; and the pass along the rows works on
- * LANES rows side by side, so that both passes are plain loops over neighbouring numbers which a compiler turns into
- * vector instructions. Where the loader can choose among several builds of a function (x86-64 Linux), the passes are
- * built for AVX-512, for AVX2 and for every processor. All give the same bytes.
+ * Two things differ from Pillow. Rows and columns outside the crop are not computed. And the pass along the rows works
+ * on LANES rows at once, so that both passes are simple loops over contiguous numbers, which compilers vectorise. On
+ * x86-64 Linux, where the loader can select among several builds of a function, the passes are built for AVX-512, for
+ * AVX2 and for any processor. All give the same bytes.
  */
 #define PY_SSIZE_T_CLEAN
 #ifndef Py_GIL_DISABLED
@@ -31,13 +31,13 @@
 #error "pixels are moved as little-endian words"
 #endif
 #if FLT_EVAL_METHOD != 0
-#error "weights would be rounded otherwise than in double precision"
+#error "weights must be computed in double precision"
 #endif
 
 #if defined(__x86_64__) && defined(__GLIBC__) && defined(__has_attribute)
 #if __has_attribute(target_clones) && __GNUC__ >= 12
 #define FOR_EVERY_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#elif __has_attribute(target_clones) /* earlier compilers do not know the first name */
+#elif __has_attribute(target_clones) /* older compilers do not know x86-64-v4 */
 #define FOR_EVERY_PROCESSOR __attribute__((target_clones("avx2", "default")))
 #endif
 #endif
@@ -46,17 +46,17 @@
 #endif
 
 #if defined(__GNUC__)
-#define INLINE static inline __attribute__((always_inline)) /* into each build of its caller */
+#define INLINE static inline __attribute__((always_inline)) /* built for the same processor as its caller */
 #else
 #define INLINE static inline
 #endif
 
 enum {
     CHANNELS = 3,
-    LANES = 16,           /* rows that the pass along the rows does side by side */
-    CHUNK = 64,           /* bytes of a row that the pass along the columns does side by side */
-    FRACTION_BITS = 22,   /* of a weight: 32 less 8 of the pixel and 2 for sums beyond 0..255 */
-    MAX_SIDE = 1 << 24,   /* sizes up to this are exact in single precision, which Pillow takes them through */
+    LANES = 16,         /* rows that the pass along the rows computes at once */
+    CHUNK = 64,         /* bytes of a row that the pass along the columns computes at once */
+    FRACTION_BITS = 22, /* of a weight: 32 less 8 for the pixel and 2 for sums outside 0..255 */
+    MAX_SIDE = 1 << 24, /* larger sizes are not exact in single precision, to which Pillow converts them */
 };
 
 static const double PI = 3.14159265358979323846;
@@ -96,16 +96,16 @@ INLINE double lanczos(double x) { return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x
 enum { BOX, BILINEAR, HAMMING, BICUBIC, LANCZOS, FILTERS };
 static const double SUPPORT[FILTERS] = {0.5, 1.0, 1.0, 2.0, 3.0};
 
-/* ---- One axis: which source pixels make a kept pixel, with which weights. ---- */
+/* ---- One axis: the source pixels and weights of each pixel of the crop. ---- */
 
 typedef struct {
     int first, count;
 } Span;
 
 typedef struct {
-    int start, stop;  /* the source pixels that the kept ones need */
-    Span *spans;      /* per kept pixel, the source pixels that make it; counted from start */
-    int32_t *weights; /* per kept pixel, the weights of these; each pixel has room for `most` */
+    int start, stop;  /* the source pixels that the crop needs */
+    Span *spans;      /* for each pixel of the crop, its source pixels, counted from start */
+    int32_t *weights; /* for each pixel of the crop, the weights of these; `most` per pixel are allocated */
     int most;
 } Axis;
 
@@ -113,7 +113,7 @@ static void *allocate(uint64_t count, uint64_t size) {
     return count < PTRDIFF_MAX / size ? malloc((size_t)(count * size)) : NULL;
 }
 
-/* Write the weights of `count` source pixels from `first` on, not yet normalised, for a pixel at `centre`. */
+/* Write the weights, not normalised, of `count` source pixels starting at `first` for a pixel with this centre. */
 static void weigh(double *weight, int count, int first, double centre, double per_pixel, int filter) {
 #define EACH(function) \
     for (int i = 0; i < count; i++) { \
@@ -130,7 +130,7 @@ static void weigh(double *weight, int count, int first, double centre, double pe
 #undef EACH
 }
 
-/* How a side of `before` pixels becomes one of `after`. */
+/* How a side of `before` pixels is resized. */
 typedef struct {
     int before, filter;
     double scale, support, per_pixel;
@@ -138,20 +138,20 @@ typedef struct {
 
 static Scaling scaling_of(int before, int after, int filter) {
     if (before == after) {
-        filter = BOX; /* whose only weight is then 1 */
+        filter = BOX; /* has a single weight, 1, at this scale */
     }
     const double scale = (double)before / after, filter_scale = scale < 1.0 ? 1.0 : scale;
     return (Scaling){before, filter, scale, SUPPORT[filter] * filter_scale, 1.0 / filter_scale};
 }
 
-/* The source pixels that make a resized pixel with this centre. */
+/* The source pixels of a resized pixel with this centre. */
 static Span span_of(const Scaling *side, double centre) {
     const int first = (int)(centre - side->support + 0.5), stop = (int)(centre + side->support + 0.5);
     const int start = first < 0 ? 0 : first;
     return (Span){start, (stop > side->before ? side->before : stop) - start};
 }
 
-/* Those that make the `kept` pixels from `from` on. */
+/* The source pixels of the `kept` resized pixels starting at `from`. */
 static Span needed_span(int before, int after, int from, int kept, int filter) {
     const Scaling side = scaling_of(before, after, filter);
     const Span first = span_of(&side, (from + 0.5) * side.scale);
@@ -159,8 +159,8 @@ static Span needed_span(int before, int after, int from, int kept, int filter) {
     return (Span){first.first, last.first + last.count - first.first};
 }
 
-/* Fill `axis` for the `kept` pixels from `from` on of a side of `before` pixels resized to `after`.
- * 0 where memory lacks; the caller frees spans and weights. */
+/* Fill `axis` for the `kept` pixels starting at `from` of a side resized from `before` to `after` pixels.
+ * Return 0 if out of memory. The caller frees spans and weights. */
 static int plan_axis(Axis *axis, int before, int after, int from, int kept, int filter) {
     const Scaling side = scaling_of(before, after, filter);
     axis->most = (int)ceil(side.support) * 2 + 1;
@@ -202,8 +202,8 @@ INLINE int32_t clip(int32_t sum) {
     return sum < 0 ? 0 : sum > 255 ? 255 : sum;
 }
 
-/* Pixels go in and out as words of four bytes, of which the fourth belongs to the next pixel: it is not looked at when
- * read, and overwritten in its turn when written. The last pixel of a row has no next one, and goes as three bytes. */
+/* Pixels are read and written as words of four bytes. The fourth byte belongs to the next pixel: it is ignored after
+ * reading, and overwritten later when writing. The last pixel of a row is read and written as three bytes. */
 INLINE void gather(uint32_t *pixel, const uint8_t **from, ptrdiff_t at, int last) {
     for (int i = 0; !last && i < LANES; i++) {
         memcpy(&pixel[i], from[i] + at, 4);
@@ -222,10 +222,10 @@ INLINE void scatter(const uint32_t *pixel, uint8_t **to, ptrdiff_t at, int last)
     }
 }
 
-/* Resample `rows` rows to the kept columns. `source` is at the first column that is needed.
+/* Resample `rows` rows to the columns of the crop. `source` points to the first column that is needed.
  *
- * `block` holds LANES rows of a channel of a column side by side: [column][channel][lane]. Lanes beyond the last row
- * repeat that row: they compute and write the same bytes again.
+ * `block` holds LANES rows, transposed: [column][channel][lane]. Lanes beyond the last row repeat that row, and write
+ * the same bytes again.
  */
 FOR_EVERY_PROCESSOR static void along_rows(const uint8_t *source, ptrdiff_t source_stride, uint8_t *out,
                                            ptrdiff_t out_stride, int rows, int columns, const Axis *axis,
@@ -273,7 +273,7 @@ FOR_EVERY_PROCESSOR static void along_rows(const uint8_t *source, ptrdiff_t sour
     }
 }
 
-/* Add up `size` neighbouring bytes of `count` rows, each row with its weight. */
+/* Compute the weighted sum of `count` rows for `size` contiguous bytes. */
 INLINE void weighted_rows(const uint8_t *source, ptrdiff_t stride, const int32_t *weights, int count, int size,
                           uint8_t *out) {
     int32_t sum[CHUNK];
@@ -290,7 +290,7 @@ INLINE void weighted_rows(const uint8_t *source, ptrdiff_t stride, const int32_t
     }
 }
 
-/* Resample rows of `width` bytes to the kept rows. `source` is at the first row that is needed. */
+/* Resample rows of `width` bytes to the rows of the crop. `source` points to the first row that is needed. */
 FOR_EVERY_PROCESSOR static void along_columns(const uint8_t *source, ptrdiff_t source_stride, uint8_t *out,
                                               ptrdiff_t out_stride, int rows, int width, const Axis *axis) {
     for (int row = 0; row < rows; row++) {
@@ -299,7 +299,7 @@ FOR_EVERY_PROCESSOR static void along_columns(const uint8_t *source, ptrdiff_t s
         const int count = axis->spans[row].count;
         for (int at = 0; at < width; at += CHUNK) {
             uint8_t *to = out + row * out_stride + at;
-            if (at + CHUNK <= width) { /* a size known to the compiler keeps the sums in registers */
+            if (at + CHUNK <= width) { /* a constant size keeps the sums in registers */
                 weighted_rows(first + at, source_stride, weights, count, CHUNK, to);
             } else {
                 weighted_rows(first + at, source_stride, weights, count, width - at, to);
@@ -314,11 +314,11 @@ typedef struct {
     uint8_t *data;
     ptrdiff_t stride;
     int width, height;
-} Picture;
+} Image;
 
-/* Write the kept part of the resized picture. `source` is the part of the picture at (left, top).
- * 0 where memory lacks. */
-static int resize(Picture source, int left, int top, Picture out, const Axis *across, const Axis *down,
+/* Write the crop of the resized image to `out`. `source` is the part of the image that starts at (left, top).
+ * Return 0 if out of memory. */
+static int resize(Image source, int left, int top, Image out, const Axis *across, const Axis *down,
                   int columns_first) {
     const uint8_t *first =
         source.data + (down->start - top) * source.stride + (ptrdiff_t)(across->start - left) * CHANNELS;
@@ -339,16 +339,16 @@ static int resize(Picture source, int left, int top, Picture out, const Axis *ac
     return done;
 }
 
-/* ---- The Python face. ---- */
+/* ---- The Python interface. ---- */
 
-static int as_picture(Picture *picture, const Py_buffer *view, const char *name) {
+static int as_image(Image *image, const Py_buffer *view, const char *name) {
     const int bytes = view->format == NULL || strcmp(view->format, "B") == 0;
     if (!bytes || view->itemsize != 1 || view->ndim != 3 || view->shape[2] != CHANNELS) {
         PyErr_Format(PyExc_ValueError, "%s is not uint8 (height, width, 3).", name);
         return 0;
     }
     if (view->strides[2] != 1 || view->strides[1] != CHANNELS) {
-        PyErr_Format(PyExc_ValueError, "%s: the pixels of a row are not neighbours in memory.", name);
+        PyErr_Format(PyExc_ValueError, "%s: the pixels of a row are not contiguous.", name);
         return 0;
     }
     for (int i = 0; i < 2; i++) {
@@ -357,31 +357,33 @@ static int as_picture(Picture *picture, const Py_buffer *view, const char *name)
             return 0;
         }
     }
-    *picture = (Picture){view->buf, view->strides[0], (int)view->shape[1], (int)view->shape[0]};
+    *image = (Image){view->buf, view->strides[0], (int)view->shape[1], (int)view->shape[0]};
     return 1;
 }
 
-static int check_part(int size, int from, int held, const char *name) {
-    if (size < 1 || size > MAX_SIDE || from < 0 || from > size - held) {
-        PyErr_Format(PyExc_ValueError, "%s: %d from %d on is not within a picture of %d.", name, held, from, size);
+static int check_part(int size, int from, int count, const char *name) {
+    if (size < 1 || size > MAX_SIDE || from < 0 || from > size - count) {
+        PyErr_Format(PyExc_ValueError, "%s: %d starting at %d is outside an image of %d.", name, count, from, size);
         return 0;
     }
     return 1;
 }
 
-static int holds(int from, int held, const Axis *axis) { return from <= axis->start && axis->stop <= from + held; }
+static int contains(int from, int count, const Axis *axis) { return from <= axis->start && axis->stop <= from + count; }
 
 static int check_crop(int size, int from, int kept, const char *name) {
     if (size < 1 || size > MAX_SIDE || from < 0 || from > size - kept) {
-        PyErr_Format(PyExc_ValueError, "%s: %d from %d on is not within %d resized pixels.", name, kept, from, size);
+        PyErr_Format(PyExc_ValueError, "%s: %d starting at %d is outside a resized image of %d.", name, kept, from,
+                     size);
         return 0;
     }
     return 1;
 }
 
 PyDoc_STRVAR(resize_crop_doc,
-"resize_crop(pixels, out, full, at, resized, crop, filter, columns_first)\n--\n\n"
-"Write to `out` the part at `crop` of a picture resized; the face of it is wds_real.resample.resize_crop.");
+"resize_crop(pixels, out, full, at, resized, start, filter, columns_first)\n--\n\n"
+"Write the rectangle at `start` of the resized image to `out`.\n"
+"Use it through wds_real.image.resample.resize_crop.");
 
 static PyObject *resize_crop(PyObject *module, PyObject *args) {
     (void)module;
@@ -399,30 +401,30 @@ static PyObject *resize_crop(PyObject *module, PyObject *args) {
         PyBuffer_Release(&from);
         return NULL;
     }
-    Picture source, out;
+    Image source, out;
     PyObject *result = NULL;
     if (filter < 0 || filter >= FILTERS) {
         PyErr_Format(PyExc_ValueError, "filter is %d, expected 0 to %d.", filter, FILTERS - 1);
-    } else if (as_picture(&source, &from, "pixels") && as_picture(&out, &to, "out") &&
+    } else if (as_image(&source, &from, "pixels") && as_image(&out, &to, "out") &&
                check_part(full_width, at_left, source.width, "width") &&
                check_part(full_height, at_top, source.height, "height") &&
                check_crop(width, left, out.width, "width") && check_crop(height, top, out.height, "height")) {
         Axis across = {0}, down = {0};
-        int done, held = 1;
+        int done, complete = 1;
         Py_BEGIN_ALLOW_THREADS
         done = plan_axis(&across, full_width, width, left, out.width, filter) &&
                plan_axis(&down, full_height, height, top, out.height, filter);
         if (done) {
-            held = holds(at_left, source.width, &across) && holds(at_top, source.height, &down);
-            done = held && resize(source, at_left, at_top, out, &across, &down, columns_first);
+            complete = contains(at_left, source.width, &across) && contains(at_top, source.height, &down);
+            done = complete && resize(source, at_left, at_top, out, &across, &down, columns_first);
         }
         free(across.spans);
         free(across.weights);
         free(down.spans);
         free(down.weights);
         Py_END_ALLOW_THREADS
-        if (!held) {
-            PyErr_SetString(PyExc_ValueError, "pixels are a part of the picture and do not hold all the crop needs.");
+        if (!complete) {
+            PyErr_SetString(PyExc_ValueError, "pixels do not contain the whole part of the image that the crop needs.");
         } else {
             result = done ? Py_NewRef(Py_None) : PyErr_NoMemory();
         }
@@ -432,11 +434,11 @@ static PyObject *resize_crop(PyObject *module, PyObject *args) {
     return result;
 }
 
-PyDoc_STRVAR(needed_doc,
-"needed(full, resized, crop, size, filter)\n--\n\n"
-"Return (left, top, right, bottom) of what a crop of a resized picture needs of the picture.");
+PyDoc_STRVAR(needed_box_doc,
+"needed_box(full, resized, start, size, filter)\n--\n\n"
+"Return (left, top, right, bottom) of the source pixels that a crop of a resized image needs.");
 
-static PyObject *needed(PyObject *module, PyObject *args) {
+static PyObject *needed_box(PyObject *module, PyObject *args) {
     (void)module;
     int full_width, full_height, width, height, left, top, kept_width, kept_height, filter;
     if (!PyArg_ParseTuple(args, "(ii)(ii)(ii)(ii)i", &full_width, &full_height, &width, &height, &left, &top,
@@ -449,7 +451,7 @@ static PyObject *needed(PyObject *module, PyObject *args) {
     if (kept_width < 1 || kept_height < 1 || !check_part(full_width, 0, 1, "width") ||
         !check_part(full_height, 0, 1, "height") || !check_crop(width, left, kept_width, "width") ||
         !check_crop(height, top, kept_height, "height")) {
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "nothing is kept.");
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "the crop is empty.");
     }
     const Span across = needed_span(full_width, width, left, kept_width, filter);
     const Span down = needed_span(full_height, height, top, kept_height, filter);
@@ -458,7 +460,7 @@ static PyObject *needed(PyObject *module, PyObject *args) {
 
 static PyMethodDef methods[] = {
     {"resize_crop", resize_crop, METH_VARARGS, resize_crop_doc},
-    {"needed", needed, METH_VARARGS, needed_doc},
+    {"needed_box", needed_box, METH_VARARGS, needed_box_doc},
     {NULL, NULL, 0, NULL},
 };
 
@@ -470,7 +472,7 @@ static PyModuleDef_Slot slots[] = {
 };
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "_resample", "Resizing as Pillow does it, of the part that is kept.", 0, methods, slots,
+    PyModuleDef_HEAD_INIT, "_resample", "Resize as Pillow does, and compute only a crop.", 0, methods, slots,
     NULL, NULL, NULL,
 };
 

@@ -7,15 +7,15 @@ def resize_crop(
     full: tuple[int, int],
     at: tuple[int, int],
     resized: tuple[int, int],
-    crop: tuple[int, int],
+    start: tuple[int, int],
     filter_number: int,
     columns_first: bool,
     /,
 ) -> None: ...
-def needed(
+def needed_box(
     full: tuple[int, int],
     resized: tuple[int, int],
-    crop: tuple[int, int],
+    start: tuple[int, int],
     size: tuple[int, int],
     filter_number: int,
     /,

@@ -14,28 +14,24 @@ samples, and shares out single samples by `wds_real.data.plan`.
 
 from __future__ import annotations
 
-import io
-import sys
 from typing import TYPE_CHECKING, Any
 
 import webdataset
 from torch.utils.data import IterableDataset
 from webdataset.compat import FluidInterface
 
-from wds_real.data.loader import Loader
+from wds_real.data.undecoded import UndecodedLoader
 from wds_real.errors import StoreError
-from wds_real.format.tar import BLOCK, END, TarError, padding, parse_header, pax_size
-from wds_real.packing.writer import encode_label
-from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
-from wds_real.storage.store import open_store
-from wds_real.storage.url import split_url
+from wds_real.format.shard import encode_label
+from wds_real.interop.stream import open_stream
 
 if TYPE_CHECKING:
+    import io
     from collections.abc import Iterator, Mapping
 
     from wds_real.data.dataset import Dataset
 
-__all__ = ["ExactlyOnce", "StoreStream", "WebDataset", "open_stream", "register_stores"]
+__all__ = ["ExactlyOnce", "WebDataset", "register_stores"]
 
 _SCHEMES = ("s3", "gs", "az", "http", "https")
 
@@ -67,7 +63,7 @@ class ExactlyOnce(IterableDataset[dict[str, Any]]):
         world_size: int | None = None,
     ) -> None:
         self._dataset = dataset
-        self._loader = Loader(
+        self._loader = UndecodedLoader(
             dataset,
             batch_size=batch_size,
             shuffle=shuffle,
@@ -75,7 +71,6 @@ class ExactlyOnce(IterableDataset[dict[str, Any]]):
             rank=rank,
             world_size=world_size,
             pad=False,
-            decode=False,
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
@@ -157,113 +152,3 @@ def register_stores(storage_options: Mapping[str, str] | None = None, *, schemes
     from webdataset.gopen import gopen_schemes  # noqa: PLC0415 -- webdataset.gopen is also a function
 
     gopen_schemes.update(dict.fromkeys(schemes, opener))
-
-
-def open_stream(url: str, *, storage_options: Mapping[str, str] | None = None) -> io.BufferedReader:
-    """Open an object for reading from beginning to end, fetched ahead, of one version, and of its whole length.
-
-    Raises:
-        MissingError: there is no such object.
-        UnavailableError: the object store denies access, or gave up.
-    """
-    return io.BufferedReader(StoreStream(url, storage_options=storage_options), buffer_size=1 << 20)
-
-
-class StoreStream(io.RawIOBase):
-    """The bytes of an object, in order. Reaching the end of a tar that has no end marker is an error, not an end."""
-
-    def __init__(self, url: str, *, storage_options: Mapping[str, str] | None = None) -> None:
-        super().__init__()
-        self._ahead: Prefetcher | None = None
-        place, self._name = split_url(url)
-        self._store = open_store(place, storage_options=storage_options)
-        self._num_bytes = self._store.head(self._name)
-        starts = range(0, self._num_bytes, BLOCK_BYTES)
-        wanted = [ByteRange(self._name, start, min(start + BLOCK_BYTES, self._num_bytes)) for start in starts]
-        self._ahead = Prefetcher(self._read, wanted)
-        self._blocks = iter(range(len(wanted)))
-        self._block = memoryview(b"")
-        self._chain = _Chain() if self._name.endswith(".tar") else None
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 -- any writable buffer
-        """Fill the start of a buffer and return how many bytes that are; 0 at the end."""
-        if not self._block.nbytes:
-            number = next(self._blocks, None)
-            if number is None or self._ahead is None:
-                self._check_end()
-                return 0
-            self._block = self._ahead.take(number)
-            if self._chain is not None:
-                self._chain.feed(self._block)
-        view = memoryview(buffer).cast("B")
-        length = min(view.nbytes, self._block.nbytes)
-        view[:length] = self._block[:length]
-        self._block = self._block[length:]
-        return length
-
-    def close(self) -> None:
-        """End reading ahead."""
-        if not self.closed and self._ahead is not None:
-            self._ahead.close()
-        super().close()
-
-    def _read(self, name: str, start: int, stop: int) -> bytes | memoryview:
-        return self._store.get_range(name, start, stop, size=self._num_bytes)
-
-    def _check_end(self) -> None:
-        if self._chain is not None and not self._chain.ended:
-            raise StoreError(
-                f"{self._store.url}/{self._name}: its {self._num_bytes:,} bytes have no end-of-archive marker: it is "
-                "cut. Copy it again."
-            )
-
-
-class _Chain:
-    """Follows the headers of a tar that goes by, to know whether its end marker was among it."""
-
-    def __init__(self) -> None:
-        self.ended = False
-        self._position = 0  # of the next byte that is fed
-        self._gathered = b""  # of a header, or of what extends the next one
-        self._start, self._length, self._is_header = 0, BLOCK, True
-        self._after = 0  # where the next header is, behind an extension
-        self._zero_blocks = 0
-        self._size: int | None = None  # that an extension gives for the next member
-
-    def feed(self, block: memoryview) -> None:
-        """Look at the headers in the next bytes of the archive."""
-        end = self._position + len(block)
-        try:
-            while not self.ended and self._start + len(self._gathered) < end:
-                start = self._start + len(self._gathered) - self._position
-                self._gathered += bytes(block[start : start + self._length - len(self._gathered)])
-                if len(self._gathered) < self._length:
-                    break
-                self._take(self._gathered)
-                self._gathered = b""
-        except TarError:
-            self._start = sys.maxsize  # whoever unpacks it says what is wrong
-        self._position = end
-
-    def _take(self, data: bytes) -> None:
-        """Learn from a whole header or extension where the next one is."""
-        if not self._is_header:
-            self._size = pax_size(data)
-            self._start, self._length, self._is_header = self._after, BLOCK, True
-        elif not any(data):
-            self._zero_blocks += 1
-            self.ended = self._zero_blocks == len(END) // BLOCK
-            self._start += BLOCK
-        else:
-            _, size, flag = parse_header(data)
-            self._zero_blocks = 0
-            if flag not in b"xgLK":
-                size, self._size = (self._size or size) if flag in b"0\0" else 0, None
-            self._after = self._start + BLOCK + size + padding(size)
-            self._start, self._length, self._is_header = self._after, BLOCK, True
-            if flag == b"x" and size:
-                self._start, self._length, self._is_header = self._after - size - padding(size), size, False

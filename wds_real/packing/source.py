@@ -1,4 +1,4 @@
-"""The validation images where they come from: the official tar, or a folder of JPEGs. Nothing is extracted."""
+"""The source of the validation images: the official tar, or a folder of JPEGs. Nothing is extracted."""
 
 from __future__ import annotations
 
@@ -9,26 +9,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from wds_real.errors import MissingError, SourceError
-from wds_real.format.tar import BLOCK, TarError, iter_members
-from wds_real.format.tar_walk import walk_members
+from wds_real.errors import MissingError, SourceError, StoreError
+from wds_real.format.tar import TarError
+from wds_real.format.tar_reader import TarReader
 from wds_real.labels import NUM_IMAGES, bundled
+from wds_real.storage.buffers import Buffers
 from wds_real.storage.prefetch import ByteRange, Prefetcher, merge
 from wds_real.storage.store import open_store
 from wds_real.storage.url import is_url, redact_url, split_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
     from typing import Self
 
     from wds_real.format.tar import Member
     from wds_real.labels import Label, Labels
+    from wds_real.storage.base import FileReader
 
 __all__ = ["Source", "SourceImage", "open_source"]
 
 _BLOCK_BYTES = 1 << 20  # of a local tar that are read at once
+_MAX_BUFFERS = 8
 _SHOWN = 3  # names listed in an error before "and N more"
 
 
@@ -38,7 +41,7 @@ class SourceImage:
 
     Attributes:
         label: Its official name and its labels.
-        path: The tar, or the JPEG file itself; a tar at a URL as it may be shown.
+        path: The tar, or the JPEG file itself; of a tar at a URL, the URL without secrets.
         offset: First byte of the JPEG data in `path`.
         num_bytes: Length of the JPEG data.
     """
@@ -50,12 +53,12 @@ class SourceImage:
 
 
 class Source:
-    """The validation images of one source, in key order; a context manager that holds the tar open.
+    """The validation images of one source, in key order; a context manager that keeps the tar open.
 
     Attributes:
         path: The tar or folder.
         images: The images, sorted by key.
-        partial: True if fewer than the 50,000 images are there.
+        partial: True if the source has fewer than the 50,000 images.
     """
 
     def __init__(self, path: Path | str, images: list[SourceImage], reader: _Reader) -> None:
@@ -75,16 +78,16 @@ class Source:
         return data
 
     @contextlib.contextmanager
-    def ahead(self, images: Sequence[SourceImage]) -> Iterator[Iterator[bytes | memoryview]]:
-        """Give the JPEG data of these images, one after the other, each good until the next is taken.
+    def prefetch(self, images: Sequence[SourceImage]) -> Iterator[Iterator[bytes | memoryview]]:
+        """Give the JPEG data of these images, one after the other.
 
-        Neighbours in a tar are read at once, and what comes over a network is fetched ahead.
+        Neighbours in a local tar are read at once; images at a URL are prefetched.
 
         Raises:
             SourceError: as `read`.
         """
-        with self._reader.ahead(images) as pictures:
-            yield _checked(images, pictures)
+        with self._reader.prefetch(images) as jpegs:
+            yield _checked(images, jpegs)
 
     def __enter__(self) -> Self:
         return self
@@ -105,12 +108,12 @@ def open_source(
     """Find the validation images in the official tar (any member order) or in a folder (flat or one level of folders).
 
     Only headers and names are read. Accepted names are the official ones and those that append the original label's
-    wnid. Hidden files are passed over; any other file that is not a validation image is an error.
+    wnid. Hidden files are skipped; any other file that is not a validation image is an error.
 
     Args:
         path: ``ILSVRC2012_img_val.tar``, which may be at a URL and is not copied then, or a folder of JPEGs.
         labels: Labels to join by file name; None means the bundled ones.
-        allow_partial: Accept fewer than the 50,000 images (never a doubled or a foreign one).
+        allow_partial: Accept fewer than the 50,000 images; other files and images that occur twice stay errors.
         storage_options: For a URL, as `wds_real.open_store` takes them.
 
     Raises:
@@ -119,33 +122,25 @@ def open_source(
     """
     labels = labels or bundled()
     text = os.fspath(path)
-    if is_url(text):
-        distant = _StoreTarReader(text, storage_options)
-        images = [_image(labels, name, distant.shown, offset, size) for name, offset, size in distant.members()]
-        return _source(distant.shown, images, distant, allow_partial=allow_partial)
-    path = Path(path)
-    if path.is_dir():
-        images = [_image(labels, str(found), found, 0, _length(found)) for found in _walk(path)]
-        reader: _Reader = _FileReader()
-    elif path.is_file():
-        reader = _TarReader(path)
-        try:
-            images = [_image(labels, name, path, offset, size) for name, offset, size in reader.members()]
-        except SourceError:
-            reader.close()
-            raise
-    else:
+    if not is_url(text) and Path(path).is_dir():
+        images = [_image(labels, str(found), found, 0, _length(found)) for found in _walk(Path(path))]
+        return _sorted_source(Path(path), images, _FolderReader(), allow_partial=allow_partial)
+    shown = redact_url(text) if is_url(text) else Path(path)
+    if isinstance(shown, Path) and not shown.is_file():
         raise SourceError(f"{path}: no such file or folder. Expected ILSVRC2012_img_val.tar, or a folder of its JPEGs.")
-    return _source(path, images, reader, allow_partial=allow_partial)
-
-
-def _source(path: Path | str, images: list[SourceImage], reader: _Reader, *, allow_partial: bool) -> Source:
-    images.sort(key=lambda image: image.label.key)
+    folder, name = split_url(text)
+    store = open_store(folder, storage_options=storage_options if is_url(text) else None)
     try:
-        _check_names(path, images, allow_partial=allow_partial)
-    except SourceError:
-        reader.close()
-        raise
+        reader = _TarImages(TarReader(store, name), str(shown))
+    except MissingError as error:
+        raise SourceError(f"{shown}: no such file. Expected ILSVRC2012_img_val.tar.") from error
+    images = [_image(labels, member.name, shown, member.offset, member.size) for member in reader.members()]
+    return _sorted_source(shown, images, reader, allow_partial=allow_partial)
+
+
+def _sorted_source(path: Path | str, images: list[SourceImage], reader: _Reader, *, allow_partial: bool) -> Source:
+    images.sort(key=lambda image: image.label.key)
+    _check_names(path, images, allow_partial=allow_partial)
     return Source(path, images, reader)
 
 
@@ -153,7 +148,7 @@ def _image(labels: Labels, name: str, path: Path | str, offset: int, num_bytes: 
     try:
         label = labels.by_file_name(name)
     except SourceError as error:
-        raise SourceError(f"{path}: holds something else than validation images. {error}") from error
+        raise SourceError(f"{path}: {error} Remove it from the source.") from error
     return SourceImage(label, path, offset, num_bytes)
 
 
@@ -167,9 +162,9 @@ def _length(path: Path) -> int:
 def _check_names(path: Path | str, images: list[SourceImage], *, allow_partial: bool) -> None:
     doubled = [a.label.file_name for a, b in itertools.pairwise(images) if a.label == b.label]
     if doubled:
-        raise SourceError(f"{path}: {len(doubled):,} images are there twice: {_some(doubled)}. Remove the copies.")
+        raise SourceError(f"{path}: {len(doubled):,} images occur twice: {_some(doubled)}. Remove the copies.")
     if not images:
-        raise SourceError(f"{path}: holds no validation image. Expected ILSVRC2012_val_00000001.JPEG and its like.")
+        raise SourceError(f"{path}: holds no validation image. Expected names such as ILSVRC2012_val_00000001.JPEG.")
     if len(images) < NUM_IMAGES and not allow_partial:
         present = {image.label.file_name for image in images}
         expected = (f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, NUM_IMAGES + 1))
@@ -207,13 +202,13 @@ def _visible(folder: Path) -> list[Path]:
 class _Reader(Protocol):
     def read(self, image: SourceImage) -> bytes: ...
 
-    def ahead(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[bytes | memoryview]]: ...
+    def prefetch(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[bytes | memoryview]]: ...
 
     def close(self) -> None: ...
 
 
-class _FileReader:
-    """Reads JPEGs that are files of their own."""
+class _FolderReader:
+    """Reads images that are files of their own."""
 
     def read(self, image: SourceImage) -> bytes:
         try:
@@ -221,102 +216,75 @@ class _FileReader:
         except OSError as error:
             raise SourceError(f"{image.path}: cannot be read: {error.strerror}.") from error
 
-    def ahead(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[bytes]]:
+    def prefetch(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[bytes]]:
         return contextlib.nullcontext(map(self.read, images))
 
     def close(self) -> None:
         """Hold nothing open."""
 
 
-class _TarReader:
-    """Reads members of one tar through one descriptor; pread keeps no position, so threads share it."""
+class _TarImages:
+    """Reads images that are members of one tar, in a folder or at a URL."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            self._num_bytes = os.fstat(self._descriptor).st_size
-        except OSError as error:
-            raise SourceError(f"{path}: cannot be opened: {error.strerror}.") from error
-
-    def members(self) -> Iterator[tuple[str, int, int]]:
-        """Yield (name, offset, size) of the regular files that are not hidden."""
-        head = self._pread(0, min(BLOCK, self._num_bytes))
-        try:
-            yield from _visible_files(iter_members(self._pread, self._num_bytes))
-        except TarError as error:
-            raise SourceError(f"{self._path}: not a whole tar: {error}. {_advice(head, self._num_bytes)}") from error
+    def __init__(self, tar: TarReader, shown: str) -> None:
+        self._tar = tar
+        self._shown = shown
+        self._buffers = Buffers(max_kept=_MAX_BUFFERS)
 
     def read(self, image: SourceImage) -> bytes:
-        return self._pread(image.offset, image.offset + image.num_bytes)
-
-    def ahead(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[memoryview]]:
-        return contextlib.nullcontext(self._in_blocks(images))
-
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def _in_blocks(self, images: Sequence[SourceImage]) -> Iterator[memoryview]:
-        """Read neighbours at once, into memory that is used again."""
-        memory = memoryview(b"")
-        for block in merge(_wanted("", images), max_bytes=_BLOCK_BYTES):
-            if len(memory) < block.stop - block.start:
-                memory = memoryview(bytearray(block.stop - block.start))
-            try:
-                num_bytes = os.preadv(self._descriptor, (memory[: block.stop - block.start],), block.start)
-            except OSError as error:
-                raise self._error(block.start, block.stop, error) from error
-            for image in images[block.first : block.last]:
-                start = image.offset - block.start
-                yield memory[start:num_bytes][: image.num_bytes]
-
-    def _pread(self, start: int, stop: int) -> bytes:
-        try:
-            return os.pread(self._descriptor, stop - start, start)
-        except OSError as error:
-            raise self._error(start, stop, error) from error
-
-    def _error(self, start: int, stop: int, error: OSError) -> SourceError:
-        return SourceError(f"{self._path}: cannot read bytes {start}-{stop}: {error.strerror}.")
-
-
-class _StoreTarReader:
-    """Reads members of a tar at a URL, each by its range."""
-
-    def __init__(self, url: str, storage_options: Mapping[str, str] | None) -> None:
-        place, self._name = split_url(url)
-        self._store = open_store(place, storage_options=storage_options)
-        self.shown = redact_url(url)
-        try:
-            self._num_bytes = self._store.head(self._name)
-        except MissingError as error:
-            raise SourceError(f"{self.shown}: no such file. Expected ILSVRC2012_img_val.tar.") from error
-
-    def members(self) -> Iterator[tuple[str, int, int]]:
-        """Yield (name, offset, size) of the regular files that are not hidden."""
-        head = self._read_range(0, min(BLOCK, self._num_bytes))
-        try:
-            yield from _visible_files(walk_members(self._read_range, self._num_bytes))
-        except TarError as error:
-            raise SourceError(f"{self.shown}: not a whole tar: {error}. {_advice(head, self._num_bytes)}") from error
-
-    def read(self, image: SourceImage) -> bytes:
-        return self._read_range(image.offset, image.offset + image.num_bytes)
+        with self._explained(f"{_where(image)}: ", " The source changed while it was read, or its disk fails."):
+            return self._tar.read(image.offset, image.offset + image.num_bytes)
 
     @contextlib.contextmanager
-    def ahead(self, images: Sequence[SourceImage]) -> Iterator[Iterator[memoryview]]:
-        with Prefetcher(lambda _, start, stop: self._read_range(start, stop), _wanted(self._name, images)) as fetched:
-            yield map(fetched.take, range(len(images)))
+    def prefetch(self, images: Sequence[SourceImage]) -> Iterator[Iterator[bytes | memoryview]]:
+        ranges = [ByteRange(self._tar.name, image.offset, image.offset + image.num_bytes) for image in images]
+        files = self._tar.store.file_reader
+        if files is not None:
+            yield self._read_blocks(images, ranges, files)
+            return
+        with Prefetcher(lambda _, start, stop: self._tar.read(start, stop), ranges) as prefetcher:
+            yield map(prefetcher.take, range(len(images)))
 
     def close(self) -> None:
-        """Hold nothing open."""
+        """Hold nothing open: the store closes its file."""
 
-    def _read_range(self, start: int, stop: int) -> bytes:
-        return bytes(self._store.get_range(self._name, start, stop, size=self._num_bytes))
+    def members(self) -> list[Member]:
+        """Return the regular files of the tar that are not hidden."""
+        try:
+            with self._explained():
+                members = self._tar.members()
+        except TarError as error:
+            head = self._tar.first_block()
+            raise SourceError(
+                f"{self._shown}: not a whole tar: {error}. {_advice(head, self._tar.num_bytes)}"
+            ) from error
+        return [member for member in members if member.is_file and not member.name.rpartition("/")[2].startswith(".")]
+
+    @contextlib.contextmanager
+    def _explained(self, before: str = "", after: str = "") -> Iterator[None]:
+        """Turn errors of a folder into SourceError, with words before and after; those of object stores pass."""
+        try:
+            yield
+        except StoreError as error:
+            if self._tar.store.remote:
+                raise
+            raise SourceError(f"{before}{error}{after}") from error
+
+    def _read_blocks(
+        self, images: Sequence[SourceImage], ranges: Sequence[ByteRange], files: FileReader
+    ) -> Iterator[memoryview]:
+        """Read neighbours at once, into buffers that are reused when no part of them is in use."""
+        for block in merge(ranges, max_bytes=_BLOCK_BYTES):
+            data = self._buffers.take(block.stop - block.start)
+            with self._explained():
+                complete = files.read_into(block.name, block.start, data)
+            for image in images[block.first : block.last]:
+                start = image.offset - block.start
+                yield data[start : start + image.num_bytes] if complete else memoryview(self.read(image))
 
 
-def _checked(images: Sequence[SourceImage], pictures: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
-    for image, data in zip(images, pictures, strict=True):
+def _checked(images: Sequence[SourceImage], jpegs: Iterator[bytes | memoryview]) -> Iterator[bytes | memoryview]:
+    for image, data in zip(images, jpegs, strict=True):
         _check_length(image, data)
         yield data
 
@@ -324,19 +292,12 @@ def _checked(images: Sequence[SourceImage], pictures: Iterator[bytes | memoryvie
 def _check_length(image: SourceImage, data: bytes | memoryview) -> None:
     if len(data) != image.num_bytes:
         raise SourceError(
-            f"{image.path}: {image.label.file_name} [bytes {image.offset}-{image.offset + image.num_bytes}) gave "
-            f"{len(data)} bytes. The source changed while it was read."
+            f"{_where(image)} gave {len(data)} bytes, expected {image.num_bytes}. The source changed while it was read."
         )
 
 
-def _wanted(name: str, images: Sequence[SourceImage]) -> list[ByteRange]:
-    return [ByteRange(name, image.offset, image.offset + image.num_bytes) for image in images]
-
-
-def _visible_files(members: Iterable[Member]) -> Iterator[tuple[str, int, int]]:
-    for member in members:
-        if member.is_file and not member.name.rpartition("/")[2].startswith("."):
-            yield member.name, member.offset, member.size
+def _where(image: SourceImage) -> str:
+    return f"{image.path}: {image.label.file_name} [bytes {image.offset}-{image.offset + image.num_bytes})"
 
 
 def _advice(head: bytes, num_bytes: int) -> str:

@@ -1,14 +1,13 @@
-"""Check a packed data set: every problem is reported, not only the first.
+"""Check a packed data set, and report every problem.
 
-quick    manifest and index are whole, every shard is there with its length
-full     and every byte is read: each shard's SHA-256, the tar's structure, each checksum and label
-decode   and every picture is decoded, and has the size the index says
+quick    manifest and index are valid, and every shard has the length that the manifest says
+full     also every byte: each shard's SHA-256, its layout, each sample's checksum and label
+decode   also every image decodes to the size that the index says
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import xxhash
 
-from wds_real.data.reader import open_shards, read_index, read_manifest
 from wds_real.errors import StoreError, UnavailableError
 from wds_real.format.manifest import SHARD_NAME
-from wds_real.format.tar import BLOCK, END, TarError, encode_header, iter_members, padding
+from wds_real.format.root import open_shards, read_index, read_manifest
+from wds_real.format.shard import frame_sample
+from wds_real.format.tar import BLOCK, END, TarError, iter_members
 from wds_real.image.decode import DecodeError, decode_rgb
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class Report:
     """What was checked, and what is wrong.
 
     Attributes:
-        level: How deep.
-        manifest: What the set should be.
-        problems: One line each, in shard order; empty if the set is whole.
+        level: What was checked, see the module's docstring.
+        manifest: The set's manifest.
+        problems: One line each, in shard order; empty if the set is complete and undamaged.
     """
 
     level: Level
@@ -60,11 +60,11 @@ def verify(
     """Check the data set in `store`.
 
     Args:
-        store: Where it is.
-        level: How deep to look.
+        store: Where the manifest is.
+        level: What to check, see the module's docstring.
         jobs: Shards checked at a time.
         progress: Called with the bytes of each shard when it is done, from any thread.
-        storage_options: For shards at a URL while the manifest is in a folder.
+        storage_options: Options of the shards' store, where the manifest is in a folder and the shards are at a URL.
 
     Raises:
         UnavailableError: the object store denies access, or gave up.
@@ -80,7 +80,7 @@ def verify(
             progress(manifest.shards[number].num_bytes)
         return found
 
-    listed = shards.list() if shards.listable and not manifest.foreign else []
+    listed = shards.list() if shards.listable and not manifest.external else []
     extra = sorted({name for name in listed if SHARD_NAME.fullmatch(name)} - {shard.name for shard in manifest.shards})
     problems = [f"{name}: the manifest does not name it, but readers that list the folder find it." for name in extra]
     with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
@@ -90,7 +90,7 @@ def verify(
 
 
 def _check_shard(store: Store, manifest: Manifest, index: SampleIndex, number: int, level: Level) -> Iterator[str]:
-    """Yield what is wrong with one shard, each as one line that names it."""
+    """Yield what is wrong with one shard, one line each."""
     shard = manifest.shards[number]
     try:
         num_bytes = store.head(shard.name)
@@ -106,78 +106,78 @@ def _check_shard(store: Store, manifest: Manifest, index: SampleIndex, number: i
         yield f"{shard.name}: {error} Copy it again, or pack again."
         return
     found = hashlib.sha256(data).hexdigest()
-    if found != shard.sha256 and (shard.sha256 or not manifest.foreign):
+    if found != shard.sha256 and (shard.sha256 or not manifest.external):
         yield f"{shard.name}: SHA-256 is {found[:16]}..., the manifest says {shard.sha256[:16]}.... Pack it again."
-    rows = np.flatnonzero(index.shard == number).tolist()
-    structure = _check_foreign_structure if manifest.foreign else _check_structure
-    yield from (f"{shard.name}: {problem}" for problem in structure(data, index, rows))
-    for row in rows:
-        yield from (f"{shard.name}: {problem}" for problem in _check_picture(data, index, row, level))
-        if not manifest.foreign:
-            yield from (f"{shard.name}: {problem}" for problem in _check_label(data, index, row))
+    positions = np.flatnonzero(index.shard == number).tolist()
+    check_layout = _check_external_layout if manifest.external else _check_layout
+    for problem in (*check_layout(data, index, positions), *_check_images(data, index, positions, level)):
+        yield f"{shard.name}: {problem}"
 
 
-def _check_structure(data: bytes, index: SampleIndex, rows: list[int]) -> Iterator[str]:
-    """Yield where the bytes around the samples are not exactly what wds_real writes: jpg then json, nothing else."""
-    position = 0
-    for row in rows:
-        for extension, offset, size in (
-            ("jpg", int(index.offset[row]), int(index.num_bytes[row])),
-            ("json", int(index.json_offset[row]), int(index.json_num_bytes[row])),
+def _check_layout(data: bytes, index: SampleIndex, positions: list[int]) -> Iterator[str]:
+    """Yield where the bytes around the JPEGs are not those of `wds_real.format.shard`."""
+    start = 0
+    for position in positions:
+        key, jpeg_start, json_start = (
+            index.keys[position],
+            int(index.offset[position]),
+            int(index.json_offset[position]),
+        )
+        jpeg_stop = jpeg_start + int(index.num_bytes[position])
+        json_stop = json_start + int(index.json_num_bytes[position])
+        try:
+            frame = frame_sample(index.label(position), jpeg_stop - jpeg_start)
+        except TarError as error:
+            yield f"{key}: {error}. The index was not written by wds_real: pack again."
+            return
+        stop = json_stop + len(frame.json_padding)
+        for member, what, first, last, expected in (
+            (f"{key}.jpg", "tar header", start, jpeg_start, frame.jpg_header),
+            (f"{key}.jpg", "padding", jpeg_stop, json_start - BLOCK, frame.jpg_padding),
+            (f"{key}.json", "tar header", json_start - BLOCK, json_start, frame.json_header),
+            (f"{key}.json", "label", json_start, json_stop, frame.label),
+            (f"{key}.json", "padding", json_stop, stop, frame.json_padding),
         ):
-            name, end = f"{index.keys[row]}.{extension}", offset + size
-            if offset != position + BLOCK:
-                yield f"{name} [bytes {offset}-{end}): the index leaves {offset - BLOCK - position} bytes before it."
-            elif data[position:offset] != encode_header(name, size):
-                where = f"{name} [bytes {position}-{offset})"
-                yield f"{where}: the tar header is not the one wds_real writes. Pack it again."
-            position = end + padding(size)
-            if any(data[end:position]):
-                yield f"{name} [bytes {end}-{position}): the padding is not zero. Pack it again."
-    if data[position:] != END:
-        yield f"[bytes {position}-{len(data)}): no end-of-archive marker, or something behind it. Pack it again."
+            if (found := data[first:last]) != expected:
+                shown = f" {found[:100]!r}" if what == "label" else ""
+                yield f"{member} [bytes {first}-{last}): the {what}{shown} is not what wds_real writes. Pack it again."
+        start = stop
+    if data[start:] != END:
+        yield f"[bytes {start}-{len(data)}): expected the end-of-archive marker and nothing after it. Pack it again."
 
 
-def _check_foreign_structure(data: bytes, index: SampleIndex, rows: list[int]) -> Iterator[str]:
-    """Yield where a tar is not whole, or lacks a member where the index has a sample."""
+def _check_external_layout(data: bytes, index: SampleIndex, positions: list[int]) -> Iterator[str]:
+    """Yield where a tar is damaged or cut, or has no member where the index has a sample."""
     try:
         members = {(member.offset, member.size) for member in iter_members(lambda a, b: data[a:b], len(data))}
     except TarError as error:
         yield f"not a whole tar: {error}."
         return
-    for row in rows:
-        start, size = int(index.offset[row]), int(index.num_bytes[row])
+    for position in positions:
+        start, size = int(index.offset[position]), int(index.num_bytes[position])
         if (start, size) not in members:
-            yield f"{index.keys[row]} [bytes {start}-{start + size}): there is no such member. Index it again."
+            yield f"{index.keys[position]} [bytes {start}-{start + size}): there is no such member. Index it again."
 
 
-def _check_picture(data: bytes, index: SampleIndex, row: int, level: Level) -> Iterator[str]:
-    start = int(index.offset[row])
-    jpeg = data[start : start + int(index.num_bytes[row])]
-    where = f"{index.keys[row]}.jpg [bytes {start}-{start + len(jpeg)})"
-    checksum = xxhash.xxh3_64_intdigest(jpeg)
-    expected = int(index.checksum[row])
-    if checksum != expected and expected:
-        yield f"{where}: checksum is {checksum:016x}, the index says {expected:016x}. Pack it again."
-    elif level == "decode":
-        size = (int(index.width[row]), int(index.height[row]))
-        try:
-            height, width, _ = decode_rgb(jpeg).shape
-        except DecodeError as error:
-            yield f"{where}: {error}."
-        else:
-            if size not in ((width, height), (0, 0)):
-                yield f"{where}: decodes to {width}x{height} pixels, the index says {size[0]}x{size[1]}."
+def _check_images(data: bytes, index: SampleIndex, positions: list[int], level: Level) -> Iterator[str]:
+    """Yield the images whose checksum is wrong or, at level decode, that do not decode to the index's size."""
+    for position in positions:
+        start = int(index.offset[position])
+        jpeg = data[start : start + int(index.num_bytes[position])]
+        where = f"{index.keys[position]}.jpg [bytes {start}-{start + len(jpeg)})"
+        checksum, expected = xxhash.xxh3_64_intdigest(jpeg), int(index.checksum[position])
+        if checksum != expected and expected:
+            yield f"{where}: checksum is {checksum:016x}, the index says {expected:016x}. Pack it again."
+        elif level == "decode":
+            yield from (f"{where}: {problem}" for problem in _check_pixels(jpeg, index, position))
 
 
-def _check_label(data: bytes, index: SampleIndex, row: int) -> Iterator[str]:
-    start = int(index.json_offset[row])
-    encoded = data[start : start + int(index.json_num_bytes[row])]
-    expected = {"original_label": int(index.original_label[row]), "real_label": list(index.real_label[row])}
+def _check_pixels(jpeg: bytes, index: SampleIndex, position: int) -> Iterator[str]:
+    size = (int(index.width[position]), int(index.height[position]))
     try:
-        label = json.loads(encoded)
-        same = {name: label[name] for name in expected} == expected
-    except (ValueError, KeyError, TypeError):
-        same = False
-    if not same:
-        yield f"{index.keys[row]}.json: {encoded[:100]!r} is not the label of the index, {expected}. Pack it again."
+        height, width, _ = decode_rgb(jpeg).shape
+    except DecodeError as error:
+        yield f"{error}."
+        return
+    if size not in ((width, height), (0, 0)):
+        yield f"decodes to {width}x{height} pixels, the index says {size[0]}x{size[1]}."

@@ -12,8 +12,8 @@ import numpy as np
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, classes
 from wds_real.scoring.predictions import Predictions, read_predictions
-from wds_real.scoring.result import Accuracy, Targets
-from wds_real.scoring.score import place
+from wds_real.scoring.result import Accuracy
+from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,13 +119,14 @@ class Comparison:
     def __str__(self) -> str:
         title = "ReaL" if self.against == "real" else "original"
         low, high = self.interval
+        same = f"both right {self.both:,}, both wrong {self.neither:,}"
         lines = [
             f" {title} top-1 on the {self.total:,} images that both scored",
             f"   A{self.accuracy_a.correct:>12,}  {100 * self.accuracy_a.value:>8.3f}",
             f"   B{self.accuracy_b.correct:>12,}  {100 * self.accuracy_b.value:>8.3f}",
             f"   B - A {self.difference:+.3f} points (95 %: {low:+.3f} to {high:+.3f})",
             f"   McNemar exact p = {self.p_value:.4g}" if self.p_value else "   McNemar exact p < 1e-300",
-            f" right only in A {self.only_a:,}, only in B {self.only_b:,}, both {self.both:,}, none {self.neither:,}",
+            f" right only in A {self.only_a:,}, only in B {self.only_b:,}, {same}",
         ]
         moved = sorted(self.per_class, key=lambda change: (-abs(change.correct_b - change.correct_a), change.label))
         moved = [change for change in moved[:_SHOWN_CLASSES] if change.correct_a != change.correct_b]
@@ -162,7 +163,7 @@ def compare(
     accepted = targets.real_label if against == "real" else targets.original_label[:, None]
     top1 = np.full((2, len(targets.keys)), -1, dtype=np.int64)
     for side, predictions in enumerate((a, b)):
-        top1[side, place(predictions, targets)] = predictions.classes[:, 0]
+        top1[side, targets.rows_of(predictions)] = predictions.classes[:, 0]
     scope = (top1 >= 0).all(axis=0) & (accepted[:, 0] >= 0)
     if not scope.any():
         raise PredictionsError("the two files have no image with a label in common, so nothing can be compared.")

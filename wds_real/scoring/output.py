@@ -1,4 +1,4 @@
-"""What a run leaves in its output folder, and how to make it from records alone. Runs without torch.
+"""The output folder of a run, and how to make result and predictions from its records alone. Runs without torch.
 
 DIR/run.json, DIR/records/    while it runs: see `wds_real.scoring.records`
 DIR/predictions.csv           at the end: top-5 classes and probabilities, in key order
@@ -8,20 +8,21 @@ DIR/result.json               last
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from wds_real.errors import CoverageError, PredictionsError
-from wds_real.scoring.predictions import TOP, Predictions
-from wds_real.scoring.records import Ledger, RunKey, read_run
-from wds_real.scoring.result import Result, Targets, tally
+from wds_real.scoring.records import RunKey, RunRecords, executions_of, read_run
+from wds_real.scoring.result import joined_execution
+from wds_real.scoring.table import PredictionTable
+from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from wds_real.data.dataset import Dataset
-    from wds_real.scoring.predictions import Format
+    from wds_real.scoring.predictions import Format, Predictions
+    from wds_real.scoring.result import Result
     from wds_real.storage.base import Store
 
 __all__ = ["merge", "write_output"]
@@ -47,23 +48,19 @@ def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
             f"{folder}: the run is of data set {str(key.identity.get('dataset'))[:16]}..., split "
             f"{key.identity.get('split')!r}; {dataset.root} is {dataset.digest[:16]}..., split {dataset.split!r}."
         )
-    targets = Targets.of_dataset(dataset)
-    seen, failed = np.zeros((2, len(targets.keys)), dtype=np.int64)
-    classes = np.full((len(targets.keys), TOP), -1, dtype=np.int64)
-    probabilities = np.full((len(targets.keys), TOP), np.nan, dtype=np.float32)
-    for record in Ledger(folder, key).records().values():
-        unread = record.classes[:, 0] < 0
-        np.add.at(seen, record.index[~unread], 1)
-        np.add.at(failed, record.index[unread], 1)
-        classes[record.index], probabilities[record.index] = record.classes, record.probabilities
+    found = RunRecords(folder, key).read()
+    table = PredictionTable(Targets.of_dataset(dataset))
+    for record in found.by_batch.values():
+        table.add(record.index, record.classes, record.probabilities)
     try:
-        result = tally(targets, top5=classes, seen=seen, failed=failed)
+        result = table.result(world_size=max(1, len(found.ranks)))
     except CoverageError as error:
         raise CoverageError(
-            f"{folder}: {error} The run was not finished: run the same `wds-real eval` again, it does what is missing.",
+            f"{folder}: {error} The run was not finished: run the same `wds-real eval` again; it does only the missing "
+            "batches.",
             missing=error.missing,
             doubled=error.doubled,
         ) from error
-    read = np.flatnonzero(seen)
-    predictions = Predictions(tuple(targets.keys[row] for row in read), classes[read], probabilities[read])
-    return result.named(model=key.identity["model"], preprocessing=key.identity["preprocessing"]), predictions
+    execution = joined_execution(key.identity["dtype"], key.identity["batch_size"], executions_of(run))
+    model, preprocessing = key.identity["model"], key.identity["preprocessing"]
+    return replace(result, model=model, preprocessing=preprocessing, execution=execution), table.predictions()

@@ -1,6 +1,6 @@
-"""What a run has finished so far: one checksummed record a batch, on disk the moment it is done.
+"""Per-batch result records, checksummed and written as each batch finishes.
 
-    DIR/run.json                         what the run is; its digest is the run key
+    DIR/run.json                         the run's identity, whose digest is the run key, and how it was executed
     DIR/records/RRRRR-NNN.bin            records of one process: rank R, its N-th start
 
 A record file is a sequence of frames and nothing else:
@@ -22,6 +22,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,12 +46,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["RUN_NAME", "Ledger", "Record", "RunKey"]
+__all__ = ["RUN_NAME", "Record", "RecordedBatches", "RunKey", "RunRecords", "executions_of", "read_run"]
 
 RUN_NAME = "run.json"
 
 _LOG = logging.getLogger(__name__)
 _MAGIC = b"WRB1"
+_FILE_NAME = re.compile(r"(\d{5,})-\d{3}\.bin", re.ASCII)
 _HEAD = struct.Struct("<4sII16s")
 _TAIL = struct.Struct("<Q")
 _ROW = np.dtype([("index", "<i4"), ("classes", "<i2", (TOP,)), ("probabilities", "<f4", (TOP,))])
@@ -59,7 +61,7 @@ _FORMAT = {"name": "wds_real.run", "version": 1}
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """What a run is: whatever changes a prediction is part of it, and nothing else.
+    """The identity of a run: whatever changes what a batch is or what the model is.
 
     Attributes:
         identity: Data set digest and split, model and weights, preprocessing, numeric types, batch size.
@@ -70,8 +72,7 @@ class RunKey:
     @property
     def digest(self) -> str:
         """SHA-256 (hex) over the canonical JSON of `identity`."""
-        canonical = json.dumps(self.identity, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+        return _digest(self.identity)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +99,15 @@ class Record:
         return body + _TAIL.pack(xxhash.xxh3_64_intdigest(body))
 
 
-class Ledger:
+@dataclass(frozen=True, slots=True)
+class RecordedBatches:
+    """The records of a run: one a batch, by its number, and the ranks that wrote them."""
+
+    by_batch: dict[int, Record]
+    ranks: frozenset[int]
+
+
+class RunRecords:
     """The records of one run in one folder; a context manager that holds this process's own file open.
 
     Args:
@@ -119,26 +128,37 @@ class Ledger:
         self._rank = rank
         self._run = bytes.fromhex(key.digest)[:16]
         self._file: FileIO | None = None
-        store = LocalStore(self.folder)
-        if RUN_NAME in store.list():
+        self._store = LocalStore(self.folder)
+        if RUN_NAME in self._store.list():
             _refuse_other_run(self.folder, read_run(self.folder), key)
         elif rank == 0:
-            text = json.dumps(
-                {"format": _FORMAT, "identity": key.identity, "digest": key.digest, **(about or {})}, indent=1
-            )
-            store.put(RUN_NAME, (text + "\n").encode("ascii"))
+            self._write_run({"format": _FORMAT, "identity": key.identity, "digest": key.digest, **(about or {})})
 
-    def records(self) -> dict[int, Record]:
-        """Return the whole records on disk by batch; of two of one batch, that of the first file in name order.
+    def add_execution(self, execution: dict[str, Any]) -> None:
+        """Note in ``run.json`` how the model is run from now on, unless that is noted there already; rank 0 does."""
+        if self._rank == 0:
+            run = read_run(self.folder)
+            known = executions_of(run)
+            if execution not in known:
+                executions = [*known, execution]
+                self._write_run({**run, "executions": executions, "executions_digest": _digest(executions)})
+
+    def executions(self) -> list[dict[str, Any]]:
+        """Return how the model was run since the first start; nothing where this node has no ``run.json``."""
+        return executions_of(read_run(self.folder)) if RUN_NAME in self._store.list() else []
+
+    def read(self) -> RecordedBatches:
+        """Return the complete records on disk; of two of one batch, that of the first file in name order.
 
         Raises:
-            PredictionsError: a whole record belongs to another run.
+            PredictionsError: a complete record belongs to another run.
         """
-        found = dict[int, Record]()
+        by_batch, ranks = dict[int, Record](), set[int]()
         for path in sorted((self.folder / "records").glob("*.bin")):
             for record in self._read(path):
-                found.setdefault(record.batch, record)
-        return found
+                if by_batch.setdefault(record.batch, record) is record and (named := _FILE_NAME.fullmatch(path.name)):
+                    ranks.add(int(named[1]))
+        return RecordedBatches(by_batch, frozenset(ranks))
 
     def append(self, record: Record) -> None:
         """Write one record to this process's file; once this returns, a kill of the process cannot lose it."""
@@ -159,6 +179,9 @@ class Ledger:
             file, self._file = self._file, None
             with _errors(Path(str(file.name))), file:
                 os.fsync(file.fileno())
+
+    def _write_run(self, run: dict[str, Any]) -> None:
+        self._store.put(RUN_NAME, (json.dumps(run, indent=1) + "\n").encode("ascii"))
 
     def _create(self) -> FileIO:
         """Open a file that no other process, of this start or an earlier one, has written to."""
@@ -212,7 +235,22 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         raise PredictionsError(f"{path}: cannot be read: {error}. Choose another --output.") from error
     if not isinstance(run, dict) or run.get("format") != _FORMAT or not isinstance(run.get("identity"), dict):
         raise PredictionsError(f"{path}: not written by this version of wds_real. Choose another --output.")
+    if {"executions", "executions_digest"} & run.keys() and run.get("executions_digest") != _digest(
+        run.get("executions")
+    ):
+        raise PredictionsError(f"{path}: was edited or damaged: its executions do not match their digest.")
     return run
+
+
+def executions_of(run: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return how the model was run, from what `read_run` returned; earlier versions did not note it."""
+    executions: list[dict[str, Any]] = run.get("executions", [])
+    return executions
+
+
+def _digest(content: object) -> str:
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
 def _refuse_other_run(folder: Path, run: dict[str, Any], key: RunKey) -> None:

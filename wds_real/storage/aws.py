@@ -6,7 +6,6 @@ boto3 is optional. Without it, credentials come from environment variables and f
 from __future__ import annotations
 
 import importlib.util
-import os
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,9 @@ if TYPE_CHECKING:
 
     from wds_real.storage.retry import RetryPolicy
 
-__all__ = ["Profile", "abort_uploads", "endpoint_from_environment", "have_boto3"]
+__all__ = ["Profile", "abort_uploads", "have_boto3"]
 
 _REFRESH_AFTER = timedelta(minutes=10)  # boto3 renews its credentials at least this long before they expire
-
-
-def endpoint_from_environment() -> str | None:
-    """Return the S3 endpoint set in AWS's environment variables, or None for Amazon's."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
 
 
 def have_boto3() -> bool:

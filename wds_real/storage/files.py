@@ -45,7 +45,7 @@ class OpenFile:
             OSError: the file cannot be mapped.
             ValueError: the file is empty.
         """
-        if self._mapped is None:  # two threads may both map it: either map will do
+        if self._mapped is None:
             if hasattr(os, "posix_fadvise"):  # start reading from the disk before the first page is used
                 os.posix_fadvise(self.descriptor, 0, 0, os.POSIX_FADV_WILLNEED)
             self._mapped = memoryview(mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_READ))

@@ -126,7 +126,8 @@ class LocalStore:
         """
         try:
             file = self._files.get(name) or self._open(name)
-            mapped = file.mapped()
+            with self._lock:  # one map for all threads
+                mapped = file.mapped()
             num_bytes = min(len(mapped), os.fstat(file.descriptor).st_size)  # it may have been truncated since
         except (OSError, ValueError) as error:  # ValueError: the file is empty
             raise self._error(name, error if isinstance(error, OSError) else OSError(str(error))) from error

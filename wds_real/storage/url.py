@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from wds_real.errors import StoreError
-from wds_real.storage.aws import endpoint_from_environment
+from wds_real.storage.environment import endpoint_from_environment
 from wds_real.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:

@@ -1,0 +1,165 @@
+"""Open and write a root: the folder or URL that holds ``manifest.json``, ``index.json`` and usually the shards."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from wds_real.errors import ManifestError, MissingError, StoreError, UnavailableError
+from wds_real.format.manifest import DATASET, INDEX_NAME, MANIFEST_NAME, SPLIT, VERSION, Manifest
+from wds_real.format.sample_index import SampleIndex
+from wds_real.storage.store import open_store
+from wds_real.storage.url import is_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from wds_real.format.manifest import ShardInfo
+    from wds_real.format.sample_index import SampleRow
+    from wds_real.storage.base import Store
+
+__all__ = [
+    "Provenance",
+    "holds_manifest",
+    "open_root",
+    "open_shards",
+    "read_index",
+    "read_manifest",
+    "refuse_finished_root",
+    "remove_manifest",
+    "write_root",
+]
+
+_T = TypeVar("_T")
+
+
+def open_root(root: str | os.PathLike[str], storage_options: Mapping[str, str] | None) -> Store:
+    """Return the store at a path or URL; a folder takes no storage options, so they are dropped for one."""
+    return open_store(root, storage_options=storage_options if is_url(os.fspath(root)) else None)
+
+
+def open_shards(root: Store, manifest: Manifest, storage_options: Mapping[str, str] | None) -> Store:
+    """Return the store of a manifest's shards, which may be elsewhere than the manifest.
+
+    Raises:
+        StoreError: there are storage options, but root and shards are folders.
+    """
+    place = root.url if manifest.shards_at is None else manifest.shards_at
+    options = storage_options if is_url(place) or not is_url(root.url) else None
+    beside = manifest.shards_at is None and (is_url(place) or not options)
+    return root if beside else open_store(place, storage_options=options)
+
+
+def read_manifest(root: Store) -> Manifest:
+    """Read and check ``manifest.json``.
+
+    Raises:
+        StoreError: there is no such folder.
+        ManifestError: it is missing (the set is incomplete, or this is another folder), or damaged.
+    """
+    if not root.exists():
+        raise StoreError(f"{root.url}: no such folder. Check the path; `wds-real pack` makes data sets.")
+    try:
+        return _read_parsed(root, MANIFEST_NAME, Manifest.from_json)
+    except MissingError as error:
+        raise ManifestError(
+            f"{root.url}: no {MANIFEST_NAME}, so this is not a finished data set. Check the path; if packing was "
+            "interrupted, run the same `wds-real pack` again: it continues where it stopped."
+        ) from error
+
+
+def read_index(root: Store, manifest: Manifest) -> SampleIndex:
+    """Read ``index.json`` and check it against the manifest.
+
+    Raises:
+        ManifestError: it is missing or damaged.
+    """
+    try:
+        return _read_parsed(root, INDEX_NAME, functools.partial(SampleIndex.from_json, manifest=manifest))
+    except UnavailableError:
+        raise
+    except StoreError as error:
+        raise ManifestError(f"{error} The set is incomplete: copy {INDEX_NAME} again, or pack again.") from error
+
+
+def holds_manifest(root: Store) -> bool:
+    """Return whether there is a ``manifest.json``: without one a set is incomplete."""
+    try:
+        root.head(MANIFEST_NAME)
+    except MissingError:
+        return False
+    return True
+
+
+def refuse_finished_root(root: Store) -> None:
+    """Raise StoreError if a root holds a finished set."""
+    if holds_manifest(root):
+        raise StoreError(
+            f"{root.url}: holds a finished set already. Choose another place, or pass --overwrite to replace it."
+        )
+
+
+def remove_manifest(root: Store) -> None:
+    """Remove ``manifest.json`` if there is one: from then on the set is incomplete."""
+    if holds_manifest(root):
+        root.delete(MANIFEST_NAME)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provenance:
+    """What a manifest says of a set besides its samples and shards; see `Manifest` for the fields."""
+
+    dataset: str = DATASET
+    version: str = VERSION
+    partial: bool
+    source_digest: str
+    external: bool = False
+    shards_at: str | None = None
+
+
+def write_root(root: Store, rows: Sequence[SampleRow], shards: Sequence[ShardInfo], provenance: Provenance) -> Manifest:
+    """Write ``index.json`` and, last, ``manifest.json``; return the manifest.
+
+    Args:
+        root: Where to write; holds no manifest.
+        rows: All samples, in key order.
+        shards: The shards, in name order.
+        provenance: What else the manifest says.
+
+    Raises:
+        StoreError: the store refused, or another run wrote a manifest meanwhile.
+    """
+    index = SampleIndex.from_rows(rows)
+    encoded = index.to_json()
+    manifest = Manifest(
+        dataset=provenance.dataset,
+        version=provenance.version,
+        split=SPLIT,
+        num_samples=len(rows),
+        partial=provenance.partial,
+        source_num_bytes=sum(row.num_bytes for row in rows),
+        source_digest=provenance.source_digest,
+        labels_digest=index.labels_digest,
+        index_num_bytes=len(encoded),
+        index_sha256=hashlib.sha256(encoded).hexdigest(),
+        shards=tuple(shards),
+        external=provenance.external,
+        shards_at=provenance.shards_at,
+    )
+    root.put(INDEX_NAME, encoded)
+    root.put(MANIFEST_NAME, manifest.to_json(), exclusive=True)  # of two runs at once, one succeeds
+    return manifest
+
+
+def _read_parsed(root: Store, name: str, parse: Callable[..., _T]) -> _T:
+    """Read and parse a file; a file that arrives damaged over a network is read once more."""
+    where = f"{root.url}/{name}"
+    try:
+        return parse(root.get(name), where=where)
+    except ManifestError:
+        if not root.remote:
+            raise
+    return parse(root.get(name), where=where)

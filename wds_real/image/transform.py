@@ -1,0 +1,177 @@
+"""The evaluation transform: resize and crop, with the pixels of torchvision and timm on Pillow images.
+
+`EvalTransform` takes timm's settings. Its pixels equal those of torchvision's
+``CenterCrop(img_size)(Resize(floor(img_size / crop_pct))(image.convert("RGB")))`` on a Pillow image.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from wds_real.image.decode import MAX_PIXELS, decode_rgb
+from wds_real.image.jpeg_crop import can_decode_crops, decode_crop
+from wds_real.image.jpeg_header import JpegError, jpeg_frame
+from wds_real.image.resample import RESAMPLING, Crop, needed_box, resize_crop
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform", "Geometry", "blank_image"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """How a transform resizes and crops images of one size.
+
+    Attributes:
+        resized: (width, height) of the whole image after resizing.
+        left: Column of the resized image where the crop starts; negative if columns are padded.
+        top: Row of the resized image where the crop starts; negative if rows are padded.
+    """
+
+    resized: tuple[int, int]
+    left: int
+    top: int
+
+
+@dataclass(frozen=True, slots=True)
+class EvalTransform:
+    """Resize and crop for evaluation, with timm's settings; `mean` and `std` are applied later, on the model's device.
+
+    Attributes:
+        img_size: Height and width of the output in pixels; one number for a square.
+        crop_pct: Fraction of the resized image's shorter side that the crop keeps. The image is resized to
+            ``floor(img_size / crop_pct)``; above 1 that is smaller than the crop, and the rest is black.
+        crop_mode: ``center`` resizes the shorter side and crops; ``squash`` resizes both sides, ignoring the aspect
+            ratio, and crops; ``border`` resizes the longer side and fills the rest with the mean colour.
+        interpolation: Pillow's ``bicubic``, ``bilinear``, ``lanczos``, ``nearest``, ``box`` or ``hamming``.
+        mean: Per channel, of values in 0..1.
+        std: Per channel, of values in 0..1.
+
+    Raises:
+        ValueError: a setting is not one of these values.
+    """
+
+    img_size: int | tuple[int, int] = 224
+    crop_pct: float = 0.875
+    crop_mode: Literal["center", "squash", "border"] = "center"
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        lengths: tuple[int, ...] = (len(self.size), len(self.mean), len(self.std))
+        if lengths != (2, 3, 3) or min(self.size) < 1:
+            raise ValueError(
+                f"img_size is {self.img_size}, mean {self.mean}, std {self.std}: expected at least 1 pixel, or "
+                "(height, width), and three numbers each for mean and std."
+            )
+        if not 0 < self.crop_pct < math.inf:
+            raise ValueError(f"crop_pct is {self.crop_pct}, expected a number above 0.")
+        if self.crop_mode not in ("center", "squash", "border"):
+            raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash or border.")
+        if self.interpolation not in RESAMPLING:
+            raise ValueError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(RESAMPLING)}.")
+        if not all(map(math.isfinite, self.mean)):
+            raise ValueError(f"mean is {self.mean}, expected three finite numbers.")
+        if not all(0 < value < math.inf for value in self.std):
+            raise ValueError(f"std is {self.std}, expected three numbers above 0.")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Output (height, width) in pixels."""
+        return (self.img_size, self.img_size) if isinstance(self.img_size, int) else self.img_size
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return the transformed image, as torchvision's ``Compose([Resize, CenterCrop])`` does."""
+        out = np.empty((*self.size, 3), dtype=np.uint8)
+        self._resize_into(np.asarray(image.convert("RGB")), out, crop=self._crop(*image.size))
+        return Image.fromarray(out)
+
+    def decode_into(self, data: bytes | memoryview, out: NDArray[np.uint8]) -> None:
+        """Decode JPEG bytes and write the transformed pixels to `out`, uint8 (H, W, 3), RGB.
+
+        Raises:
+            DecodeError: the bytes are not an image, or are truncated.
+            ValueError: `out` has another shape or dtype.
+        """
+        if not (can_decode_crops() and self._decode_crop_into(data, out)):
+            pixels = decode_rgb(data)
+            self._resize_into(pixels, out, crop=self._crop(pixels.shape[1], pixels.shape[0]))
+
+    def geometry(self, width: int, height: int) -> Geometry:
+        """Return how an image of `width` x `height` pixels is resized and cropped, rounded as in torchvision and timm.
+
+        >>> EvalTransform(img_size=224, crop_pct=0.875).geometry(500, 375)
+        Geometry(resized=(341, 256), left=58, top=16)
+        """
+        out_height, out_width = self.size
+        scale_height, scale_width = (math.floor(side / self.crop_pct) for side in self.size)
+        if self.crop_mode == "squash":
+            resized = (scale_width, scale_height)
+        elif self.crop_mode == "border" or scale_height != scale_width:
+            pick = max if self.crop_mode == "border" else min
+            ratio = pick(height / scale_height, width / scale_width)
+            resized = (max(1, round(width / ratio)), max(1, round(height / ratio)))
+        elif width <= height:
+            resized = (scale_width, int(scale_width * height / width))
+        else:
+            resized = (int(scale_width * width / height), scale_width)
+        return Geometry(resized, _crop_start(resized[0], out_width), _crop_start(resized[1], out_height))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the settings as JSON-ready values, for the result."""
+        return {"name": "EvalTransform", **asdict(self), "img_size": list(self.size)}
+
+    def _decode_crop_into(self, data: bytes | memoryview, out: NDArray[np.uint8]) -> bool:
+        """Decode only the part of the JPEG that the crop needs; return False if the whole image has to be decoded."""
+        try:
+            width, height, _ = jpeg_frame(data)
+        except JpegError:
+            return False
+        if width * height > MAX_PIXELS:
+            return False
+        crop = self._crop(width, height)
+        box = needed_box(crop, interpolation=self.interpolation)
+        pixels = None if box is None else decode_crop(data, size=crop.full, box=box)
+        if box is None or pixels is None:
+            return False
+        self._resize_into(pixels, out, crop=crop, at=box[:2])
+        return True
+
+    def _resize_into(
+        self, pixels: NDArray[np.uint8], out: NDArray[np.uint8], *, crop: Crop, at: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Write the crop to the centre of `out` and fill the rest; `at` is (left, top) of `pixels` in the image."""
+        (height, width), (crop_width, crop_height) = self.size, crop.size
+        inner = out
+        if crop_height < height or crop_width < width:
+            out[:] = [round(255 * value) for value in self.mean] if self.crop_mode == "border" else 0
+            left, top = (width - crop_width) // 2, (height - crop_height) // 2
+            inner = out[top : top + crop_height, left : left + crop_width]
+        resize_crop(pixels, inner, crop=crop, interpolation=self.interpolation, at=at)
+
+    def _crop(self, width: int, height: int) -> Crop:
+        """Return the part of an image of this size that the output shows."""
+        place, (out_height, out_width) = self.geometry(width, height), self.size
+        start = (max(place.left, 0), max(place.top, 0))
+        size = (min(place.resized[0], out_width), min(place.resized[1], out_height))
+        return Crop((width, height), place.resized, start, size)
+
+
+def _crop_start(resized: int, cropped: int) -> int:
+    """Return where a centred crop starts: torchvision rounds half to even when cropping, down when padding."""
+    return round((resized - cropped) / 2) if resized >= cropped else -((cropped - resized) // 2)
+
+
+def blank_image() -> Image.Image:
+    """Return a black image of 500 x 375 pixels: calling a transform with it shows the transform's output shape."""
+    return Image.new("RGB", (500, 375))
