@@ -16,7 +16,7 @@ import torch
 from wds_real.data.dataset import Dataset, open_dataset
 from wds_real.errors import CoverageError, PredictionsError, ShardError, StoreError
 from wds_real.evaluation.loop import EvalOptions, evaluate
-from wds_real.evaluation.models import LoadedModel
+from wds_real.evaluation.models.base import LoadedModel
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.scoring.output import merge, write_output

@@ -21,7 +21,7 @@ from wds_real.data.loader import Loader
 from wds_real.errors import ModelError
 from wds_real.evaluation.device import Normalize, default_device, device_name, on_device
 from wds_real.evaluation.metric import RealAccuracy
-from wds_real.evaluation.models import LoadedModel, name_of
+from wds_real.evaluation.models.base import LoadedModel, name_of
 from wds_real.image.backends import describe
 from wds_real.image.transform import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 from wds_real.scoring.output import write_output
