@@ -154,8 +154,9 @@ def command(
     """
     from wds_real.data.dataset import open_dataset
     from wds_real.data.distributed import current_world
-    from wds_real.evaluation.loop import EvalOptions, evaluate
+    from wds_real.evaluation.loop import evaluate
     from wds_real.evaluation.models.load import load_model
+    from wds_real.evaluation.options import EvalOptions
 
     sys.path.insert(0, str(Path.cwd()))  # for package.module:factory, as with `python -m`
     for module in ("evaluation.loop", "data.decode_stage") if is_main_rank() else ():
