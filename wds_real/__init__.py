@@ -25,9 +25,11 @@ if TYPE_CHECKING:
         WdsRealError,
     )
     from wds_real.evaluation.device import Normalize, default_device
-    from wds_real.evaluation.loop import EvalOptions, evaluate
+    from wds_real.evaluation.loop import evaluate
     from wds_real.evaluation.metric import RealAccuracy
-    from wds_real.evaluation.models import LoadedModel, load_model
+    from wds_real.evaluation.models.base import LoadedModel
+    from wds_real.evaluation.models.load import load_model
+    from wds_real.evaluation.options import EvalOptions
     from wds_real.format.manifest import Manifest
     from wds_real.image.transform import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
     from wds_real.labels import ClassInfo, Label, Labels
@@ -120,9 +122,11 @@ _HOME = {
         "WdsRealError",
     ),
     "evaluation.device": ("Normalize", "default_device"),
-    "evaluation.loop": ("EvalOptions", "evaluate"),
+    "evaluation.loop": ("evaluate",),
     "evaluation.metric": ("RealAccuracy",),
-    "evaluation.models": ("LoadedModel", "load_model"),
+    "evaluation.models.base": ("LoadedModel",),
+    "evaluation.models.load": ("load_model",),
+    "evaluation.options": ("EvalOptions",),
     "format.manifest": ("Manifest",),
     "image.transform": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
     "labels": ("ClassInfo", "Label", "Labels"),

@@ -13,8 +13,10 @@ import pytest
 from support.commands import MODEL, Ended, expect_one_line, without_torch
 
 from wds_real.data.dataset import open_dataset
-from wds_real.evaluation.loop import EvalOptions, evaluate
-from wds_real.evaluation.models import LoadedModel, load_model
+from wds_real.evaluation.loop import evaluate
+from wds_real.evaluation.models.base import LoadedModel
+from wds_real.evaluation.models.load import load_model
+from wds_real.evaluation.options import EvalOptions
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, bundled, classes
 from wds_real.scoring.predictions import read_predictions
 

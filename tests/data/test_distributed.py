@@ -134,7 +134,8 @@ SCRIPT = """
 
     from wds_real import CoverageError, EvalTransform, Loader, RealAccuracy, open_dataset
     from wds_real.data.distributed import all_reduce, current_world, process_group
-    from wds_real.evaluation.loop import EvalOptions, evaluate
+    from wds_real.evaluation.loop import evaluate
+    from wds_real.evaluation.options import EvalOptions
     from wds_real.synthetic import known_answer_model
 
     ds, folder = open_dataset(sys.argv[1]), Path(sys.argv[2])

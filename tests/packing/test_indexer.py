@@ -24,8 +24,9 @@ from wds_real import open_dataset
 from wds_real.data.loader import Loader
 from wds_real.data.undecoded import UndecodedLoader
 from wds_real.errors import ShardError, SourceError, StoreError, UnavailableError
-from wds_real.evaluation.loop import EvalOptions, evaluate
+from wds_real.evaluation.loop import evaluate
 from wds_real.evaluation.metric import RealAccuracy
+from wds_real.evaluation.options import EvalOptions
 from wds_real.format.tar import END, encode_header, padding
 from wds_real.labels import bundled, classes
 from wds_real.packing.indexer import index_shards

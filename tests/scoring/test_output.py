@@ -15,8 +15,9 @@ import torch
 
 from wds_real.data.dataset import Dataset, open_dataset
 from wds_real.errors import CoverageError, PredictionsError, ShardError, StoreError
-from wds_real.evaluation.loop import EvalOptions, evaluate
-from wds_real.evaluation.models import LoadedModel
+from wds_real.evaluation.loop import evaluate
+from wds_real.evaluation.models.base import LoadedModel
+from wds_real.evaluation.options import EvalOptions
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.scoring.output import merge, write_output
@@ -444,6 +445,24 @@ def test_a_run_that_went_on_another_way_says_both(ds: Dataset, tmp_path: Path) -
     assert merge(tmp_path, ds)[0].execution == result.execution
 
 
+def test_a_finished_run_started_another_way_stays_as_it_was(ds: Dataset, tmp_path: Path) -> None:
+    """A start that has nothing to do computed nothing: the result does not claim its settings."""
+    run(ds, tmp_path)
+    before = (tmp_path / RUN_NAME).read_bytes()
+    assert run(ds, tmp_path, channels_last=True).execution["channels_last"] is False
+    assert (tmp_path / RUN_NAME).read_bytes() == before
+
+
+def test_records_of_earlier_versions_are_resumed_without_a_claim_for_them(ds: Dataset, tmp_path: Path) -> None:
+    """Where the first part does not say how it was run, the result says nothing of device and compilation."""
+    interrupt(ds, tmp_path, after=5)
+    text = json.loads((tmp_path / RUN_NAME).read_text())
+    del text["executions"], text["executions_digest"]
+    (tmp_path / RUN_NAME).write_text(json.dumps(text))
+    result = run(ds, tmp_path)
+    assert result.execution == merge(tmp_path, ds)[0].execution == {"precision": "float32", "batch_size": 10}
+
+
 def test_records_of_earlier_versions_are_merged_without_the_execution(ds: Dataset, tmp_path: Path) -> None:
     """A run.json that does not say how the model was run gives the same counts, and claims no device."""
     result = run(ds, tmp_path)
@@ -451,7 +470,7 @@ def test_records_of_earlier_versions_are_merged_without_the_execution(ds: Datase
     del text["executions"], text["executions_digest"]
     (tmp_path / "run.json").write_text(json.dumps(text))
     merged, _ = merge(tmp_path, ds)
-    assert merged.execution == {"precision": "float32", "batch_size": 10}
+    assert merged.execution == run(ds, tmp_path).execution == {"precision": "float32", "batch_size": 10}
     assert merged.as_dict()["accuracy"] == result.as_dict()["accuracy"]
 
 

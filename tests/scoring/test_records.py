@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wds_real.errors import PredictionsError, WdsRealError
-from wds_real.scoring.records import RUN_NAME, Record, RunKey, RunRecords, read_run
+from wds_real.scoring.records import RUN_NAME, Record, RunKey, RunRecords, executions_of, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,6 +109,24 @@ def test_the_run_is_written_down_by_rank_0(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == [RUN_NAME]
     run = read_run(tmp_path / "run")
     assert (run["identity"], run["digest"], run["root"]) == (KEY.identity, KEY.digest, "/data/shards")
+
+
+def test_each_execution_is_noted_once_and_by_rank_0(tmp_path: Path) -> None:
+    """run.json lists the distinct executions in the order of the starts; its identity and digest stay as they are."""
+    one, other = {"device": "cpu"}, {"device": "cuda"}
+    for execution in (one, other, one):
+        RunRecords(tmp_path, KEY).add_execution(execution)
+    RunRecords(tmp_path, KEY, rank=1).add_execution({"device": "xpu"})
+    run = read_run(tmp_path)
+    assert executions_of(run) == RunRecords(tmp_path, KEY, rank=1).executions() == [one, other]
+    assert (run["identity"], run["digest"]) == (KEY.identity, KEY.digest)
+
+
+def test_records_without_a_noted_execution_are_of_an_unknown_one(tmp_path: Path) -> None:
+    """Records that an earlier version left get an empty entry before the first noted one."""
+    file_of(tmp_path, record(0))
+    RunRecords(tmp_path, KEY).add_execution({"device": "cpu"})
+    assert executions_of(read_run(tmp_path)) == [{}, {"device": "cpu"}]
 
 
 def test_the_run_key_depends_on_content_alone() -> None:

@@ -406,13 +406,17 @@ def test_predictions_of_a_real_model_are_counted_as_by_the_reference(real_data: 
             " float16 on cpu, batch size 8, torch.compile, channels_last",
         ),
         (
-            [{"device": "cpu", "compile": False, "channels_last": True}, {"device": "cuda", "compile": True}],
+            [
+                {"device": "cpu", "compile": False, "channels_last": True},
+                {"device": "cuda", "compile": True, "channels_last": True},
+            ],
             " float16 on cpu and cuda, batch size 8, torch.compile for a part, channels_last",
         ),
+        ([{}, {"device": "cuda", "compile": True, "channels_last": True}], " float16, batch size 8"),
     ],
 )
 def test_the_title_says_how_the_model_was_run(executions: list[dict[str, Any]], line: str) -> None:
-    """Precision and batch size always, the rest where it is known; all of it where parts of a run differed."""
+    """Precision and batch size always, the rest where it is known of all parts; all values where parts differed."""
     counted = tallied([Sample(1, (1,), (1, 2, 3, 4, 5))])
     result = replace(counted, model={"name": "m"}, execution=joined_execution("float16", 8, executions))
     assert str(result).splitlines()[1] == line

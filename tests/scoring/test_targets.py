@@ -38,9 +38,9 @@ def test_rows_are_found_by_key_and_others_are_refused() -> None:
     """The order of the predictions does not matter; one of another image is an error that names it."""
     predictions = read_predictions({"ILSVRC2012_val_00000003.JPEG": 1, "ILSVRC2012_val_00000001.JPEG": 2})
     targets = Targets.of_labels()
-    assert targets.rows_of(predictions).tolist() == [0, 2]
+    assert targets.positions_of(predictions).tolist() == [0, 2]
     with pytest.raises(PredictionsError, match="1 of 1 are not of validation images, such as cat"):
-        targets.rows_of(read_predictions({"cat": 1}))
+        targets.positions_of(read_predictions({"cat": 1}))
 
 
 def test_scoring_leaves_the_identity_of_other_targets_alone() -> None:

@@ -18,7 +18,7 @@ from wds_real.errors import WdsRealError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from wds_real.evaluation.models import LoadedModel
+    from wds_real.evaluation.models.base import LoadedModel
     from wds_real.scoring.result import Result
 
 _Floats = tuple[float, float, float]
@@ -154,8 +154,9 @@ def command(
     """
     from wds_real.data.dataset import open_dataset
     from wds_real.data.distributed import current_world
-    from wds_real.evaluation.loop import EvalOptions, evaluate
-    from wds_real.evaluation.models import load_model
+    from wds_real.evaluation.loop import evaluate
+    from wds_real.evaluation.models.load import load_model
+    from wds_real.evaluation.options import EvalOptions
 
     sys.path.insert(0, str(Path.cwd()))  # for package.module:factory, as with `python -m`
     for module in ("evaluation.loop", "data.decode_stage") if is_main_rank() else ():

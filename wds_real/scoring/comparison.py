@@ -163,7 +163,7 @@ def compare(
     accepted = targets.real_label if against == "real" else targets.original_label[:, None]
     top1 = np.full((2, len(targets.keys)), -1, dtype=np.int64)
     for side, predictions in enumerate((a, b)):
-        top1[side, targets.rows_of(predictions)] = predictions.classes[:, 0]
+        top1[side, targets.positions_of(predictions)] = predictions.classes[:, 0]
     scope = (top1 >= 0).all(axis=0) & (accepted[:, 0] >= 0)
     if not scope.any():
         raise PredictionsError("the two files have no image with a label in common, so nothing can be compared.")

@@ -19,6 +19,7 @@ frame of a file; a torn frame is passed over and its batch done again. Runs with
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -135,10 +136,13 @@ class RunRecords:
             self._write_run({"format": _FORMAT, "identity": key.identity, "digest": key.digest, **(about or {})})
 
     def add_execution(self, execution: dict[str, Any]) -> None:
-        """Note in ``run.json`` how the model is run from now on, unless that is noted there already; rank 0 does."""
+        """Rank 0 notes in ``run.json`` how the model is run from now on, unless that is noted there already.
+
+        Records that a version without such notes left get an empty entry: how they were made is unknown.
+        """
         if self._rank == 0:
             run = read_run(self.folder)
-            known = executions_of(run)
+            known = executions_of(run) or [{} for _ in itertools.islice(self._files(), 1)]
             if execution not in known:
                 executions = [*known, execution]
                 self._write_run({**run, "executions": executions, "executions_digest": _digest(executions)})
@@ -154,7 +158,7 @@ class RunRecords:
             PredictionsError: a complete record belongs to another run.
         """
         by_batch, ranks = dict[int, Record](), set[int]()
-        for path in sorted((self.folder / "records").glob("*.bin")):
+        for path in sorted(self._files()):
             for record in self._read(path):
                 if by_batch.setdefault(record.batch, record) is record and (named := _FILE_NAME.fullmatch(path.name)):
                     ranks.add(int(named[1]))
@@ -179,6 +183,9 @@ class RunRecords:
             file, self._file = self._file, None
             with _errors(Path(str(file.name))), file:
                 os.fsync(file.fileno())
+
+    def _files(self) -> Iterator[Path]:
+        return (self.folder / "records").glob("*.bin")
 
     def _write_run(self, run: dict[str, Any]) -> None:
         self._store.put(RUN_NAME, (json.dumps(run, indent=1) + "\n").encode("ascii"))
@@ -243,7 +250,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
 
 
 def executions_of(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return how the model was run, from what `read_run` returned; earlier versions did not note it."""
+    """Return how the model was run at each distinct start, from what `read_run` returned; {} where that is unknown."""
     executions: list[dict[str, Any]] = run.get("executions", [])
     return executions
 

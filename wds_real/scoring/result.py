@@ -225,15 +225,15 @@ class Result:
 
 
 def joined_execution(precision: str, batch_size: int, executions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return `Result.execution` of a run that was started once or several times.
+    """Return `Result.execution` of a run that was started once or several times; what is not known of all is left out.
 
     >>> joined_execution("float32", 256, [{"device": "cpu", "compile": False}, {"device": "cuda", "compile": False}])
     {'precision': 'float32', 'batch_size': 256, 'device': ['cpu', 'cuda'], 'compile': False}
     """
     joined: dict[str, Any] = {"precision": precision, "batch_size": batch_size}
     for name in ("device", "compile", "channels_last"):
-        values = list(dict.fromkeys(one[name] for one in executions if name in one))
-        if values:
+        values = list(dict.fromkeys(one.get(name) for one in executions))
+        if values and None not in values:
             joined[name] = values[0] if len(values) == 1 else values
     return joined
 

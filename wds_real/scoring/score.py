@@ -58,7 +58,7 @@ def score(
     targets = Targets.of_labels(labels)
     if threshold is not None:
         targets = replace(targets, identity={**targets.identity, "threshold": threshold})
-    positions = targets.rows_of(predictions)
+    positions = targets.positions_of(predictions)
     if allow_partial:
         targets = targets.only(np.isin(np.arange(len(targets.keys)), positions))
     table = PredictionTable(targets)

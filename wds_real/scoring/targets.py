@@ -85,7 +85,7 @@ class Targets:
         """Return the same labels with other samples expected, bool (N,)."""
         return replace(self, expected=expected)
 
-    def rows_of(self, predictions: Predictions) -> NDArray[np.int64]:
+    def positions_of(self, predictions: Predictions) -> NDArray[np.int64]:
         """Return the positions of the samples that the predictions are of, int64 (n,).
 
         Raises:

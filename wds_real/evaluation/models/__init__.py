@@ -1,0 +1,1 @@
+"""Models by name: one module for each source, and `load`, which chooses among them."""

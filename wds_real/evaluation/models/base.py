@@ -1,0 +1,106 @@
+"""What every source of models gives: a `LoadedModel`, and the name and digest that identify it in a result."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+import xxhash
+
+from wds_real.errors import ModelError
+from wds_real.image.transform import EvalTransform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import ModuleType
+
+__all__ = ["LoadedModel", "first_line", "import_package", "name_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that can be evaluated.
+
+    Attributes:
+        spec: The name it was loaded by.
+        module: Takes float (B, 3, H, W), returns scores (B, 1000).
+        transform: The preprocessing of its weights, as far as the source of the model gives one.
+    """
+
+    spec: str
+    module: Callable[[torch.Tensor], torch.Tensor]
+    transform: EvalTransform = field(default_factory=EvalTransform)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the model's name and the digest of its weights or code, JSON-ready."""
+        if not isinstance(self.module, torch.nn.Module):
+            return {"name": self.spec, "code": name_of(self.module)}
+        state = self.module.state_dict()
+        parameters = sum(parameter.numel() for parameter in self.module.parameters())
+        return {"name": self.spec, "num_parameters": parameters, "weights_digest": _weights_digest(state)}
+
+
+def name_of(thing: Callable[..., Any]) -> str:
+    """Return a name for a Python callable that is the same in every process.
+
+    Two lambdas have the same qualified name, so the name of a function ends with a digest of its code, constants,
+    default arguments and captured values. The name of a ``functools.partial`` includes its arguments.
+    """
+    if isinstance(thing, functools.partial):
+        arguments = [*map(_stable, thing.args), *(f"{name}={_stable(value)}" for name, value in thing.keywords.items())]
+        return f"partial({', '.join([name_of(thing.func), *arguments])})"
+    if not hasattr(thing, "__qualname__"):
+        text = repr(thing)
+        return f"{type(thing).__module__}.{type(thing).__qualname__}" if " at 0x" in text else text
+    name = f"{thing.__module__}.{thing.__qualname__}"
+    code = getattr(thing, "__code__", None)
+    if code is None:
+        return name
+    captured = [_stable(cell.cell_contents) for cell in getattr(thing, "__closure__", None) or ()]
+    parts = [code.co_code.hex(), *map(_stable, code.co_consts), *code.co_names, *captured,
+             *map(_stable, getattr(thing, "__defaults__", None) or ())]  # fmt: skip
+    return f"{name}#{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+
+
+def _stable(value: object) -> str:
+    """Return the repr of a value without memory addresses, which differ between processes."""
+    if callable(value):
+        return name_of(value)
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
+def _weights_digest(state: Mapping[str, Any]) -> str:
+    """Return the xxh3-128 (hex) of all tensors with their names, dtypes and shapes."""
+    digest = xxhash.xxh3_128()
+    for name, value in sorted(state.items()):
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def import_package(name: str, spec: str, how: str) -> ModuleType:
+    """Return an optional package that the model `spec` needs; `how` is the command that installs it.
+
+    Raises:
+        ModelError: the package is not installed, or does not fit the installed torch.
+    """
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ModelError(f"{spec}: {name} is not installed ({error}). Install it: {how}.") from error
+    except (RuntimeError, OSError) as error:
+        raise ModelError(
+            f"{spec}: {name} does not fit torch {torch.__version__} ({first_line(error)}). Install torch and "
+            "torchvision again, both from one package index."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or the error's type."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

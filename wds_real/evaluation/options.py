@@ -1,0 +1,41 @@
+"""The options of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["EvalOptions"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalOptions:
+    """How to run the model.
+
+    `batch_size` and the precision (`amp` with `amp_dtype`) belong to the identity of a run: records of another batch
+    size or precision are not reused. `device`, `torchcompile` and `channels_last` can change the last bits of scores,
+    and so a prediction where two classes are nearly equal; the result says them. The others change no prediction.
+
+    Attributes:
+        batch_size: Images per batch on each rank.
+        threads: Decoding threads of a process; None means one for each core, divided between the processes of a node.
+        device: Where the model runs; None means this rank's accelerator, or the CPU.
+        amp: Run the model under autocast.
+        amp_dtype: ``float16`` or ``bfloat16``.
+        channels_last: Give the model channels-last memory.
+        torchcompile: Compile the model with ``torch.compile``.
+        on_error: ``raise``, or ``record``: count unreadable images as wrong, and give the best possible accuracy too.
+        pixel_cache: Folder for transformed pixels, which the next evaluation reads instead of decoding; see `Loader`.
+        timeout_s: How long a rank waits for the others at the end, in seconds.
+    """
+
+    batch_size: int = 256
+    threads: int | None = None
+    device: str | None = None
+    amp: bool = False
+    amp_dtype: str = "float16"
+    channels_last: bool = False
+    torchcompile: bool = False
+    on_error: Literal["raise", "record"] = "raise"
+    pixel_cache: str | None = None
+    timeout_s: float = 1800.0
