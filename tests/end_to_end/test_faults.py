@@ -224,7 +224,7 @@ class FailingSource:
         self._source, self._key, self._error = source, key, error
 
     @contextlib.contextmanager
-    def ahead(self, images: object) -> Iterator[Iterator[bytes]]:
+    def prefetch(self, images: object) -> Iterator[Iterator[bytes]]:
         yield map(self.read, images)  # type: ignore[call-overload]
 
     def read(self, image: object) -> bytes:
