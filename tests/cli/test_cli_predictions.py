@@ -18,7 +18,7 @@ from wds_real.evaluation.models.base import LoadedModel
 from wds_real.evaluation.models.load import load_model
 from wds_real.evaluation.options import EvalOptions
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, bundled, classes
-from wds_real.scoring.predictions import read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, Labels, bundled, classes
 from wds_real.scoring.comparison import ClassChange, Comparison, compare, mcnemar_exact
-from wds_real.scoring.predictions import Predictions, read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from wds_real.scoring.predictions import Predictions
 
 Against = Literal["real", "original"]
 

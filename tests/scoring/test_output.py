@@ -21,7 +21,7 @@ from wds_real.evaluation.options import EvalOptions
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.scoring.output import merge, write_output
-from wds_real.scoring.predictions import Predictions, read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.records import RUN_NAME, RunKey, RunRecords, read_run
 from wds_real.storage.local import LocalStore
 from wds_real.synthetic import KnownAnswerModel, known_answer, known_answer_model, labels_of
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wds_real.image.transform import EvalTransform
+    from wds_real.scoring.predictions import Predictions
     from wds_real.scoring.result import Result
     from wds_real.storage.base import Store
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from wds_real.errors import CoverageError, PredictionsError, SourceError
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, Labels, at_threshold, bundled
-from wds_real.scoring.predictions import TOP, Predictions, read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.predictions import TOP, Predictions
 from wds_real.scoring.score import score
 
 if TYPE_CHECKING:

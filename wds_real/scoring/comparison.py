@@ -11,8 +11,9 @@ import numpy as np
 
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, classes
-from wds_real.scoring.predictions import Predictions, read_predictions
-from wds_real.scoring.result import Accuracy
+from wds_real.scoring.counts import Z_95, Accuracy
+from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.predictions import Predictions
 from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["ClassChange", "Comparison", "compare", "mcnemar_exact"]
 
-_Z = 1.959963984540054  # two-sided 95 %
 _SHOWN_CLASSES = 10
 
 
@@ -93,7 +93,7 @@ class Comparison:
         """
         n, b, c = self.total + 2, self.only_b + 0.5, self.only_a + 0.5
         centre = (b - c) / n
-        half = _Z * math.sqrt((b + c) - (b - c) ** 2 / n) / n
+        half = Z_95 * math.sqrt((b + c) - (b - c) ** 2 / n) / n
         return (100 * max(-1.0, centre - half), 100 * min(1.0, centre + half))
 
     def as_dict(self) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
     for record in found.by_batch.values():
         table.add(record.index, record.classes, record.probabilities)
     try:
-        result = table.result(world_size=max(1, len(found.ranks)))
+        result = table.result(world_size=len(found.ranks))
     except CoverageError as error:
         raise CoverageError(
             f"{folder}: {error} The run was not finished: run the same `wds-real eval` again; it does only the missing "

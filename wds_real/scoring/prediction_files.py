@@ -1,4 +1,4 @@
-"""Prediction files of all kinds as named columns; `wds_real.scoring.predictions` says what the columns mean."""
+"""Prediction files of all kinds as named columns; `wds_real.scoring.prediction_reader` says what the columns mean."""
 
 from __future__ import annotations
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wds_real.labels import at_threshold
-from wds_real.scoring.predictions import Predictions, read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.predictions import Predictions
 from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
 
@@ -38,7 +39,7 @@ def score(
     42164
 
     Args:
-        predictions: Anything `wds_real.scoring.predictions.read_predictions` reads.
+        predictions: Anything `wds_real.read_predictions` reads.
         labels: Labels to use in place of the released ones.
         threshold: Take the ReaL labels from another cut through the published rater scores (released: 0.8).
         allow_partial: Score only the images that are predicted.
