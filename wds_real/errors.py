@@ -1,19 +1,19 @@
 """The errors this package raises on purpose.
 
     WdsRealError
-    ├── SourceError       the validation tar, or a label file, is not what it should be
-    ├── ShardError        a shard's bytes disagree with the index, or are not a sample
+    ├── SourceError       the validation tar, a folder of images or a label file is not valid
+    ├── ShardError        a shard's bytes do not match the index, or are not a sample
     ├── ManifestError     manifest.json or index.json is missing, damaged or from another version
-    ├── StoreError        the folder or object store refused
+    ├── StoreError        a file or object cannot be read or written, or is not as expected
     │   ├── MissingError      there is no such file or object
-    │   └── UnavailableError  the object store denied access or gave up: this says nothing of what it holds
+    │   └── UnavailableError  access was denied, or all retries failed; the objects may be intact
     ├── PlanError         impossible rank, world_size or batch_size (also a ValueError)
     ├── ModelError        the model cannot be loaded, or does not return class scores
-    ├── PredictionsError  a prediction file or a run's records are not what they should be, or of another run
+    ├── PredictionsError  a prediction file or a run's records are damaged, or belong to another run
     └── CoverageError     the samples seen are not exactly the samples expected
 
 A message says, in this order: what happened, where, what was expected and found, what to do. The facts are attributes
-too. ``exit_code`` is what the command line returns: 1 failure, 2 usage, 3 coverage, 4 integrity.
+too. ``exit_code`` is the exit status of the command line: 1 failure, 2 usage, 3 coverage, 4 integrity.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class WdsRealError(Exception):
 
 
 class SourceError(WdsRealError):
-    """The validation tar, the folder of images or a label file is not what it should be."""
+    """The validation tar, the folder of images or a label file is not valid."""
 
 
 class ShardError(WdsRealError):
-    """A shard's bytes disagree with the index, or are not a sample.
+    """A shard's bytes do not match the index, or are not a sample.
 
     Attributes:
         shard: Name of the shard within its root.
-        key: Key of the sample, or None where the shard as a whole is meant.
+        key: Key of the sample, or None for the shard as a whole.
         byte_range: Half-open ``(start, stop)`` within the shard, or None.
     """
 
@@ -65,14 +65,14 @@ class ShardError(WdsRealError):
         where = shard if key is None else f"{shard}: {key}"
         if byte_range is not None:
             where += f" [bytes {byte_range[0]}-{byte_range[1]})"
-        super().__init__(f"{where}: {problem}" if where else problem)  # DataLoader gives a worker's message alone
+        super().__init__(f"{where}: {problem}" if where else problem)  # DataLoader passes on only a worker's message
         self.problem = problem
         self.shard = shard
         self.key = key
         self.byte_range = byte_range
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Survive the trip from a DataLoader worker, which pickles exceptions."""
+        """Keep the attributes when a DataLoader worker pickles the exception."""
         return _rebuild_shard_error, (self.problem, self.shard, self.key, self.byte_range)
 
 
@@ -87,7 +87,7 @@ class ManifestError(WdsRealError):
 
 
 class StoreError(WdsRealError):
-    """The folder or object store refused, or what it holds is not what was expected."""
+    """A file or object cannot be read or written, or is not as expected."""
 
 
 class MissingError(StoreError):
@@ -95,11 +95,11 @@ class MissingError(StoreError):
 
 
 class UnavailableError(StoreError):
-    """The object store denied access, or gave up after retries. What it holds may be whole."""
+    """The object store denied access, or all retries failed; the objects may be intact."""
 
 
 class PlanError(WdsRealError, ValueError):
-    """rank, world_size, batch_size or a split that cannot be."""
+    """An impossible rank, world_size, batch_size or split."""
 
     exit_code: ClassVar[int] = 2
 
@@ -111,7 +111,7 @@ class ModelError(WdsRealError):
 
 
 class PredictionsError(WdsRealError):
-    """A prediction file, or the records of a run, are not what they should be, or belong to another run."""
+    """A prediction file or the records of a run are damaged, or belong to another run."""
 
 
 class CoverageError(WdsRealError):

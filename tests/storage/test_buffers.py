@@ -1,4 +1,4 @@
-"""Buffers are used again when nobody holds a part of them, and never before."""
+"""Buffers are reused when no view of them is left, and not before."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ def address(view: memoryview) -> int:
     return int(np.frombuffer(view, dtype=np.uint8).ctypes.data)
 
 
-def test_a_buffer_that_was_let_go_is_used_again() -> None:
-    """The next one who asks gets the same memory."""
+def test_a_free_buffer_is_reused() -> None:
+    """The next `take` returns the same memory."""
     buffers = Buffers(max_kept=4)
     first = buffers.take(1000)
-    place = address(first)
+    first_address = address(first)
     del first
-    assert address(buffers.take(2000)) == place
+    assert address(buffers.take(2000)) == first_address
 
 
-def test_a_buffer_somebody_holds_a_part_of_is_not() -> None:
-    """A slice of a slice is enough to keep it."""
+def test_a_buffer_with_a_view_is_not_reused() -> None:
+    """A slice of a slice is a view too."""
     buffers = Buffers(max_kept=4)
     view = buffers.take(1000)
     view[:5] = b"hello"
     part = view[:100].toreadonly()[:5]
-    place = address(view)
+    first_address = address(view)
     del view
     other = buffers.take(1000)
-    assert address(other) != place
+    assert address(other) != first_address
     other[:] = bytes(1000)
     assert bytes(part) == b"hello"
     del part
-    assert address(buffers.take(1000)) == place
+    assert address(buffers.take(1000)) == first_address
 
 
-def test_a_buffer_that_is_too_small_is_left_alone() -> None:
-    """Who needs more gets another one, of the length asked for."""
+def test_a_buffer_that_is_too_small_is_not_reused() -> None:
+    """A longer one is made; views have the requested length."""
     buffers = Buffers(max_kept=4)
     del (small := [buffers.take(10)])[0]
     assert len(buffers.take(5 << 20)) == 5 << 20
@@ -51,8 +51,8 @@ def test_a_buffer_that_is_too_small_is_left_alone() -> None:
     assert len(buffers.take(0)) == 0
 
 
-def test_no_more_are_kept_than_said() -> None:
-    """What is beyond that is given back to the system."""
+def test_at_most_max_kept_buffers_are_kept() -> None:
+    """Further ones are freed with their views."""
     buffers = Buffers(max_kept=2)
     held = [buffers.take(1) for _ in range(5)]
     held.clear()
@@ -61,8 +61,8 @@ def test_no_more_are_kept_than_said() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 3000)), max_size=30))
-def test_what_is_held_never_changes(steps: list[tuple[int, int]]) -> None:
-    """However takes and releases follow each other, each holder finds what it wrote."""
+def test_views_keep_their_bytes(steps: list[tuple[int, int]]) -> None:
+    """This holds for any order of takes and releases."""
     buffers = Buffers(max_kept=3)
     held: dict[int, tuple[memoryview, bytes]] = {}
     for number, (slot, length) in enumerate(steps):
@@ -75,7 +75,7 @@ def test_what_is_held_never_changes(steps: list[tuple[int, int]]) -> None:
 
 
 def test_threads_never_share_a_buffer() -> None:
-    """Each fills its own again and again, and finds it unchanged."""
+    """Each thread finds the bytes that it wrote."""
     buffers, wrong = Buffers(max_kept=8), []
 
     def work(byte: int) -> None:
@@ -93,8 +93,8 @@ def test_threads_never_share_a_buffer() -> None:
     assert wrong == []
 
 
-def test_a_copy_in_another_process_starts_empty() -> None:
-    """Memory does not travel, the bound does."""
+def test_a_pickled_pool_is_empty() -> None:
+    """Only its limit is pickled."""
     buffers = Buffers(max_kept=3)
     held = buffers.take(10)
     again: Buffers = pickle.loads(pickle.dumps(buffers))  # noqa: S301 -- our own bytes

@@ -1,4 +1,4 @@
-"""The byte cache: what it answers is what the store would, it keeps to its size, and it never stands in the way."""
+"""The byte cache: it returns the bytes of the store, keeps to its size, and never makes reading fail."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def pieces(folder: Path) -> list[Path]:
 
 
 def litter(folder: Path) -> list[str]:
-    """Return what is in the folder and is neither a piece nor the lock."""
+    """Return the names of files in the folder that are neither pieces nor the lock."""
     return sorted(path.name for path in folder.iterdir() if path.suffix != ".piece" and path.name != ".lock")
 
 
@@ -103,11 +103,11 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-# --- What is answered -------------------------------------------------------------------------------------------------
+# --- Ranges -----------------------------------------------------------------------------------------------------------
 
 
-def test_ranges_are_those_of_the_store(tmp_path: Path) -> None:
-    """Within a piece, at its edges and over several, at first and again: the store's bytes; at last without the store.
+def test_ranges_are_exact(tmp_path: Path) -> None:
+    """Within a piece, at its edges and across pieces, on the first read and later, when the store is not used any more.
 
     Each piece is asked for once, whole, and the last one as far as the shard goes.
     """
@@ -129,8 +129,8 @@ def test_ranges_are_those_of_the_store(tmp_path: Path) -> None:
     assert litter(tmp_path) == []
 
 
-def test_only_what_is_read_is_fetched(tmp_path: Path) -> None:
-    """A range brings the pieces that hold it, and an empty one at most a piece."""
+def test_only_needed_pieces_are_fetched(tmp_path: Path) -> None:
+    """A range fetches the pieces that hold it; an empty range fetches at most one."""
     store = Scripted({"a.tar": shard_bytes(1, 3 * PIECE)})
     front = cached(store, tmp_path)
     assert bytes(front.get_range("a.tar", PIECE + 5, PIECE + 9)) == store.files["a.tar"][PIECE + 5 : PIECE + 9]
@@ -151,8 +151,8 @@ def test_ranges_of_other_files_are_not_cached(tmp_path: Path) -> None:
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_range_that_no_shard_has_is_an_error(tmp_path: Path) -> None:
-    """Past the end, or of a shard of another length: the store is not even asked, nor is the folder made."""
+def test_a_range_beyond_the_shard_is_an_error(tmp_path: Path) -> None:
+    """So is another expected length; the store is not read, and the folder is not created."""
     store = Scripted({"a.tar": shard_bytes(1, 1000)})
     front = cached(store, tmp_path / "cache")
     with pytest.raises(StoreError, match=r"a\.tar: bytes 5-1001 .* has 1,000"):
@@ -164,8 +164,8 @@ def test_a_range_that_no_shard_has_is_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [MissingError, StoreError, UnavailableError])
-def test_what_the_store_raises_is_raised(tmp_path: Path, kind: type[StoreError]) -> None:
-    """An outage is not remembered: the next one to ask asks the store, and nothing is left of the first attempt."""
+def test_errors_of_the_store_are_raised(tmp_path: Path, kind: type[StoreError]) -> None:
+    """The next read uses the store again, and the failed one leaves no files."""
     store = Scripted({"a.tar": shard_bytes(1, 1000)})
     front = cached(store, tmp_path)
 
@@ -184,8 +184,8 @@ def test_what_the_store_raises_is_raised(tmp_path: Path, kind: type[StoreError])
 # --- By content -------------------------------------------------------------------------------------------------------
 
 
-def test_the_same_shard_is_kept_once_whatever_its_url(tmp_path: Path) -> None:
-    """A mirror under another URL and another name is answered without a request."""
+def test_the_same_shard_is_cached_once(tmp_path: Path) -> None:
+    """A mirror with another URL and name needs no request."""
     one = Scripted({"a.tar": shard_bytes(1, 5000)}, url="memory://one")
     mirror = Scripted({"b.tar": shard_bytes(1, 5000)}, url="memory://mirror")
     read(cached(one, tmp_path), "a.tar")
@@ -194,8 +194,8 @@ def test_the_same_shard_is_kept_once_whatever_its_url(tmp_path: Path) -> None:
     assert len(pieces(tmp_path)) == 1
 
 
-def test_another_shard_of_the_same_name_is_another_one(tmp_path: Path) -> None:
-    """Packed anew, under the same URL and of the same length, it is fetched, and the old one is not mixed in."""
+def test_shards_are_told_apart_by_content(tmp_path: Path) -> None:
+    """After packing again, a shard of the same URL and length is fetched."""
     old, new = (Scripted({"a.tar": shard_bytes(seed, 5000)}) for seed in (1, 2))
     read(cached(old, tmp_path), "a.tar")
     assert read(cached(new, tmp_path), "a.tar") == shard_bytes(2, 5000)
@@ -217,8 +217,8 @@ def test_shards_without_a_digest_are_not_cached(packed: Path, tmp_path: Path) ->
         assert not (tmp_path / "other").exists()
 
 
-def test_a_cached_store_goes_to_other_processes(tmp_path: Path, packed: Path) -> None:
-    """Pickled, it reads from the same folder."""
+def test_cached_ranges_can_be_pickled(tmp_path: Path, packed: Path) -> None:
+    """The copy reads from the same folder."""
     with http_server(packed) as server:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path))
         before = [bytes(dataset.reader.read(position)) for position in range(len(dataset))]
@@ -253,8 +253,8 @@ def damage(path: Path, at: int, how: int | None) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(kind=DAMAGES, start=st.integers(0, SMALL - 1))
-def test_a_damaged_piece_is_never_believed(kind: tuple[str, int, int | None], start: int) -> None:
-    """Any bit flipped, cut anywhere, any longer: it is removed, said once, fetched again, and whole from then on."""
+def test_a_damaged_piece_is_replaced(kind: tuple[str, int, int | None], start: int) -> None:
+    """With any flipped bit or another length it is removed with one warning, and fetched again."""
     heard = Heard()
     store = Scripted({"a.tar": shard_bytes(1, SMALL)})
     with tempfile.TemporaryDirectory() as name, heard:
@@ -272,7 +272,7 @@ def test_a_damaged_piece_is_never_believed(kind: tuple[str, int, int | None], st
 
 
 class Heard(logging.Handler):
-    """The messages of the cache's log while this is entered."""
+    """Collects the messages of the cache's log within a block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -289,11 +289,8 @@ class Heard(logging.Handler):
         logging.getLogger("wds_real.storage.cache").removeHandler(self)
 
 
-def test_a_piece_of_another_range_under_a_wrong_name_is_not_believed(tmp_path: Path) -> None:
-    """A piece that somebody copied over another one of the same length is wrong for the samples, and found by them.
-
-    Its own checksum is right; the sample's is not, and so it is fetched past the cache.
-    """
+def test_fresh_reads_replace_a_wrong_piece(tmp_path: Path) -> None:
+    """A piece overwritten by another one of the same length passes its own check; the samples' checks find it."""
     store = Scripted({"a.tar": shard_bytes(1, SMALL), "b.tar": shard_bytes(2, SMALL)})
     front = cached(store, tmp_path)
     for name in store.files:
@@ -308,8 +305,8 @@ def test_a_piece_of_another_range_under_a_wrong_name_is_not_believed(tmp_path: P
     assert [read(again, name) for name in store.files] == list(store.files.values())
 
 
-def test_damage_in_use_is_found_by_the_samples(packed: Path, tmp_path: Path) -> None:
-    """Pieces damaged after they were checked give right samples all the same, and the next process finds them whole."""
+def test_damage_after_the_check_is_found_by_the_samples(packed: Path, tmp_path: Path) -> None:
+    """Samples are right even if pieces are damaged while they are in use, and the next process finds correct pieces."""
     with http_server(packed) as server:
         dataset = open_dataset(server.endpoint, cache=ByteCache(tmp_path))
         expected = [bytes(dataset.reader.read(position)) for position in range(len(dataset))]
@@ -326,8 +323,8 @@ def test_damage_in_use_is_found_by_the_samples(packed: Path, tmp_path: Path) -> 
         assert len(server.requests) == requests + 4  # manifest and index, each looked up and read
 
 
-def test_a_piece_cut_in_use_is_no_error(tmp_path: Path) -> None:
-    """Cut or removed after it was checked, a piece costs a request, never an error or other bytes."""
+def test_a_piece_truncated_in_use_is_not_an_error(tmp_path: Path) -> None:
+    """A piece truncated or removed after its check costs a request."""
     store = Scripted({"a.tar": shard_bytes(1, SMALL)})
     front = cached(store, tmp_path)
     read(front, "a.tar")
@@ -340,8 +337,8 @@ def test_a_piece_cut_in_use_is_no_error(tmp_path: Path) -> None:
     assert total(tmp_path) == SMALL + OVERHEAD
 
 
-def test_damage_at_the_source_is_an_error_with_a_cache_too(packed: Path, tmp_path: Path) -> None:
-    """A shard that is damaged where it lies is not mended by the cache: the sample's error says so."""
+def test_a_damaged_shard_is_an_error_with_a_cache_too(packed: Path, tmp_path: Path) -> None:
+    """The error of the sample says that the shard is damaged."""
     damaged = tmp_path / "set"
     damaged.mkdir()
     for path in packed.iterdir():
@@ -362,8 +359,8 @@ def test_damage_at_the_source_is_an_error_with_a_cache_too(packed: Path, tmp_pat
 # --- Size -------------------------------------------------------------------------------------------------------------
 
 
-def test_pieces_of_the_own_set_are_not_evicted(tmp_path: Path) -> None:
-    """What does not fit beside them is read from the store each time; what fits stays, whatever else is read."""
+def test_pieces_of_the_data_set_in_use_are_not_evicted(tmp_path: Path) -> None:
+    """Ranges that do not fit are read from the store each time; the pieces that fit stay."""
     store = Scripted({f"{n}.tar": shard_bytes(n, 5000) for n in range(4)})
     bound = 2 * (5000 + OVERHEAD) + 100
     front = cached(store, tmp_path, max_bytes=bound)
@@ -376,8 +373,8 @@ def test_pieces_of_the_own_set_are_not_evicted(tmp_path: Path) -> None:
     assert {bounds[1:] for bounds in store.requested if bounds[0] == "3.tar"} == {(10, 4000)}
 
 
-def test_the_least_recently_used_of_other_sets_goes_first(tmp_path: Path) -> None:
-    """Use, also by a later process, makes a piece stay; only as much goes as has to."""
+def test_the_least_recently_used_piece_of_other_data_sets_is_evicted(tmp_path: Path) -> None:
+    """Use by a later process counts; no more is evicted than necessary."""
     others = [Scripted({"a.tar": shard_bytes(n, 5000)}) for n in range(4)]
     bound = 4 * (5000 + OVERHEAD)
     for number, store in enumerate(others):
@@ -403,8 +400,8 @@ def pieces_of(folder: Path, store: Scripted) -> Path:
     reads=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 4000)), max_size=30),
     bound=st.integers(0, 40_000),
 )
-def test_the_bound_holds_whatever_is_read(reads: list[tuple[int, int, int]], bound: int) -> None:
-    """Several sets of several shards share a folder in any order: never too large, never a wrong byte."""
+def test_the_size_is_bounded(reads: list[tuple[int, int, int]], bound: int) -> None:
+    """Several data sets share a folder in any order; it never exceeds its size, and all bytes are right."""
     sets = [
         Scripted({f"{n}.tar": shard_bytes(10 * number + n, 4001 + 1000 * n) for n in range(3)}) for number in range(4)
     ]
@@ -416,8 +413,8 @@ def test_the_bound_holds_whatever_is_read(reads: list[tuple[int, int, int]], bou
             assert litter(Path(name)) == []
 
 
-def test_the_bound_holds_for_pieces_fetched_at_the_same_time(tmp_path: Path) -> None:
-    """Threads or processes that fetch different pieces side by side do not each take the same room."""
+def test_the_size_is_bounded_for_concurrent_reads(tmp_path: Path) -> None:
+    """Threads or processes that fetch different pieces at the same time do not reserve the same bytes."""
     store = Scripted({f"{n}.tar": shard_bytes(n, 5000) for n in range(4)})
     bound = 2 * (5000 + OVERHEAD)
     all_there = threading.Barrier(4)
@@ -432,8 +429,8 @@ def test_the_bound_holds_for_pieces_fetched_at_the_same_time(tmp_path: Path) -> 
     assert total(tmp_path) <= bound
 
 
-def test_what_a_killed_writer_left_counts(tmp_path: Path) -> None:
-    """The unfinished piece of a set that nobody reads any more is evicted, or at least counted."""
+def test_unfinished_pieces_count(tmp_path: Path) -> None:
+    """An unfinished piece of another data set is removed, or counted."""
     bound = 6000
     other = pieces_of(tmp_path, Scripted({"a.tar": shard_bytes(1, 5000)}))
     (tmp_path / f".{other.name}.part").write_bytes(bytes(5000))
@@ -474,8 +471,8 @@ print(len(store.requested))
 """
 
 
-def test_a_full_disk_is_said_once_and_read_past(tmp_path: Path) -> None:
-    """Where a piece cannot be written whole, all comes from the store; what was written before is still used."""
+def test_a_full_disk_disables_writing(tmp_path: Path) -> None:
+    """With one warning; everything else comes from the store, and existing pieces are used."""
     done = script(
         """
 first = cached(store, folder)
@@ -494,8 +491,8 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="changes the user for a part of a process")
-def test_a_folder_that_may_not_be_written_is_said_once_and_read_past() -> None:
-    """Everything comes from the store, in the ranges asked for, and nothing is left in the folder."""
+def test_a_read_only_folder_disables_the_cache() -> None:
+    """With one warning; everything comes from the store, in the requested ranges, and the folder stays empty."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o555)
@@ -507,10 +504,8 @@ def test_a_folder_that_may_not_be_written_is_said_once_and_read_past() -> None:
 
 
 @pytest.mark.parametrize("kind", ["a file", "below a file", "a piece is a folder", "a lock is a folder"])
-def test_a_place_that_is_no_folder_is_said_once_and_read_past(
-    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Whatever stands where the folder or a file in it should be: one warning, right bytes."""
+def test_an_impossible_folder_disables_the_cache(tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    """With one warning and right bytes, whatever exists at the path of the folder or of a file in it."""
     store = Scripted({"a.tar": shard_bytes(1, 5000)})
     folder = tmp_path / "cache" / "below" if kind == "below a file" else tmp_path / "cache"
     if kind == "a piece is a folder":
@@ -529,8 +524,8 @@ def test_a_place_that_is_no_folder_is_said_once_and_read_past(
         assert (tmp_path / "cache").read_bytes() == b"mine"
 
 
-def test_a_data_set_is_read_where_the_cache_cannot_be(packed: Path, tmp_path: Path) -> None:
-    """A loader with a cache in an impossible place gives the batches of one without."""
+def test_a_loader_works_without_a_usable_cache(packed: Path, tmp_path: Path) -> None:
+    """It returns the same batches as without a cache."""
     from wds_real.data.undecoded import UndecodedLoader
 
     (tmp_path / "cache").write_bytes(b"mine")
@@ -542,11 +537,11 @@ def test_a_data_set_is_read_where_the_cache_cannot_be(packed: Path, tmp_path: Pa
     assert len(heard.messages) == 1
 
 
-# --- Many at once -----------------------------------------------------------------------------------------------------
+# --- Concurrency ------------------------------------------------------------------------------------------------------
 
 
 def test_threads_fetch_each_piece_once(tmp_path: Path) -> None:
-    """Sixteen threads that want the same shards at the same moment: one request a piece, right bytes for each."""
+    """Sixteen threads that read the same shards at the same moment make one request for each piece."""
     store = Scripted({"a.tar": shard_bytes(1, PIECE + 5000), "b.tar": shard_bytes(2, 5000)})
     store.before = lambda: time.sleep(0.05)
     front, gate = cached(store, tmp_path), threading.Barrier(16)
@@ -581,7 +576,7 @@ print(digest.hexdigest())
 
 
 def test_processes_fetch_each_piece_once(packed: Path, tmp_path: Path) -> None:
-    """Four processes that read the whole set at the same time through one folder: the server is asked once a shard."""
+    """Four processes that read the same data set through one folder make one request for each shard."""
     local = open_dataset(packed)
     expected = hashlib.sha256(b"".join(local.reader.read(position) for position in range(len(local)))).hexdigest()
     with contextlib.ExitStack() as stack:
@@ -607,8 +602,8 @@ def test_processes_fetch_each_piece_once(packed: Path, tmp_path: Path) -> None:
     assert litter(tmp_path) == []
 
 
-def test_a_killed_holder_frees_its_place(tmp_path: Path) -> None:
-    """Who waits for a piece that another process was fetching when it was killed fetches it; nothing is left over."""
+def test_a_killed_process_releases_its_piece(tmp_path: Path) -> None:
+    """One of those that wait fetches the piece; no unfinished file is left."""
     holder = subprocess.Popen(
         command(
             """
@@ -642,7 +637,7 @@ read(cached(store, folder), "0.tar")
 
 
 KILLED = """
-# Grandchildren read all pieces again and again, removing what is there, until they are killed.
+# Child processes read all pieces again and again, and remove some, until they are killed.
 import signal, time
 store = Scripted({f"{n}.tar": shard_bytes(n, 300_000) for n in range(6)})
 draws = random.Random(int(sys.argv[2]))
@@ -675,8 +670,8 @@ print(json.dumps([path.name for path in folder.iterdir() if not path.name.endswi
 
 
 @pytest.mark.parametrize("trials", [25, pytest.param(1000, marks=pytest.mark.slow)])
-def test_nothing_half_written_is_ever_a_piece(tmp_path: Path, trials: int) -> None:
-    """Two writers killed at any moment, again and again: every piece is whole, and the next reader reads on at once."""
+def test_pieces_are_complete_after_kills(tmp_path: Path, trials: int) -> None:
+    """Two writers are killed at random moments, again and again: all pieces are complete, and readers do not wait."""
     with subprocess.Popen(
         command(KILLED, tmp_path, 1, trials), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,

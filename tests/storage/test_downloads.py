@@ -1,4 +1,4 @@
-"""Downloads: whole objects in files without names, the last few of them kept."""
+"""Downloads: whole objects in files without names, the most recently used of them kept."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def num_open_files() -> int:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Give temporary files a folder that a test can look into."""
+    """Use a folder of the test for temporary files."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     return tmp_path
 
 
 @given(pieces=st.lists(st.binary(max_size=50), max_size=8), start=st.integers(0, 300), length=st.integers(0, 300))
-def test_what_was_written_is_read_back(pieces: list[bytes], start: int, length: int) -> None:
-    """Any range of the pieces in their order, cut where the file ends."""
+def test_written_bytes_are_read(pieces: list[bytes], start: int, length: int) -> None:
+    """Any range of the pieces in their order, cut at the end of the file."""
     file = TemporaryFile()
     for piece in pieces:
         file.write(memoryview(piece))
@@ -40,16 +40,16 @@ def test_what_was_written_is_read_back(pieces: list[bytes], start: int, length: 
     assert file.read(start, start + length) == whole[start : start + length]
 
 
-def test_a_download_has_no_name(folder: Path) -> None:
-    """Nothing is left behind, whatever ends the process."""
+def test_a_temporary_file_has_no_name(folder: Path) -> None:
+    """No file is left, however the process ends."""
     file = TemporaryFile()
     file.write(b"x" * 100_000)
     assert list(folder.iterdir()) == []
     assert file.read(99_998, 100_005) == b"xx"
 
 
-def test_the_last_few_are_kept() -> None:
-    """The one that was not used for longest makes room; using one keeps it."""
+def test_the_least_recently_used_file_is_dropped() -> None:
+    """Finding a file counts as use."""
     downloads = Downloads()
     for number in range(_MAX_KEPT):
         downloads.add(str(number), TemporaryFile())
@@ -59,7 +59,7 @@ def test_the_last_few_are_kept() -> None:
     assert all(downloads.find(name) is not None for name in ("0", "2", "new"))
 
 
-def test_a_download_of_the_same_name_takes_the_place() -> None:
+def test_a_newer_file_replaces_one_of_the_same_name() -> None:
     """The last one added is found."""
     downloads = Downloads()
     first, second = TemporaryFile(), TemporaryFile()
@@ -68,8 +68,8 @@ def test_a_download_of_the_same_name_takes_the_place() -> None:
     assert downloads.find("a") is second
 
 
-def test_what_was_dropped_can_be_read_by_who_has_it() -> None:
-    """Making room does not pull a file from under a reader."""
+def test_a_dropped_file_can_still_be_read() -> None:
+    """Dropping does not close a file that is still referenced."""
     downloads = Downloads()
     file = TemporaryFile()
     file.write(b"mine")
@@ -81,7 +81,7 @@ def test_what_was_dropped_can_be_read_by_who_has_it() -> None:
 
 
 @pytest.mark.skipif(not OPEN_FILES.exists(), reason="this system does not list a process's open files")
-def test_what_nobody_has_is_closed() -> None:
+def test_dropped_files_are_closed() -> None:
     """No more files are open than are kept."""
     gc.collect()
     before = num_open_files()
@@ -94,8 +94,8 @@ def test_what_nobody_has_is_closed() -> None:
     assert num_open_files() == before
 
 
-def test_threads_may_share_them() -> None:
-    """Adding, finding and reading at the same time: whatever is found holds its own bytes."""
+def test_threads_can_share_downloads() -> None:
+    """Files added, found and read at the same time hold their own bytes."""
     downloads = Downloads()
 
     def work(number: int) -> bool:
@@ -111,8 +111,8 @@ def test_threads_may_share_them() -> None:
         assert all(pool.map(work, range(500)))
 
 
-def test_what_is_to_be_sent_is_read_from_the_beginning() -> None:
-    """As often as it has to be sent; closing one reading ends none of the others."""
+def test_a_file_can_be_opened_for_each_upload() -> None:
+    """Each opening starts at the beginning; closing it leaves the others open."""
     file = TemporaryFile()
     file.write(b"to be sent")
     for _ in range(2):
@@ -123,7 +123,7 @@ def test_what_is_to_be_sent_is_read_from_the_beginning() -> None:
 
 
 def test_a_file_that_cannot_be_made_is_one_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says where and why, and there is no second error from the half-made object."""
+    """The error names folder and reason; no second error comes from the destructor."""
     heard: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", heard.append)
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "missing"))

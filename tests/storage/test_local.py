@@ -1,4 +1,4 @@
-"""LocalStore: whole files or none under their names, exact ranges, and errors that say where and why."""
+"""LocalStore: files appear complete or not at all, ranges are exact, and errors name the path and the reason."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OPEN_FILES = Path("/proc/self/fd")
 
 
 class Interrupted(BaseException):
-    """Stands for whatever ends a block: Ctrl-C, an exit, an error of the caller."""
+    """Stands for anything that ends a block early: Ctrl-C, an exit, an error of the caller."""
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def names_on_disk(store: LocalStore) -> list[str]:
 
 
 def run_in(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run code in another process, with a LocalStore of its working folder at hand as `store`."""
+    """Run code in another process, where `store` is a LocalStore of its working folder."""
     start = "import os, signal, sys\nfrom pathlib import Path\nfrom wds_real.errors import StoreError\n"
     start += "from wds_real.storage.local import LocalStore\n"
     start += "store = LocalStore(Path('.'))\n"
@@ -59,7 +59,7 @@ def run_in(folder: Path, code: str, *arguments: str) -> subprocess.CompletedProc
 
 
 def killed_while_writing(store: LocalStore, name: str) -> str:
-    """Leave behind what a writer leaves that is killed in the middle of `name`; return what that is called."""
+    """Kill a writer of `name` within its block; return the name of the temporary file that it leaves."""
     store.root.mkdir(exist_ok=True)
     before = names_on_disk(store)
     code = (
@@ -76,8 +76,8 @@ def write_and_fail(store: LocalStore, error: BaseException) -> None:
         raise error
 
 
-def test_what_was_put_is_read_back(store: LocalStore) -> None:
-    """All verbs agree on a file's name, length and bytes; the first write makes the folder, with its parents."""
+def test_put_and_read(store: LocalStore) -> None:
+    """All methods agree on a file's name, length and bytes; the first write creates the folder and its parents."""
     store = LocalStore(store.root / "deep" / "down")
     store.put("b.json", b"{}")
     store.put("a.tar", DATA)
@@ -88,8 +88,8 @@ def test_what_was_put_is_read_back(store: LocalStore) -> None:
     assert names_on_disk(store) == store.list()
 
 
-def test_create_shows_the_file_when_the_block_ends(store: LocalStore) -> None:
-    """Until the block ends the name does not exist; then it holds all that was written."""
+def test_create_publishes_the_file_when_the_block_ends(store: LocalStore) -> None:
+    """Before that the name does not exist; then it holds all bytes."""
     with store.create("a.tar") as file:
         for start in range(0, len(DATA), 1000):
             file.write(DATA[start : start + 1000])
@@ -100,8 +100,8 @@ def test_create_shows_the_file_when_the_block_ends(store: LocalStore) -> None:
     assert names_on_disk(store) == ["a.tar"]
 
 
-def test_put_replaces_a_file_whole(store: LocalStore) -> None:
-    """A shorter new file leaves nothing of the longer old one, and a reader that had opened it still reads the old."""
+def test_put_replaces_the_whole_file(store: LocalStore) -> None:
+    """A shorter file leaves no bytes of the longer one, and a reader that has opened the old file still reads it."""
     store.put("a", DATA)
     with (store.root / "a").open("rb") as reader:
         store.put("a", b"new")
@@ -111,10 +111,8 @@ def test_put_replaces_a_file_whole(store: LocalStore) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, FileNotFoundError, Interrupted, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("before", [None, b"old"], ids=["no file before", "a file before"])
-def test_a_block_that_fails_leaves_things_as_they_were(
-    store: LocalStore, error: type[BaseException], before: bytes | None
-) -> None:
-    """An error inside the block passes unchanged; no file, no temporary, and the old file as it was."""
+def test_a_failed_block_changes_nothing(store: LocalStore, error: type[BaseException], before: bytes | None) -> None:
+    """The error passes through unchanged; there is no temporary file, and an old file stays."""
     if before is not None:
         store.put("a", before)
     old = names_on_disk(store)
@@ -125,7 +123,7 @@ def test_a_block_that_fails_leaves_things_as_they_were(
 
 
 def test_two_writers_of_one_name_do_not_mix(store: LocalStore) -> None:
-    """While one writes a file, another writes and finishes it: each result is whole, the last to finish stays."""
+    """Each writes a complete file, and the one that finishes last stays."""
     with store.create("a") as first:
         first.write(b"first, and longer")
         with store.create("a") as second:
@@ -136,8 +134,8 @@ def test_two_writers_of_one_name_do_not_mix(store: LocalStore) -> None:
     assert names_on_disk(store) == ["a"]
 
 
-def test_threads_that_put_one_name_leave_one_of_their_files(store: LocalStore) -> None:
-    """Writers of the same name at the same time never fail, and whoever reads finds one whole file."""
+def test_threads_can_put_the_same_name(store: LocalStore) -> None:
+    """None fails, and readers always find one complete file."""
     contents = [bytes([number]) * (10_000 + number) for number in range(8)]
     with ThreadPoolExecutor(len(contents)) as pool:
         for done in [pool.submit(store.put, "a", content) for content in contents * 3]:
@@ -146,8 +144,8 @@ def test_threads_that_put_one_name_leave_one_of_their_files(store: LocalStore) -
     assert names_on_disk(store) == ["a"]
 
 
-def test_a_file_is_whole_whenever_another_process_sees_it(store: LocalStore) -> None:
-    """While a process replaces a file again and again, every read finds one version, whole."""
+def test_other_processes_see_complete_files(store: LocalStore) -> None:
+    """While a process replaces a file again and again, every read returns one version."""
     store.put("a", b"0" * 50_000)
     code = "for n in range(1, 60): store.put('a', str(n % 10).encode() * (50_000 + n))"
     with ThreadPoolExecutor(1) as pool:
@@ -161,7 +159,7 @@ def test_a_file_is_whole_whenever_another_process_sees_it(store: LocalStore) -> 
 
 
 def test_leftovers_of_killed_writers_are_removed(store: LocalStore) -> None:
-    """SIGKILL in the middle of a write: nothing has the name; the next writer clears what is left, and names it."""
+    """After SIGKILL within a write the name does not exist; `delete_leftovers` removes and names the temporary file."""
     store.put("b.tar", DATA)
     left = sorted([killed_while_writing(store, "a.tar"), killed_while_writing(store, "b.tar")])
     assert store.list() == ["b.tar"]
@@ -171,8 +169,8 @@ def test_leftovers_of_killed_writers_are_removed(store: LocalStore) -> None:
     assert names_on_disk(store) == ["b.tar"]
 
 
-def test_a_file_being_written_elsewhere_is_no_leftover(store: LocalStore) -> None:
-    """Another process at work is not disturbed, and finishes."""
+def test_a_file_written_by_another_process_is_not_a_leftover(store: LocalStore) -> None:
+    """The other process is not disturbed, and finishes."""
     store.root.mkdir()
     code = (
         "import sys\nfrom pathlib import Path\nfrom wds_real.storage.local import LocalStore\n"
@@ -191,8 +189,8 @@ def test_a_file_being_written_elsewhere_is_no_leftover(store: LocalStore) -> Non
     assert names_on_disk(store) == ["a"]
 
 
-def test_a_file_being_written_here_is_no_leftover(store: LocalStore) -> None:
-    """This process is not gone: a block that is open keeps its file."""
+def test_a_file_written_by_this_process_is_not_a_leftover(store: LocalStore) -> None:
+    """An open block keeps its temporary file."""
     with store.create("a") as file:
         assert store.delete_leftovers() == []
         file.write(DATA)
@@ -205,7 +203,7 @@ def test_a_file_being_written_here_is_no_leftover(store: LocalStore) -> None:
     ids=["at the end", "in one large write", "in the middle of many writes", "at the end of small writes"],
 )
 def test_a_full_disk_is_an_error_that_leaves_nothing(store: LocalStore, limit: int, pieces: list[int]) -> None:
-    """Where the system takes no more bytes, the error is a StoreError with its reason, and nothing stays behind."""
+    """The error is a StoreError with the system's reason, and no file is left."""
     store.root.mkdir()
     code = (
         "import resource\nlimit, *pieces = map(int, sys.argv[1:])\n"
@@ -231,8 +229,8 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(store: LocalStore, limit: i
         ".a.tar.123.tmp",
     ],
 )
-def test_files_of_others_are_kept(store: LocalStore, name: str) -> None:
-    """Hidden files that no writer of this package can have left are not removed, and do no harm."""
+def test_other_hidden_files_are_kept(store: LocalStore, name: str) -> None:
+    """Files whose names cannot be temporary files of this package are not removed."""
     store.put("a.tar", DATA)
     (store.root / name).write_bytes(b"theirs")
     assert store.delete_leftovers() == []
@@ -240,7 +238,7 @@ def test_files_of_others_are_kept(store: LocalStore, name: str) -> None:
 
 
 def test_hidden_files_and_folders_are_not_listed(store: LocalStore) -> None:
-    """Only finished files are, not folders, temporaries, hidden files or dangling links."""
+    """Only finished files are, not folders, temporary files, hidden files or dangling links."""
     store.put("b", b"")
     store.put("a", b"")
     (store.root / "folder").mkdir()
@@ -251,8 +249,8 @@ def test_hidden_files_and_folders_are_not_listed(store: LocalStore) -> None:
     assert store.list() == ["a", "b", "link"]
 
 
-def test_a_folder_that_is_not_there_is_empty(store: LocalStore) -> None:
-    """Before the first write there is nothing to list or to clear, and looking makes nothing."""
+def test_a_missing_folder_is_empty(store: LocalStore) -> None:
+    """Listing and clearing work before the first write, and create nothing."""
     assert (store.list(), store.delete_leftovers()) == ([], [])
     assert not store.root.exists()
 
@@ -261,24 +259,24 @@ def test_a_folder_that_is_not_there_is_empty(store: LocalStore) -> None:
     ("start", "stop"), [(0, 0), (0, 1), (0, len(DATA)), (5, 700), (len(DATA) - 1, len(DATA)), (len(DATA), len(DATA))]
 )
 def test_a_range_is_half_open(store: LocalStore, start: int, stop: int) -> None:
-    """The bytes are those of a slice, up to the very end of the file."""
+    """It has the bytes of the same slice, up to the end of the file."""
     store.put("a", DATA)
     assert store.get_range("a", start, stop) == DATA[start:stop]
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, 11), (9, 12), (10, 11), (11, 12), (100, 110), (2**40, 2**40 + 1)])
 def test_a_range_beyond_the_end_is_an_error(store: LocalStore, start: int, stop: int) -> None:
-    """Fewer bytes than asked for are never returned; the error names file and range, and where the file ends."""
+    """Never fewer bytes than requested; the error names file, range and the file's length."""
     store.put("a", bytes(10))
     with pytest.raises(StoreError) as caught:
         store.get_range("a", start, stop)
-    assert str(caught.value).startswith(f"{store.root / 'a'}: bytes {start}-{stop} asked for")
+    assert str(caught.value).startswith(f"{store.root / 'a'}: bytes {start}-{stop} requested")
     assert "ends at 10." in str(caught.value)
 
 
 @pytest.mark.parametrize(("start", "stop"), [(-1, 3), (-5, -1), (5, 3)])
-def test_a_range_that_cannot_be_is_an_error(store: LocalStore, start: int, stop: int) -> None:
-    """Negative places and backward ranges are not read from the other end."""
+def test_an_impossible_range_is_an_error(store: LocalStore, start: int, stop: int) -> None:
+    """Negative bounds and reversed ranges are not read from the end, as Python's slices are."""
     store.put("a", bytes(10))
     with pytest.raises(StoreError):
         store.get_range("a", start, stop)
@@ -294,7 +292,7 @@ def test_a_range_that_cannot_be_is_an_error(store: LocalStore, start: int, stop:
     ],
 )
 def test_a_missing_file_is_an_error_that_names_it(store: LocalStore, verb: Callable[[Store], object]) -> None:
-    """Every verb gives the path and the system's reason, and keeps the system's error as the cause."""
+    """Every method gives the path and the system's reason, with the system's error as the cause."""
     store.put("there", b"")
     with pytest.raises(StoreError) as caught:
         verb(store)
@@ -303,7 +301,7 @@ def test_a_missing_file_is_an_error_that_names_it(store: LocalStore, verb: Calla
 
 
 def test_delete_removes_one_file(store: LocalStore) -> None:
-    """The others stay."""
+    """Other files stay."""
     store.put("a", b"")
     store.put("b", b"")
     store.delete("a")
@@ -322,15 +320,15 @@ def test_delete_removes_one_file(store: LocalStore) -> None:
     ],
 )
 def test_a_root_that_is_a_file_is_an_error(tmp_path: Path, verb: Callable[[Store], object]) -> None:
-    """A store in the place of a file refuses every verb, and the file stays."""
+    """Every method fails, and the file stays."""
     (tmp_path / "file").write_bytes(b"mine")
     with pytest.raises(StoreError, match=r"file.*: (is a file|Not a directory|File exists)"):
         verb(LocalStore(tmp_path / "file"))
     assert (tmp_path / "file").read_bytes() == b"mine"
 
 
-def test_a_name_taken_by_a_folder_is_an_error_that_leaves_nothing(store: LocalStore) -> None:
-    """Neither writing nor reading mistakes a folder for a file."""
+def test_a_name_taken_by_a_folder_is_an_error(store: LocalStore) -> None:
+    """Both writing and reading fail, and leave no temporary file."""
     (store.root / "a").mkdir(parents=True)
     for verb in (lambda: store.put("a", b"x"), lambda: store.get("a"), lambda: store.get_range("a", 0, 1)):
         with pytest.raises(StoreError, match="Is a directory"):
@@ -338,8 +336,8 @@ def test_a_name_taken_by_a_folder_is_an_error_that_leaves_nothing(store: LocalSt
     assert names_on_disk(store) == ["a"]
 
 
-def test_refused_access_is_an_error_with_the_systems_reason(tmp_path: Path) -> None:
-    """A file, a folder to list and a folder to write in that we may not touch: StoreErrors, and no traces."""
+def test_denied_access_is_an_error(tmp_path: Path) -> None:
+    """Without permission to read, list or write: StoreErrors with the reason, and no temporary files."""
     tmp_path.chmod(0o755)
     for folder, mode in (("no list", 0o311), ("no write", 0o555), ("no entry", 0o000)):
         (tmp_path / folder).mkdir()
@@ -364,8 +362,8 @@ for verb in (
     assert names_on_disk(LocalStore(tmp_path / "no write")) == ["file"]
 
 
-def test_a_temporary_we_may_not_open_is_kept(store: LocalStore) -> None:
-    """Another user's unfinished file, closed to us, is not ours to judge: it stays, and does not stop our writing."""
+def test_a_temporary_file_without_permission_is_kept(store: LocalStore) -> None:
+    """An unfinished file of another user, which cannot be opened, stays, and does not prevent writing."""
     left = killed_while_writing(store, "a")
     (store.root / left).chmod(0)
     store.root.chmod(0o777)
@@ -377,7 +375,7 @@ def test_a_temporary_we_may_not_open_is_kept(store: LocalStore) -> None:
 
 
 def test_many_threads_read_ranges_of_one_file(store: LocalStore) -> None:
-    """A store has no place in a file to lose: ranges read at the same time are each right."""
+    """The store keeps no file position, so concurrent reads are right."""
     store.put("a", DATA)
     ranges = [(start, min(len(DATA), start + 100)) for start in range(0, len(DATA), 37)]
     with ThreadPoolExecutor(8) as pool:
@@ -386,7 +384,7 @@ def test_many_threads_read_ranges_of_one_file(store: LocalStore) -> None:
 
 
 def test_a_forked_process_shares_the_store(store: LocalStore) -> None:
-    """A child reads and writes with the store it inherited, and the parent sees its file, whole."""
+    """The child reads and writes with the inherited store, and the parent sees its complete file."""
     code = """
 store.put('a', bytes(1000))
 if os.fork() == 0:
@@ -401,16 +399,16 @@ print(store.list(), store.head('from child'), sorted(os.listdir('.')))
     assert (done.stdout, done.stderr) == ("['a', 'from child'] 1000 ['a', 'from child']\n", "")
 
 
-def test_a_store_survives_pickling(store: LocalStore) -> None:
-    """It can be sent to another process."""
+def test_a_store_can_be_pickled(store: LocalStore) -> None:
+    """The copy reads the same folder."""
     store.put("a", DATA)
     again: LocalStore = pickle.loads(pickle.dumps(store))  # noqa: S301 -- our own bytes
     assert (again.url, again.get("a")) == (store.url, DATA)
 
 
 @pytest.mark.skipif(not OPEN_FILES.exists(), reason="the system does not list a process's open files")
-def test_only_files_that_are_read_are_kept_open_and_not_for_ever(tmp_path: Path) -> None:
-    """One descriptor a file that was read, none for writing or failing; bounded, and gone with the store."""
+def test_only_read_files_stay_open(tmp_path: Path) -> None:
+    """One descriptor for each file that was read, at most 128, closed with the store; none after writes and errors."""
     gc.collect()
     store, before = LocalStore(tmp_path), len(list(OPEN_FILES.iterdir()))
     store.put("a", DATA)
@@ -433,8 +431,8 @@ def test_only_files_that_are_read_are_kept_open_and_not_for_ever(tmp_path: Path)
     assert len(list(OPEN_FILES.iterdir())) == before
 
 
-def test_a_file_that_is_replaced_by_this_store_is_read_anew(store: LocalStore) -> None:
-    """After a put, a create or a delete, what is read is what was written last."""
+def test_a_file_replaced_by_this_store_is_opened_again(store: LocalStore) -> None:
+    """After a put, create or delete, reads return what was written last."""
     store.put("a", b"old")
     assert store.get_range("a", 0, 3) == b"old"
     store.put("a", b"new")
@@ -447,8 +445,8 @@ def test_a_file_that_is_replaced_by_this_store_is_read_anew(store: LocalStore) -
         store.get_range("a", 0, 1)
 
 
-def test_a_file_that_another_process_replaces_is_read_on(store: LocalStore) -> None:
-    """Never a mixture: the version that was read first is read to the end."""
+def test_a_file_replaced_by_another_process_stays_open(store: LocalStore) -> None:
+    """Reads go on with the version that was read first, never with a mixture."""
     store.put("a", b"old and long")
     assert store.get_range("a", 0, 3) == b"old"
     LocalStore(store.root).put("a", b"new")
@@ -457,7 +455,7 @@ def test_a_file_that_another_process_replaces_is_read_on(store: LocalStore) -> N
 
 
 def test_a_file_of_another_length_than_expected_is_an_error(store: LocalStore) -> None:
-    """Where the caller knows how long the file must be, a longer one is as wrong as a shorter one."""
+    """With an expected size, a longer file is as wrong as a shorter one."""
     store.put("a", DATA)
     assert store.get_range("a", 5, 9, size=len(DATA)) == DATA[5:9]
     for size in (len(DATA) - 1, len(DATA) + 1):
@@ -465,8 +463,8 @@ def test_a_file_of_another_length_than_expected_is_an_error(store: LocalStore) -
             store.get_range("a", 5, 9, size=size)
 
 
-def test_an_exclusive_put_replaces_nothing(store: LocalStore) -> None:
-    """The first one gets the name; the second one is an error, and leaves nothing behind."""
+def test_an_exclusive_put_does_not_replace(store: LocalStore) -> None:
+    """The second put fails, and leaves no file."""
     store.put("a", b"first", exclusive=True)
     with pytest.raises(StoreError, match="is there already"):
         store.put("a", b"second", exclusive=True)
@@ -474,16 +472,16 @@ def test_an_exclusive_put_replaces_nothing(store: LocalStore) -> None:
     assert names_on_disk(store) == ["a"]
 
 
-def test_a_file_that_is_not_there_is_a_missing_one(store: LocalStore) -> None:
-    """Every verb that reads says so with the same error."""
+def test_a_missing_file_is_a_missing_error(store: LocalStore) -> None:
+    """Every method that reads raises MissingError."""
     store.put("a", b"")
     for verb in (store.get, store.head, store.delete, lambda name: store.get_range(name, 0, 1)):
         with pytest.raises(MissingError, match="b: No such file"):
             verb("b")
 
 
-def test_a_mapped_file_is_read_only_and_stays_when_its_name_is_gone(store: LocalStore) -> None:
-    """The same bytes as `get`, the same mapping for all who ask, and no way to write to it."""
+def test_a_view_is_read_only_and_outlives_the_name(store: LocalStore) -> None:
+    """It has the same bytes as `get`, and all views share one mapping."""
     store.put("a", b"0123456789")
     view = store.view("a", 1, 10)
     assert bytes(view) == b"123456789"
@@ -495,33 +493,33 @@ def test_a_mapped_file_is_read_only_and_stays_when_its_name_is_gone(store: Local
         store.view("a", 1, 10)
 
 
-def test_a_view_is_within_the_file_as_it_is_now(store: LocalStore) -> None:
-    """What ends behind the file is an error, also where it was cut after it was mapped."""
+def test_a_view_beyond_the_end_is_an_error(store: LocalStore) -> None:
+    """This holds also where the file was truncated after it was mapped."""
     store.put("a", b"0123456789")
     assert bytes(store.view("a", 8, 10)) == b"89"
-    with pytest.raises(StoreError, match="bytes 8-11 asked for, the file ends at 10"):
+    with pytest.raises(StoreError, match="bytes 8-11 requested, the file ends at 10"):
         store.view("a", 8, 11)
     os.truncate(store.root / "a", 9)
-    with pytest.raises(StoreError, match="bytes 8-10 asked for, the file ends at 9"):
+    with pytest.raises(StoreError, match="bytes 8-10 requested, the file ends at 9"):
         store.view("a", 8, 10)
     assert bytes(store.view("a", 8, 9)) == b"8"
     os.truncate(store.root / "a", 20)
-    with pytest.raises(StoreError, match="bytes 8-11 asked for, the file ends at 10"):  # as far as it is mapped
+    with pytest.raises(StoreError, match="bytes 8-11 requested, the file ends at 10"):  # as far as it is mapped
         store.view("a", 8, 11)
 
 
 def test_an_empty_file_cannot_be_mapped(store: LocalStore) -> None:
-    """The message says which file and why."""
+    """The error names the file and the reason."""
     store.put("empty", b"")
     with pytest.raises(StoreError, match=r"empty: cannot mmap an empty file\."):
         store.view("empty", 0, 0)
 
 
 @pytest.mark.parametrize("advice", [True, False])
-def test_a_long_file_is_written_in_many_pieces(
+def test_a_long_file_is_flushed_while_it_is_written(
     store: LocalStore, monkeypatch: pytest.MonkeyPatch, *, advice: bool
 ) -> None:
-    """The disk begins before the end, where the system takes such advice, and the bytes are the same."""
+    """The system is told to start writing before the end; the bytes are the same."""
     advised: list[tuple[int, int]] = []
     if advice:
         monkeypatch.setattr(os, "posix_fadvise", lambda _file, start, size, _what: advised.append((start, size)))
@@ -536,8 +534,8 @@ def test_a_long_file_is_written_in_many_pieces(
     assert advised == ([(0, 10 << 20), (10 << 20, 10 << 20)] if advice else [])
 
 
-def test_refused_advice_is_no_error(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would only have been faster."""
+def test_failing_advice_is_not_an_error(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushing early only saves time."""
 
     def refuse(*_: int) -> None:
         raise OSError(errno.ENOSYS, "not here")

@@ -1,4 +1,4 @@
-"""Prefetcher: every range once and right, a bound on what is ahead, and no thread left behind."""
+"""Prefetcher: each range once, bounded memory, and no thread left over."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from wds_real.storage.prefetch import BLOCK_BYTES, GAP_BYTES, Block, ByteRange, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-FILES = {name: bytes((place * step) % 251 for place in range(300)) for name, step in (("a", 1), ("b", 7), ("c", 13))}
-PATIENCE_S = 20.0
+FILES = {name: bytes((at * step) % 251 for at in range(300)) for name, step in (("a", 1), ("b", 7), ("c", 13))}
+TIMEOUT_S = 20.0
 
 RANGES = st.builds(
     lambda name, start, length: ByteRange(name, start, min(start + length, 300)),
@@ -42,8 +42,8 @@ def read(name: str, start: int, stop: int) -> bytes:
 
 
 def ends(threads: Sequence[threading.Thread]) -> bool:
-    """Return whether all threads are done within a generous time."""
-    deadline = time.monotonic() + PATIENCE_S
+    """Return whether all threads end before a timeout."""
+    deadline = time.monotonic() + TIMEOUT_S
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
     return not any(thread.is_alive() for thread in threads)
@@ -54,29 +54,29 @@ def started(before: Sequence[threading.Thread]) -> list[threading.Thread]:
 
 
 class Gate:
-    """A read that waits to be let through, and counts who is in it."""
+    """A read that blocks until the gate is open, and counts the calls that have begun."""
 
     def __init__(self) -> None:
         self.open = threading.Event()
-        self.inside = threading.Semaphore(0)
+        self.begun = threading.Semaphore(0)
 
     def read(self, name: str, start: int, stop: int) -> bytes:
-        self.inside.release()
-        assert self.open.wait(PATIENCE_S)
+        self.begun.release()
+        assert self.open.wait(TIMEOUT_S)
         return read(name, start, stop)
 
     def wait_for(self, count: int) -> None:
         for _ in range(count):
-            assert self.inside.acquire(timeout=PATIENCE_S)
+            assert self.begun.acquire(timeout=TIMEOUT_S)
 
 
-@given(wanted=SEQUENCES, max_bytes=st.integers(1, 100), max_gap=st.integers(0, 40))
-def test_blocks_bring_each_range_once_in_order(wanted: list[ByteRange], max_bytes: int, max_gap: int) -> None:
-    """Blocks cut the sequence into runs; each holds its ranges, and is within the bound but for a single range."""
-    blocks = list(merge(wanted, max_bytes=max_bytes, max_gap=max_gap))
-    assert [place for block in blocks for place in range(block.first, block.last)] == list(range(len(wanted)))
+@given(ranges=SEQUENCES, max_bytes=st.integers(1, 100), max_gap=st.integers(0, 40))
+def test_blocks_hold_each_range_once_in_order(ranges: list[ByteRange], max_bytes: int, max_gap: int) -> None:
+    """Each block covers consecutive ranges; only a block of a single range may exceed the limit."""
+    blocks = list(merge(ranges, max_bytes=max_bytes, max_gap=max_gap))
+    assert [number for block in blocks for number in range(block.first, block.last)] == list(range(len(ranges)))
     for block in blocks:
-        held = wanted[block.first : block.last]
+        held = ranges[block.first : block.last]
         assert {one.name for one in held} == {block.name}
         assert (block.start, block.stop) == (held[0].start, held[-1].stop)
         assert block.stop - block.start <= max_bytes or len(held) == 1
@@ -85,7 +85,7 @@ def test_blocks_bring_each_range_once_in_order(wanted: list[ByteRange], max_byte
 
 
 def test_neighbours_share_a_request() -> None:
-    """Up to the longest gap that is worth reading, and up to the longest block; one more byte is another request."""
+    """One byte more than the longest gap or the longest block makes another request."""
     one = ByteRange("a", 0, 10)
     near, far = ByteRange("a", 10 + GAP_BYTES, 20 + GAP_BYTES), ByteRange("a", 11 + GAP_BYTES, 20 + GAP_BYTES)
     assert list(merge([one, near])) == [Block("a", 0, near.stop, 0, 2)]
@@ -96,187 +96,189 @@ def test_neighbours_share_a_request() -> None:
 
 
 def test_a_range_before_the_last_one_has_a_request_of_its_own() -> None:
-    """What is not in the file's order is not merged, nor is what overlaps."""
+    """Ranges that are not in the file's order, overlap, or are of another file are not merged."""
     for second in (ByteRange("a", 0, 10), ByteRange("a", 19, 30), ByteRange("b", 20, 30)):
         assert len(list(merge([ByteRange("a", 10, 20), second]))) == 2
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    wanted=SEQUENCES,
+    ranges=SEQUENCES,
     takers=st.integers(1, 5),
     max_prefetched_bytes=st.integers(1, 200),
     requests=st.integers(1, 6),
 )
-def test_any_ranges_come_back_right(
-    wanted: list[ByteRange], takers: int, max_prefetched_bytes: int, requests: int
+def test_all_ranges_are_returned_once(
+    ranges: list[ByteRange], takers: int, max_prefetched_bytes: int, requests: int
 ) -> None:
-    """Whatever the sequence, the bound, and the numbers of requests and of threads that take: each range, once."""
-    places = iter(range(len(wanted)))
+    """This holds for any sequence, limit, and numbers of requests and of threads that take."""
+    numbers = iter(range(len(ranges)))
     lock = threading.Lock()
     found: dict[int, bytes] = {}
     before = threading.enumerate()
 
-    def take_all(ahead: Prefetcher) -> None:
+    def take_all(prefetched: Prefetcher) -> None:
         while True:
             with lock:
-                place = next(places, None)
-            if place is None:
+                number = next(numbers, None)
+            if number is None:
                 return
-            found[place] = bytes(ahead.take(place))
+            found[number] = bytes(prefetched.take(number))
 
     with (
-        Prefetcher(read, wanted, max_prefetched_bytes=max_prefetched_bytes, max_requests=requests) as ahead,
+        Prefetcher(read, ranges, max_prefetched_bytes=max_prefetched_bytes, max_requests=requests) as prefetched,
         ThreadPoolExecutor(takers) as pool,
     ):
-        for done in [pool.submit(take_all, ahead) for _ in range(takers)]:
-            done.result(PATIENCE_S)
-    assert found == {place: read(*one) for place, one in enumerate(wanted)}
+        for done in [pool.submit(take_all, prefetched) for _ in range(takers)]:
+            done.result(TIMEOUT_S)
+    assert found == {number: read(*one) for number, one in enumerate(ranges)}
     assert ends(started(before))
 
 
 @settings(max_examples=60, deadline=None)
-@given(wanted=SEQUENCES, max_prefetched_bytes=st.integers(1, 200), requests=st.integers(1, 6))
-def test_no_more_than_the_bound_is_ahead(wanted: list[ByteRange], max_prefetched_bytes: int, requests: int) -> None:
-    """At the time of each request: what was asked for and not yet taken is within the bound, or one request alone."""
+@given(ranges=SEQUENCES, max_prefetched_bytes=st.integers(1, 200), requests=st.integers(1, 6))
+def test_prefetched_bytes_are_bounded(ranges: list[ByteRange], max_prefetched_bytes: int, requests: int) -> None:
+    """At each request, the bytes requested and not yet taken are within the limit, or are those of one request."""
     made: list[Prefetcher] = []
     ready = threading.Event()
     beyond: list[list[int]] = []
 
     def watched(name: str, start: int, stop: int) -> bytes:
-        assert ready.wait(PATIENCE_S)
-        ahead = made[0]
-        with ahead._lock:
-            claimed = zip(ahead._blocks[: ahead._next], ahead._left, strict=False)
+        assert ready.wait(TIMEOUT_S)
+        prefetched = made[0]
+        with prefetched._lock:
+            claimed = zip(prefetched._blocks[: prefetched._next_block], prefetched._num_untaken, strict=False)
             sizes = [block.stop - block.start for block, left in claimed if left and block.stop > block.start]
         if sum(sizes) > max_prefetched_bytes and len(sizes) > 1:
             beyond.append(sizes)
         return read(name, start, stop)
 
-    with Prefetcher(watched, wanted, max_prefetched_bytes=max_prefetched_bytes, max_requests=requests) as ahead:
-        made.append(ahead)
+    with Prefetcher(watched, ranges, max_prefetched_bytes=max_prefetched_bytes, max_requests=requests) as prefetched:
+        made.append(prefetched)
         ready.set()
-        assert [bytes(ahead.take(place)) for place in range(len(wanted))] == [read(*one) for one in wanted]
+        assert [bytes(prefetched.take(number)) for number in range(len(ranges))] == [read(*one) for one in ranges]
     assert beyond == []
 
 
-def test_nothing_is_fetched_beyond_the_bound_until_something_is_taken() -> None:
-    """With room for two blocks, the third is asked for when the first was taken whole."""
-    asked: list[int] = []
+def test_at_the_limit_the_next_request_waits_for_a_take() -> None:
+    """With room for two blocks, the third is requested when the first was taken."""
+    requested: list[int] = []
     ready = threading.Semaphore(0)
 
-    def noted(name: str, start: int, stop: int) -> bytes:
-        asked.append(start)
+    def recorded(name: str, start: int, stop: int) -> bytes:
+        requested.append(start)
         ready.release()
         return read(name, start, stop)
 
-    wanted = [ByteRange("a", start, start + 10) for start in range(200, -1, -20)]  # backwards: nothing is merged
-    with Prefetcher(noted, wanted, max_prefetched_bytes=20, max_requests=4) as ahead:
-        for place in range(len(wanted)):
-            for _ in range(2 if place == 0 else place + 1 < len(wanted)):
-                assert ready.acquire(timeout=PATIENCE_S)
+    ranges = [ByteRange("a", start, start + 10) for start in range(200, -1, -20)]  # backwards: nothing is merged
+    with Prefetcher(recorded, ranges, max_prefetched_bytes=20, max_requests=4) as prefetched:
+        for number in range(len(ranges)):
+            for _ in range(2 if number == 0 else number + 1 < len(ranges)):
+                assert ready.acquire(timeout=TIMEOUT_S)
             assert not ready.acquire(timeout=0.01)
-            assert sorted(asked, reverse=True) == [one.start for one in wanted[: place + 2]]
-            ahead.take(place)
+            assert sorted(requested, reverse=True) == [one.start for one in ranges[: number + 2]]
+            prefetched.take(number)
 
 
-def test_as_many_requests_at_a_time_as_were_asked_for() -> None:
-    """All of them are under way before the first one is answered, and no more."""
+def test_max_requests_run_at_a_time() -> None:
+    """They all run before the first one returns, and no further one."""
     gate = Gate()
-    wanted = [ByteRange("a", start, start + 1) for start in range(20, 0, -2)]
-    with Prefetcher(gate.read, wanted, max_requests=3) as ahead:
+    ranges = [ByteRange("a", start, start + 1) for start in range(20, 0, -2)]
+    with Prefetcher(gate.read, ranges, max_requests=3) as prefetched:
         gate.wait_for(3)
-        assert not gate.inside.acquire(timeout=0.05)
+        assert not gate.begun.acquire(timeout=0.05)
         gate.open.set()
-        assert [bytes(ahead.take(place)) for place in range(10)] == [read(*one) for one in wanted]
+        assert [bytes(prefetched.take(number)) for number in range(10)] == [read(*one) for one in ranges]
 
 
-def test_what_is_longer_than_the_bound_comes_alone() -> None:
-    """A range that exceeds the bound is let through, and so are those that follow it."""
-    wanted = [ByteRange("a", 0, 100), ByteRange("b", 0, 100), ByteRange("c", 0, 1)]
-    with Prefetcher(read, wanted, max_prefetched_bytes=5) as ahead:
-        assert [bytes(ahead.take(place)) for place in range(3)] == [read(*one) for one in wanted]
+def test_a_range_longer_than_the_limit_is_fetched() -> None:
+    """It is requested alone, and the ranges after it follow."""
+    ranges = [ByteRange("a", 0, 100), ByteRange("b", 0, 100), ByteRange("c", 0, 1)]
+    with Prefetcher(read, ranges, max_prefetched_bytes=5) as prefetched:
+        assert [bytes(prefetched.take(number)) for number in range(3)] == [read(*one) for one in ranges]
 
 
-def test_within_what_is_ahead_the_order_is_free() -> None:
-    """Ranges that are fetched may be taken in any order."""
-    wanted = [ByteRange("a", start, start + 1) for start in range(20, 0, -2)]
-    with Prefetcher(read, wanted) as ahead:
-        for place in (5, 0, 9, 1, 8, 2, 7, 3, 6, 4):
-            assert bytes(ahead.take(place)) == read(*wanted[place])
+def test_prefetched_ranges_can_be_taken_in_any_order() -> None:
+    """Within the limit, the order of the takes need not be that of the sequence."""
+    ranges = [ByteRange("a", start, start + 1) for start in range(20, 0, -2)]
+    with Prefetcher(read, ranges) as prefetched:
+        for number in (5, 0, 9, 1, 8, 2, 7, 3, 6, 4):
+            assert bytes(prefetched.take(number)) == read(*ranges[number])
 
 
-def test_an_error_reaches_those_who_asked_for_its_block_only() -> None:
-    """Both ranges of the request that failed raise what it raised; all others come."""
+def test_an_error_is_raised_for_the_ranges_of_its_request_only() -> None:
+    """Both ranges of the failed request raise its error; all others are returned."""
 
     def failing(name: str, start: int, stop: int) -> bytes:
         if name == "b":
             raise MissingError("b: gone")
         return read(name, start, stop)
 
-    wanted = [
+    ranges = [
         ByteRange("a", 0, 5),
         ByteRange("b", 0, 5),
         ByteRange("b", 6, 9),
         ByteRange("c", 0, 5),
         ByteRange("a", 9, 11),
     ]
-    with Prefetcher(failing, wanted, max_prefetched_bytes=10, max_requests=2) as ahead:
-        for place, one in enumerate(wanted):
+    with Prefetcher(failing, ranges, max_prefetched_bytes=10, max_requests=2) as prefetched:
+        for number, one in enumerate(ranges):
             if one.name == "b":
                 with pytest.raises(MissingError, match="b: gone"):
-                    ahead.take(place)
+                    prefetched.take(number)
             else:
-                assert bytes(ahead.take(place)) == read(*one)
+                assert bytes(prefetched.take(number)) == read(*one)
 
 
-def test_closing_wakes_everyone() -> None:
-    """Threads that wait for bytes get an error at once, though the requests are still under way."""
+def test_closing_wakes_waiting_threads() -> None:
+    """They raise an error at once, though their requests still run."""
     gate = Gate()
     before = threading.enumerate()
-    ahead = Prefetcher(gate.read, [ByteRange("a", 0, 5), ByteRange("b", 0, 5), ByteRange("c", 0, 5)], max_requests=2)
+    prefetched = Prefetcher(
+        gate.read, [ByteRange("a", 0, 5), ByteRange("b", 0, 5), ByteRange("c", 0, 5)], max_requests=2
+    )
     with ThreadPoolExecutor(3) as pool:
-        waiting = [pool.submit(ahead.take, place) for place in range(3)]
+        waiting = [pool.submit(prefetched.take, number) for number in range(3)]
         gate.wait_for(2)
-        ahead.close()
+        prefetched.close()
         for one in waiting:
-            with pytest.raises(StoreError, match="reading was ended before its time"):
-                one.result(PATIENCE_S)
+            with pytest.raises(StoreError, match="reading was stopped"):
+                one.result(TIMEOUT_S)
     gate.open.set()
     assert ends(started(before))
-    assert not gate.inside.acquire(blocking=False)  # nobody asked for the third
+    assert not gate.begun.acquire(blocking=False)  # the third was not requested
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])
-def test_no_thread_outlives_its_request(taken: int) -> None:
-    """Whether nothing, something or all was taken: after closing, threads end when their requests do."""
+def test_threads_end_with_their_requests(taken: int) -> None:
+    """After closing, no thread is left, whether nothing, some or all ranges were taken."""
     before = threading.enumerate()
-    wanted = [ByteRange("a", start, start + 10) for start in (100, 50, 0)]
-    with Prefetcher(read, wanted, max_prefetched_bytes=10, max_requests=3) as ahead:
-        for place in range(taken):
-            ahead.take(place)
+    ranges = [ByteRange("a", start, start + 10) for start in (100, 50, 0)]
+    with Prefetcher(read, ranges, max_prefetched_bytes=10, max_requests=3) as prefetched:
+        for number in range(taken):
+            prefetched.take(number)
     assert ends(started(before))
 
 
-def test_closed_is_closed() -> None:
-    """Taking afterwards is an error, also of what had been fetched; closing twice is none."""
-    ahead = Prefetcher(read, [ByteRange("a", 0, 5), ByteRange("b", 0, 5)])
-    ahead.take(0)
-    ahead.close()
-    ahead.close()
-    with pytest.raises(StoreError, match="ended before its time"):
-        ahead.take(1)
+def test_taking_after_closing_is_an_error() -> None:
+    """This holds for fetched ranges too; closing twice is not an error."""
+    prefetched = Prefetcher(read, [ByteRange("a", 0, 5), ByteRange("b", 0, 5)])
+    prefetched.take(0)
+    prefetched.close()
+    prefetched.close()
+    with pytest.raises(StoreError, match="reading was stopped"):
+        prefetched.take(1)
 
 
-def test_nothing_wanted_is_nothing_asked() -> None:
-    """An empty sequence starts no thread."""
+def test_an_empty_sequence_starts_no_thread() -> None:
+    """There is nothing to fetch."""
     before = threading.enumerate()
     with Prefetcher(read, []):
         assert started(before) == []
 
 
-def test_threads_keep_no_process_alive() -> None:
-    """A request that hangs must not hold up the end of an interrupted process."""
+def test_threads_are_daemons() -> None:
+    """A stalled request does not keep an interrupted process alive."""
     gate = Gate()
     before = threading.enumerate()
     with Prefetcher(gate.read, [ByteRange("a", 0, 5)]):

@@ -1,4 +1,4 @@
-"""RemoteStore against servers that fail: bytes are right or there is an error, in time, in words without secrets."""
+"""RemoteStore against failing servers: right bytes or an error before the deadline, and no secrets in messages."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 NUMBERS = itertools.count()
 DATA = random.Random(0).randbytes(200_000)  # noqa: S311 -- made-up data
 TOKEN, SIGNATURE, PASSWORD = "canary-token", "canary-signature", "canary-password"
-# All that a store can notice: a flipped bit is found by the samples' checksums.
+# Without flipped bits, which only the samples' checksums find.
 NOTICED = tuple(kind for kind in TRANSIENT_KINDS if kind != "flipped")
 FOREVER = 1_000_000
 
 
-# --- What must never be said --------------------------------------------------------------------------------
+# --- Secrets --------------------------------------------------------------------------------
 
 
 class Watch:
-    """Gathers what stores and errors say, in every way in which it may come before other eyes."""
+    """Collects all texts of stores and errors that a user or another process may see."""
 
     def __init__(self, secrets: list[str]) -> None:
         self._secrets = secrets
@@ -60,7 +60,7 @@ class Watch:
 
     @contextlib.contextmanager
     def refuses(self, kind: type[StoreError], match: str) -> Iterator[pytest.ExceptionInfo[StoreError]]:
-        """Expect an error of exactly this kind, and remember all of it."""
+        """Expect an error of exactly this kind, and collect its texts."""
         with pytest.raises(kind, match=match) as caught:
             yield caught
         self.hear(caught.value)
@@ -71,7 +71,7 @@ class Watch:
         self._texts.append(pickle.dumps(error).decode("latin-1"))
 
     def store(self, store: Store) -> Store:
-        """Remember what a store says of itself, and whether it can be sent elsewhere."""
+        """Collect the texts of a store, and of its pickle."""
         self._texts += [str(store), repr(store), store.url]
         try:
             self._texts.append(pickle.dumps(store).decode("latin-1"))
@@ -91,7 +91,7 @@ class Watch:
 
 @pytest.fixture
 def watch(s3: S3Server, caplog: pytest.LogCaptureFixture) -> Iterator[Watch]:
-    """At the end of the test: nothing that was said or logged holds one of the five secrets."""
+    """Check at the end of the test that no text or log record holds one of the five secrets."""
     caplog.set_level(logging.INFO)
     caplog.set_level(logging.DEBUG, "wds_real")
     watch = Watch([s3.access_key, s3.secret_key, TOKEN, SIGNATURE, PASSWORD])
@@ -102,7 +102,7 @@ def watch(s3: S3Server, caplog: pytest.LogCaptureFixture) -> Iterator[Watch]:
 
 
 def test_the_watch_finds_secrets(s3: S3Server) -> None:
-    """A secret in an error's message, its cause, its attributes or a store's text is noticed."""
+    """In an error's message, its cause, its attributes, and in a store's text."""
 
     def chained() -> None:
         try:
@@ -146,7 +146,7 @@ class Lab:
         return self.watch.store(open_store(url or self.url, storage_options=given))
 
     def spoiled(self, **faults: object) -> contextlib.AbstractContextManager[FaultProxy]:
-        """Return a proxy in front of the S3 server; by default it spoils every GET, again and again."""
+        """Return a proxy in front of the S3 server; by default every GET fails."""
         every: dict[str, object] = {
             "seed": 0,
             "rate": 1,
@@ -178,15 +178,15 @@ def lab(s3: S3Server, watch: Watch) -> Lab:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """What the web servers of a test serve: one file."""
+    """The folder that the web servers of a test serve, with one file."""
     path = tmp_path / "web"
     path.mkdir()
     (path / "a").write_bytes(DATA)
     return path
 
 
-class Heard:
-    """The `only` of a proxy that spoils nothing and remembers every request."""
+class Recorder:
+    """The `only` of a proxy without faults, which records every request."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -197,8 +197,8 @@ class Heard:
 
 
 @dataclass(frozen=True)
-class Answering:
-    """A server that gives every request the same answer."""
+class SameResponse:
+    """A server that sends the same response to every request."""
 
     port: int
     requests: list[Request] = field(default_factory=list)
@@ -209,8 +209,8 @@ class Answering:
 
 
 @contextlib.contextmanager
-def answering(status: int, code: str) -> Iterator[Answering]:
-    """Answer as S3 does, with an error's code in XML."""
+def same_response(status: int, code: str) -> Iterator[SameResponse]:
+    """Respond like S3, with an error code in XML."""
     requests: list[Request] = []
     body = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>{SIGNATURE}</Message></Error>".encode()
     head = {"Content-Type": "application/xml", "Content-Length": str(len(body))}
@@ -223,7 +223,7 @@ def answering(status: int, code: str) -> Iterator[Answering]:
             wire.socket.sendall(response_head(status, head) + (body if request.method != "HEAD" else b""))
 
     with listening(converse) as port:
-        yield Answering(port, requests)
+        yield SameResponse(port, requests)
 
 
 def read_many(store: Store, name: str, *, seed: int, count: int = 10) -> None:
@@ -248,7 +248,7 @@ def any_request(request: Request) -> bool:
 
 
 def run(code: str, *arguments: str, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run code in another process, which a hang cannot keep."""
+    """Run code in another process, with a timeout."""
     start = "import json, os, signal, sys, time\nfrom wds_real.errors import *\n"
     start += "from wds_real.storage.store import open_store\n"
     return subprocess.run(
@@ -256,15 +256,15 @@ def run(code: str, *arguments: str, timeout_s: float = 60) -> subprocess.Complet
     )
 
 
-# --- Faults that pass ---------------------------------------------------------------------------------------
+# --- Transient faults ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", NOTICED)
 @pytest.mark.parametrize("gathered_from", [1, 1 << 20])
-def test_each_kind_of_fault_is_survived(
+def test_faults_of_each_kind_are_retried(
     lab: Lab, kind: str, gathered_from: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of the requests fail, up to twice in a row: all ranges are right, whoever's memory the answers fill."""
+    """Half of the requests fail, up to twice in a row; all ranges are right, with and without pooled buffers."""
     monkeypatch.setattr("wds_real.storage.obstore_client._POOLED_FROM_BYTES", gathered_from)
     lab.put("a")
     with lab.spoiled(seed=1, rate=0.5, kinds=[kind], max_faults_in_a_row=2, drip_s=0.1) as proxy:
@@ -273,8 +273,8 @@ def test_each_kind_of_fault_is_survived(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_mixture_of_faults_is_survived(folder: Path, watch: Watch, seed: int) -> None:
-    """A web server on a bad line: ranges and whole files are right."""
+def test_mixed_faults_are_retried(folder: Path, watch: Watch, seed: int) -> None:
+    """Ranges and whole files of a web server are right."""
     with (
         http_server(folder) as web,
         fault_proxy(LOOPBACK, web.port, seed=seed, rate=0.4, kinds=NOTICED, max_faults_in_a_row=2, drip_s=0.1) as proxy,
@@ -288,7 +288,7 @@ def test_a_mixture_of_faults_is_survived(folder: Path, watch: Watch, seed: int) 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("server", ["s3", "web"])
-def test_long_mixtures_of_faults_are_survived(lab: Lab, folder: Path, server: str, seed: int) -> None:
+def test_many_mixed_faults_are_retried(lab: Lab, folder: Path, server: str, seed: int) -> None:
     """Many seeds, many ranges."""
     lab.put("a")
     with http_server(folder) as web:
@@ -304,8 +304,8 @@ def test_long_mixtures_of_faults_are_survived(lab: Lab, folder: Path, server: st
 
 
 @pytest.mark.parametrize("kind", ["503", "reset", "stall"])
-def test_writing_survives_faults(lab: Lab, kind: str) -> None:
-    """Objects, lists, lengths and deletions are right, though every other request fails or its answer is lost."""
+def test_writes_are_retried(lab: Lab, kind: str) -> None:
+    """Objects, lists, lengths and deletions are right, though every other request fails or its response is lost."""
     with lab.spoiled(seed=2, rate=0.5, kinds=[kind], max_faults_in_a_row=1, only=any_request) as proxy:
         store = lab.store(proxy.endpoint, read_timeout="0.3")
         for name in "abcd":
@@ -318,12 +318,12 @@ def test_writing_survives_faults(lab: Lab, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["503", "reset", "stall"])
-def test_a_large_object_is_written_in_spite_of_faults(lab: Lab, kind: str) -> None:
-    """A part fails, and then the completion: in the end the object is whole, and what was begun before is deleted."""
+def test_multipart_uploads_are_retried(lab: Lab, kind: str) -> None:
+    """A part fails, then the completion; the object is complete, and leftovers are deleted."""
     spoiled: list[str] = []
 
     def is_spoiled(request: Request) -> bool:
-        """Tell whether this is the first part that is sent, or the first completion."""
+        """Return whether this is the first part, or the first completion."""
         step = "part" if request.method == "PUT" else "completion" if "uploadId" in request.query else "beginning"
         if step == "beginning" or step in spoiled:
             return False
@@ -342,15 +342,15 @@ def test_a_large_object_is_written_in_spite_of_faults(lab: Lab, kind: str) -> No
     assert lab.store().list() == ["a"]
 
 
-def test_an_exclusive_write_whose_answer_is_lost_has_written(lab: Lab) -> None:
-    """The object is there with these bytes, so that nobody else wrote it: no error."""
+def test_an_exclusive_write_whose_response_is_lost_succeeds(lab: Lab) -> None:
+    """The object has these bytes, so no other writer created it."""
     with lab.spoiled(kinds=["stall"], only=lambda request: request.method == "PUT", max_faults_in_a_row=1) as proxy:
         lab.store(proxy.endpoint, read_timeout="0.5").put("a", DATA, exclusive=True)
     assert lab.store().get("a") == DATA
 
 
-def test_an_exclusive_write_that_gave_up_asks_nothing_more(lab: Lab) -> None:
-    """Whether the object is there is no question when the server is gone: the deadline was for all of it."""
+def test_an_exclusive_write_that_gave_up_makes_no_request(lab: Lab) -> None:
+    """After the deadline, the store does not check whether the object exists."""
     heard: list[str] = []
 
     def note(request: Request) -> bool:
@@ -366,8 +366,8 @@ def test_an_exclusive_write_that_gave_up_asks_nothing_more(lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("server", ["s3", "web"])
-def test_a_changed_object_is_an_error_or_the_old_one(lab: Lab, folder: Path, server: str) -> None:
-    """From the first answer on: either bytes of that version or a StoreError that is no outage."""
+def test_a_changed_object_is_a_store_error(lab: Lab, folder: Path, server: str) -> None:
+    """After the first response, reads return bytes of that version or raise a StoreError."""
     lab.put("a")
     outcomes: Counter[str] = Counter()
     with http_server(folder) as web:
@@ -403,8 +403,8 @@ def test_a_changed_object_is_an_error_or_the_old_one(lab: Lab, folder: Path, ser
         ("wrong_range", "the (response holds other bytes than requested|request failed)", True),
     ],
 )
-def test_a_request_ends_by_its_deadline(lab: Lab, kind: str, reason: str, *, seen_before: bool) -> None:
-    """With all its repetitions; the error says how often it was tried, for how long, and why it failed."""
+def test_a_request_ends_before_its_deadline(lab: Lab, kind: str, reason: str, *, seen_before: bool) -> None:
+    """With all its retries; the error says how often it was tried, for how long, and why it failed."""
     lab.put("a")
     with lab.spoiled(kinds=[kind], stall_s=20) as proxy:
         store = lab.store(proxy.endpoint, give_up_after="2", read_timeout="0.4")
@@ -419,8 +419,8 @@ def test_a_request_ends_by_its_deadline(lab: Lab, kind: str, reason: str, *, see
         assert proxy.injected[kind] >= 2
 
 
-def test_the_run_s_deadline_ends_everything(lab: Lab) -> None:
-    """It counts from the opening: afterwards nothing is asked any more, though the server is well."""
+def test_the_deadline_of_the_run_ends_everything(lab: Lab) -> None:
+    """It counts from the opening; after it no request is made, even if the server works."""
     lab.put("a")
     with lab.spoiled(kinds=["503"]) as proxy:
         proxy.pause()
@@ -451,7 +451,7 @@ def test_each_attempt_is_one_request(lab: Lab) -> None:
 
 
 def test_a_stall_ends_with_the_read_timeout(lab: Lab) -> None:
-    """A connection that gives nothing is left, and another one gives the rest."""
+    """A stalled connection is dropped, and another one reads the bytes."""
     lab.put("a")
     with lab.spoiled(kinds=["stall"], stall_s=60, max_faults_in_a_row=1) as proxy:
         started = time.monotonic()
@@ -460,8 +460,8 @@ def test_a_stall_ends_with_the_read_timeout(lab: Lab) -> None:
         assert proxy.injected["stall"] == 1
 
 
-def test_a_slow_answer_ends_with_the_timeout(lab: Lab) -> None:
-    """Bytes that keep coming, but too slowly for one request, are given up too."""
+def test_a_slow_response_ends_with_the_timeout(lab: Lab) -> None:
+    """Bytes that arrive too slowly for one request are dropped too."""
     lab.put("a")
     with lab.spoiled(kinds=["drip"], drip_s=3, max_faults_in_a_row=1) as proxy:
         assert lab.store(proxy.endpoint, timeout="1").get_range("a", 0, 1000) == DATA[:1000]
@@ -470,8 +470,8 @@ def test_a_slow_answer_ends_with_the_timeout(lab: Lab) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_never_answered_is_given_up_sooner(watch: Watch) -> None:
-    """A wrong address is known within half a minute, not after five."""
+def test_a_server_that_never_responded_is_given_up_sooner(watch: Watch) -> None:
+    """A wrong address is an error within half a minute, not after five."""
     started = time.monotonic()
     with watch.refuses(UnavailableError, "no connection to the server; gave up after"):
         open_store(f"http://{LOOPBACK}:1/set").get("a")
@@ -502,14 +502,14 @@ def test_a_server_that_never_answered_is_given_up_sooner(watch: Watch) -> None:
     ],
     ids=["wrong secret", "unknown key", "missing", "no bucket", "anonymous"],
 )
-def test_a_refusal_is_not_repeated(
+def test_a_refusal_is_not_retried(
     lab: Lab, url: str | None, changes: dict[str, str | None], kind: type[StoreError], message: str
 ) -> None:
     """One request, and an error that says what to do."""
-    heard = Heard()
-    with lab.spoiled(only=heard) as proxy, lab.watch.refuses(kind, message):
+    recorder = Recorder()
+    with lab.spoiled(only=recorder) as proxy, lab.watch.refuses(kind, message):
         lab.store(proxy.endpoint, url, **changes).get_range("gone", 0, 10)
-    assert len(heard.requests) == 1
+    assert len(recorder.requests) == 1
 
 
 @pytest.mark.parametrize("verb", ["get_range", "put", "list", "create"])
@@ -524,11 +524,9 @@ def test_a_refusal_is_not_repeated(
         (501, "NotImplemented", "cannot do this"),
     ],
 )
-def test_an_answer_that_will_not_change_is_not_asked_for_again(
-    lab: Lab, verb: str, status: int, code: str, message: str
-) -> None:
-    """Whatever was to be done: one request, and the server's reason in our words, without the server's text."""
-    with answering(status, code) as server, lab.watch.refuses(UnavailableError, message):
+def test_permanent_errors_are_not_retried(lab: Lab, verb: str, status: int, code: str, message: str) -> None:
+    """For any method: one request, and a message for the server's code, without the server's text."""
+    with same_response(status, code) as server, lab.watch.refuses(UnavailableError, message):
         store = lab.store(server.endpoint, session_token=TOKEN)
         if verb == "create":
             with store.create("a") as file:
@@ -541,8 +539,8 @@ def test_an_answer_that_will_not_change_is_not_asked_for_again(
     assert server.requests[0].headers["x-amz-security-token"] == TOKEN
 
 
-def test_a_web_server_that_wants_a_password_is_not_asked_again(folder: Path, watch: Watch) -> None:
-    """Neither without a user nor with the wrong password."""
+def test_a_missing_password_is_not_retried(folder: Path, watch: Watch) -> None:
+    """Neither is a wrong one."""
     with http_server(folder, user="me", password=PASSWORD[::-1]) as web:
         for url in (web.endpoint, web.endpoint.replace("://", f"://me:{PASSWORD}@")):
             store = watch.store(open_store(f"{url}?X-Amz-Signature={SIGNATURE}"))
@@ -551,8 +549,8 @@ def test_a_web_server_that_wants_a_password_is_not_asked_again(folder: Path, wat
     assert len(web.requests) == 2
 
 
-def test_a_server_without_tls_is_not_asked_again(watch: Watch) -> None:
-    """Where https was asked for, the error says so."""
+def test_a_server_without_tls_is_not_retried(watch: Watch) -> None:
+    """The error names TLS if the URL is https."""
     connections: list[bytes] = []
 
     def converse(wire: Wire, _: Wires) -> None:
@@ -566,32 +564,32 @@ def test_a_server_without_tls_is_not_asked_again(watch: Watch) -> None:
     assert len(connections) == 1
 
 
-def test_no_credentials_are_said_to_be_none(lab: Lab) -> None:
-    """Before anything is asked."""
-    heard = Heard()
-    with lab.spoiled(only=heard) as proxy, lab.watch.refuses(UnavailableError, "no credentials were found"):
+def test_missing_credentials_are_an_error(lab: Lab) -> None:
+    """No request is made."""
+    recorder = Recorder()
+    with lab.spoiled(only=recorder) as proxy, lab.watch.refuses(UnavailableError, "no credentials were found"):
         lab.store(proxy.endpoint, access_key_id=None, secret_access_key=None).get_range("a", 0, 10)
-    assert heard.requests == []
+    assert recorder.requests == []
 
 
-def test_a_profile_that_is_not_there_is_named(lab: Lab) -> None:
-    """Before anything is asked."""
+def test_a_missing_profile_is_named(lab: Lab) -> None:
+    """No request is made."""
     with lab.watch.refuses(UnavailableError, "there is no profile nobody"):
         lab.store(access_key_id=None, secret_access_key=None, profile="nobody").list()
 
 
-def test_a_profile_of_the_environment_that_is_not_there_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS_PROFILE is a name too."""
+def test_a_missing_profile_of_the_environment_is_named(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS_PROFILE names it."""
     monkeypatch.setenv("AWS_PROFILE", "nobody")
     with lab.watch.refuses(UnavailableError, "there is no profile nobody"):
         lab.store(access_key_id=None, secret_access_key=None).list()
 
 
 @pytest.mark.parametrize("problem", ["half", "nonsense", "process"])
-def test_credentials_that_cannot_be_read_are_our_error(
+def test_unreadable_credentials_are_an_unavailable_error(
     lab: Lab, problem: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Half of a pair, a file that is none, and a command that fails: an UnavailableError, not boto3's."""
+    """Half a pair, an invalid file, and a failing command; no exception of boto3."""
     path = tmp_path / "config"
     path.write_text({"half": "", "nonsense": "[default\n", "process": "[default]\ncredential_process=false\n"}[problem])
     monkeypatch.setenv("AWS_CONFIG_FILE", str(path))
@@ -602,8 +600,8 @@ def test_credentials_that_cannot_be_read_are_our_error(
 
 
 @pytest.mark.parametrize("problem", ["refused", "no server", "no profile"])
-def test_leftovers_that_cannot_be_listed_are_our_error(lab: Lab, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever boto3 says comes as a StoreError, like the errors of all other verbs."""
+def test_a_failed_listing_of_uploads_is_a_store_error(lab: Lab, problem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No exception of boto3."""
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     if problem == "no profile":
         monkeypatch.setenv("AWS_PROFILE", "nobody")
@@ -612,17 +610,17 @@ def test_leftovers_that_cannot_be_listed_are_our_error(lab: Lab, problem: str, m
         open_store(lab.url, storage_options={**lab.s3.options, **changes.get(problem, {})}).delete_leftovers()
 
 
-# --- Requests as they should be -----------------------------------------------------------------------------
+# --- Requests -----------------------------------------------------------------------------------------------
 
 
 def test_large_objects_are_read_in_blocks(lab: Lab) -> None:
-    """No request asks for more than a block; the blocks are all of the object, of one version."""
+    """No request is longer than a block; all blocks are of one version."""
     data = DATA * 100
     lab.put("large", data)
-    heard = Heard()
-    with lab.spoiled(only=heard) as proxy:
+    recorder = Recorder()
+    with lab.spoiled(only=recorder) as proxy:
         assert lab.store(proxy.endpoint).get("large") == data
-    gets = [request for request in heard.requests if request.range != "bytes=0-0"]  # which asks for the length
+    gets = [request for request in recorder.requests if request.range != "bytes=0-0"]  # the one for the length
     bounds = sorted(tuple(map(int, (request.range or "").removeprefix("bytes=").split("-"))) for request in gets)
     starts = range(0, len(data), BLOCK_BYTES)
     assert bounds == [(start, min(start + BLOCK_BYTES, len(data)) - 1) for start in starts]
@@ -631,26 +629,26 @@ def test_large_objects_are_read_in_blocks(lab: Lab) -> None:
 
 
 def test_large_objects_are_written_in_parts(lab: Lab) -> None:
-    """Each with a checksum that the server verifies; a small one is one request."""
-    heard = Heard()
-    with lab.spoiled(only=heard) as proxy:
+    """Each has a checksum that the server verifies; a small object takes one request."""
+    recorder = Recorder()
+    with lab.spoiled(only=recorder) as proxy:
         store = lab.store(proxy.endpoint)
         with store.create("large") as file:
             file.write(DATA * 100)
-        parts = [request for request in heard.requests if request.method == "PUT"]
+        parts = [request for request in recorder.requests if request.method == "PUT"]
         assert [("partNumber" in request.query, "x-amz-checksum-sha256" in request.headers) for request in parts] == [
             (True, True),
             (True, True),
         ]
-        heard.requests.clear()
+        recorder.requests.clear()
         store.put("small", DATA)
-        (request,) = heard.requests
+        (request,) = recorder.requests
         assert "x-amz-checksum-sha256" in request.headers
     assert lab.uploads() == []
 
 
-def test_the_first_version_is_asked_for_from_then_on(folder: Path) -> None:
-    """The first request cannot name it, all others do."""
+def test_later_requests_name_the_first_version(folder: Path) -> None:
+    """All but the first request have If-Match."""
     with http_server(folder) as web:
         store = open_store(web.endpoint)
         for start in range(3):
@@ -660,7 +658,7 @@ def test_the_first_version_is_asked_for_from_then_on(folder: Path) -> None:
 
 
 def test_a_signature_is_sent_with_every_request(folder: Path, watch: Watch) -> None:
-    """A presigned URL, or one with a SAS, opens every file below it; redirections are followed."""
+    """The query of a presigned URL is sent for every file below it; redirects are followed."""
     with http_server(folder) as web:
         store = watch.store(open_store(f"{web.endpoint}/redirect?X-Amz-Signature={SIGNATURE}"))
         assert store.get("a") == DATA
@@ -668,8 +666,8 @@ def test_a_signature_is_sent_with_every_request(folder: Path, watch: Watch) -> N
     assert {request.query for request in web.requests} == {f"X-Amz-Signature={SIGNATURE}"}
 
 
-def test_a_password_stays_with_its_server(folder: Path, watch: Watch) -> None:
-    """It is sent with every request, but not to another server that the first one names."""
+def test_a_password_is_not_sent_to_other_servers(folder: Path, watch: Watch) -> None:
+    """It is sent with every request, but not after a redirect to another server."""
     with http_server(folder) as other:
 
         def converse(wire: Wire, _: Wires) -> None:
@@ -686,23 +684,23 @@ def test_a_password_stays_with_its_server(folder: Path, watch: Watch) -> None:
     assert {request.headers.get("authorization") for request in other.requests} == {None}
 
 
-def test_more_objects_than_one_answer_holds_are_listed(lab: Lab) -> None:
-    """S3 lists a thousand at a time."""
+def test_long_listings_are_complete(lab: Lab) -> None:
+    """S3 lists a thousand names in a response."""
     names = [f"{number:04d}" for number in range(1005)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda name: lab.put(name, b""), names))
-    heard = Heard()
-    with lab.spoiled(only=heard) as proxy:
+    recorder = Recorder()
+    with lab.spoiled(only=recorder) as proxy:
         assert lab.store(proxy.endpoint).list() == names
-    assert len(heard.requests) == 2
+    assert len(recorder.requests) == 2
 
 
 def test_the_files_of_a_web_server_share_connections(folder: Path) -> None:
-    """One after the other they take one; what needs quoting, or comes with a query, is found all the same."""
+    """In sequence they use one; names that need quoting, and URLs with a query, work too."""
     names = ["a", "b.tar", "c-1_2.json", "mit Leer#zeichen?.tar"]
     for name in names[1:]:
         (folder / name).write_bytes(name.encode())
-    connections: dict[str, int] = {}  # each has a thread of its own while it is kept
+    connections: dict[str, int] = {}  # by thread: each open connection has its own
 
     def note(request: Request) -> None:
         connections[request.path] = threading.get_ident()
@@ -721,8 +719,8 @@ def test_the_files_of_a_web_server_share_connections(folder: Path) -> None:
 # --- Servers without ranges ---------------------------------------------------------------------------------
 
 
-def test_a_server_without_ranges_is_downloaded_once(folder: Path) -> None:
-    """After it has ignored a range, one request brings the file for all ranges."""
+def test_a_file_of_a_server_without_ranges_is_downloaded_once(folder: Path) -> None:
+    """All ranges are read from the download."""
     with http_server(folder, ranges=False) as web:
         store = open_store(web.endpoint)
         read_many(store, "a", seed=0, count=1)
@@ -731,8 +729,8 @@ def test_a_server_without_ranges_is_downloaded_once(folder: Path) -> None:
     assert len(web.requests) <= 4
 
 
-def test_what_a_server_does_with_ranges_is_learned_once(folder: Path) -> None:
-    """The first file is asked for three times, in case it was an accident; each further one once, without a wait."""
+def test_a_server_without_ranges_is_detected_once(folder: Path) -> None:
+    """The first file takes three requests, each further one a single request without a wait."""
     (folder / "b").write_bytes(DATA[::-1])
     with http_server(folder, ranges=False) as web:
         store = open_store(web.endpoint)
@@ -743,7 +741,7 @@ def test_what_a_server_does_with_ranges_is_learned_once(folder: Path) -> None:
 
 
 def test_threads_share_a_download(folder: Path) -> None:
-    """Several that ask for the first time while it is under way make one request for the file."""
+    """Threads that read the same file at the same time make one request for it."""
 
     def delay(request: Request) -> None:
         if is_whole(request):
@@ -758,8 +756,8 @@ def test_threads_share_a_download(folder: Path) -> None:
     assert sum(map(is_whole, web.requests)) == 1
 
 
-def test_a_broken_download_goes_on(folder: Path) -> None:
-    """Each stream breaks somewhere, but reaches further than the last: in the end all bytes are there, each once."""
+def test_a_broken_download_is_continued(folder: Path) -> None:
+    """Each stream breaks, but later than the one before; in the end all bytes are there once."""
     with (
         http_server(folder, ranges=False) as web,
         fault_proxy(
@@ -771,7 +769,7 @@ def test_a_broken_download_goes_on(folder: Path) -> None:
 
 
 def test_a_download_is_of_one_version(folder: Path, watch: Watch) -> None:
-    """A file that was replaced between two streams is an error, not the beginning of one and the end of the other."""
+    """A file that is replaced between two streams is an error, not a mixture."""
     wholes = itertools.count(1)
 
     def replace_before_the_second(request: Request) -> None:
@@ -790,14 +788,14 @@ def test_a_download_is_of_one_version(folder: Path, watch: Watch) -> None:
 
 
 def test_an_s3_server_without_ranges_is_downloaded(lab: Lab) -> None:
-    """As a web server is."""
+    """Like a web server."""
     lab.put("a")
     with lab.spoiled(kinds=["ignored_range"]) as proxy:
         assert lab.store(proxy.endpoint, give_up_after="4").get_range("a", 5, 10) == DATA[5:10]
 
 
-def test_a_full_disk_is_said_to_be_full(folder: Path) -> None:
-    """Not the server failed: the error says so, and comes at once."""
+def test_a_full_disk_for_downloads_is_an_error(folder: Path) -> None:
+    """It is raised at once and names the disk, not the server."""
     code = """
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
@@ -816,8 +814,8 @@ except StoreError as error:
 @pytest.mark.parametrize(
     "call", ['store.create("a").__enter__()', 'store.get_range("a", 0, 10)'], ids=["create", "get_range"]
 )
-def test_a_temporary_file_that_cannot_be_made_is_our_error(folder: Path, call: str) -> None:
-    """As where a folder cannot be written to: a StoreError that says where."""
+def test_a_failing_temporary_file_is_a_store_error(folder: Path, call: str) -> None:
+    """It names the folder."""
     code = f"""
 import tempfile
 tempfile.tempdir = sys.argv[2]
@@ -834,7 +832,7 @@ except StoreError as error:
     assert done.stderr == ""
 
 
-# --- Who one is ---------------------------------------------------------------------------------------------
+# --- Credentials --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -848,7 +846,7 @@ def anonymous_options(lab: Lab, **more: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("how", ["option", "environment", "default"])
 def test_a_profile_opens_the_store(lab: Lab, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By option, by AWS_PROFILE or as the usual one; the endpoint may come from the environment."""
+    """By option, by AWS_PROFILE, or the default profile; the endpoint may come from the environment."""
     lab.put("a")
     name = "default" if how == "default" else "lab"
     path = tmp_path / "credentials"
@@ -881,29 +879,29 @@ def test_the_environment_opens_the_store(
 
 @pytest.mark.usefixtures("no_boto3")
 def test_a_profile_needs_boto3(lab: Lab) -> None:
-    """Without it the error says what to install; leftovers are left."""
+    """Without it the error says what to install, and leftovers stay."""
     with lab.watch.refuses(StoreError, "profile lab needs boto3"):
         open_store(lab.url, storage_options=anonymous_options(lab, profile="lab")).list()
     assert lab.store().delete_leftovers() == []
 
 
 def test_options_are_not_mixed_with_the_environment(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A session token of other credentials is not sent with those that were given."""
+    """A session token of the environment is not sent with the credentials of the options."""
     lab.put("a")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "another")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
     monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
-    heard = Heard()
-    with lab.spoiled(only=heard) as proxy, contextlib.suppress(UnavailableError):
+    recorder = Recorder()
+    with lab.spoiled(only=recorder) as proxy, contextlib.suppress(UnavailableError):
         lab.store(proxy.endpoint).get("a")
-    assert [request.headers.get("x-amz-security-token") for request in heard.requests] == [None, None]
+    assert [request.headers.get("x-amz-security-token") for request in recorder.requests] == [None, None]
 
 
-def test_anyone_reads_a_public_bucket(lab: Lab) -> None:
-    """Without credentials, also in another process, and nothing is signed."""
+def test_a_public_bucket_is_read_without_credentials(lab: Lab) -> None:
+    """Nothing is signed, also in another process."""
     lab.s3.put("public", f"{lab.prefix}/a", DATA)
-    heard = Heard()
-    with lab.spoiled(only=heard) as proxy:
+    recorder = Recorder()
+    with lab.spoiled(only=recorder) as proxy:
         options = anonymous_options(lab, skip_signature="true", endpoint=proxy.endpoint)
         store = lab.watch.store(open_store(f"s3://public/{lab.prefix}", storage_options=options))
         assert store.list() == ["a"]
@@ -911,7 +909,7 @@ def test_anyone_reads_a_public_bucket(lab: Lab) -> None:
         assert copy.get("a") == DATA
         with lab.watch.refuses(UnavailableError, "access denied"):
             store.put("b", DATA)
-    assert not [request for request in heard.requests if "authorization" in request.headers]
+    assert not [request for request in recorder.requests if "authorization" in request.headers]
 
 
 @pytest.mark.parametrize(
@@ -922,8 +920,8 @@ def test_anyone_reads_a_public_bucket(lab: Lab) -> None:
         pytest.param(False, {}, marks=pytest.mark.slow),
     ],
 )
-def test_a_metadata_service_that_is_silent_is_given_up(lab: Lab, with_boto3: bool, options: dict[str, str]) -> None:
-    """A machine whose metadata address leads nowhere: within seconds the error says that there are no credentials."""
+def test_a_silent_metadata_service_means_no_credentials(lab: Lab, with_boto3: bool, options: dict[str, str]) -> None:
+    """The error comes within seconds."""
     code = """
 if sys.argv[3] == "False":
     sys.modules["boto3"] = None
@@ -950,7 +948,7 @@ except UnavailableError as error:
 
 
 def test_a_forked_process_gets_an_error_and_its_parent_goes_on(lab: Lab) -> None:
-    """At once, for the store that was used, for another one and for one opened there; the message says what to do."""
+    """For the used store, another one, and one opened in the child; the message says what to do."""
     lab.put("a")
     code = """
 options = json.loads(sys.argv[2])
@@ -977,8 +975,8 @@ print(status, len(data))
     assert (done.returncode, done.stdout) == (0, f"0 {len(DATA)}\n"), lab.watch.text(done.stderr)
 
 
-def test_a_process_forked_before_the_first_request_may_read(lab: Lab) -> None:
-    """A store that was only opened is handed on by fork; each process makes its own client."""
+def test_a_process_forked_before_the_first_request_can_read(lab: Lab) -> None:
+    """A store that was only opened survives a fork; each process makes its own client."""
     lab.put("a")
     code = """
 store = open_store(sys.argv[1], storage_options=json.loads(sys.argv[2]))
@@ -1003,8 +1001,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), len(data))
         'store.get("large")',
     ],
 )
-def test_an_interrupt_during_a_stall_is_heard(lab: Lab, call: str) -> None:
-    """Ctrl-C ends the process promptly, though the server says nothing and there is time left."""
+def test_ctrl_c_ends_a_stalled_request(lab: Lab, call: str) -> None:
+    """The process ends promptly, though there is time left."""
     lab.put("a")
     lab.put("large", DATA * 100)
     code = f"""
@@ -1038,11 +1036,11 @@ def wait_until(happened: Callable[[], bool], *, timeout_s: float = 20) -> None:
         time.sleep(0.02)
 
 
-# --- What writers leave -------------------------------------------------------------------------------------
+# --- Leftovers of writers -----------------------------------------------------------------------------------
 
 
 def test_uploads_of_killed_writers_are_aborted(lab: Lab) -> None:
-    """A writer is killed within an upload: nothing is there under the name, and what it sent is deleted when asked."""
+    """A killed writer leaves no object, and `delete_leftovers` aborts its upload."""
     code = """
 store = open_store(sys.argv[1], storage_options=json.loads(sys.argv[2]))
 with store.create("a") as file:
@@ -1067,8 +1065,8 @@ with store.create("a") as file:
     assert store.list() == ["whole"]
 
 
-def test_a_writer_that_gave_up_can_clean_up(lab: Lab) -> None:
-    """An upload that failed for good leaves no object; what it left elsewhere is deleted when asked."""
+def test_failed_uploads_are_aborted(lab: Lab) -> None:
+    """A failed upload leaves no object, and `delete_leftovers` aborts it."""
     with lab.spoiled(kinds=["503"], only=lambda request: "partNumber" in request.query) as proxy:
         store = lab.store(proxy.endpoint, give_up_after="1")
 
@@ -1083,7 +1081,7 @@ def test_a_writer_that_gave_up_can_clean_up(lab: Lab) -> None:
     assert lab.uploads() == []
 
 
-def test_no_request_outlives_its_test(lab: Lab) -> None:
+def test_helper_threads_end_with_their_requests(lab: Lab) -> None:
     """After a request in the main thread its helper thread is gone."""
     lab.put("a")
     store = lab.store()

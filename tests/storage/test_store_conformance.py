@@ -1,4 +1,4 @@
-"""One set of tests for every store: a folder, memory, S3, and for reading also web servers of several kinds."""
+"""The same tests for every store: a folder, memory, S3, and for reading also several kinds of web servers."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def made(num_bytes: int, *, seed: int = 0) -> bytes:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a store is, and how to write there behind its back."""
+    """A kind of store: its URL and options, and a way to write without this package's client."""
 
     kind: str
     url: str
@@ -55,19 +55,19 @@ class Place:
 
 @pytest.fixture(params=[*WRITABLE, *WEB])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    """An empty place of each kind."""
+    """An empty store of each kind."""
     with contextlib.ExitStack() as stack:
         yield make_place(request.param, request, tmp_path / "files", stack)
 
 
 @pytest.fixture(params=WRITABLE)
 def writable(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
-    """An empty place of each kind that can be written to."""
+    """An empty store of each kind that can be written."""
     return make_place(request.param, request, tmp_path / "files", contextlib.ExitStack())
 
 
 def make_place(kind: str, request: pytest.FixtureRequest, folder: Path, stack: contextlib.ExitStack) -> Place:
-    """Return a place of this kind; servers of its own end with the stack."""
+    """Return a store of this kind; its servers end with the stack."""
     number = next(NUMBERS)
     policy = {"give_up_after": "6"}
     if kind == "memory":
@@ -101,7 +101,7 @@ def make_place(kind: str, request: pytest.FixtureRequest, folder: Path, stack: c
 
 
 def write_file(folder: Path, name: str, data: bytes) -> None:
-    """Write a file by rename, so that who has it open keeps the old one."""
+    """Write a file by rename, so that open files keep the old bytes."""
     path = folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_name("new").write_bytes(data)
@@ -109,7 +109,7 @@ def write_file(folder: Path, name: str, data: bytes) -> None:
 
 
 def refuses(kind: type[StoreError], call: Callable[[], object]) -> str:
-    """Return what the error of exactly this kind says."""
+    """Return the message of an error of exactly this kind."""
     with pytest.raises(kind) as caught:
         call()
     assert type(caught.value) is kind
@@ -119,8 +119,8 @@ def refuses(kind: type[StoreError], call: Callable[[], object]) -> str:
 # --- Reading ------------------------------------------------------------------------------------------------
 
 
-def test_what_is_there_is_read(place: Place) -> None:
-    """Whole, and in ranges from the first to the last byte; the store says its length."""
+def test_an_object_is_read(place: Place) -> None:
+    """Whole, and in ranges from the first to the last byte; `head` returns its length."""
     place.fill("a.tar", DATA)
     store = place.open()
     assert store.get("a.tar") == DATA
@@ -128,20 +128,20 @@ def test_what_is_there_is_read(place: Place) -> None:
     assert store.head("a.tar") == len(DATA)
 
 
-def test_the_first_request_may_be_of_any_kind(place: Place) -> None:
-    """Nothing has to be asked before a range is."""
+def test_the_first_request_can_be_a_range(place: Place) -> None:
+    """No other request has to come before."""
     place.fill("a.tar", DATA)
     assert place.open().get_range("a.tar", 17, 29) == DATA[17:29]
 
 
-def test_the_first_request_may_be_for_the_length(place: Place) -> None:
-    """Of a store that was not asked for anything before."""
+def test_the_first_request_can_be_the_length(place: Place) -> None:
+    """No other request has to come before."""
     place.fill("a.tar", DATA)
     assert place.open().head("a.tar") == len(DATA)
 
 
 def test_ranges_are_exact(place: Place) -> None:
-    """Any half-open range within the object, in any order, with the object's length given or not."""
+    """Any half-open range within the object, in any order, with and without the expected length."""
     place.fill("a.tar", DATA)
     store = place.open()
     draws = random.Random(2)  # noqa: S311 -- made-up ranges
@@ -152,31 +152,31 @@ def test_ranges_are_exact(place: Place) -> None:
         assert bytes(store.get_range("a.tar", start, stop, size=size)) == DATA[start:stop]
 
 
-def test_an_empty_range_is_nothing(place: Place) -> None:
+def test_an_empty_range_has_no_bytes(place: Place) -> None:
     """At the beginning, within and at the end."""
     place.fill("a.tar", DATA)
     store = place.open()
     assert [bytes(store.get_range("a.tar", at, at)) for at in (0, 5, len(DATA))] == [b"", b"", b""]
 
 
-def test_an_empty_object_is_one(place: Place) -> None:
-    """Its length is 0 and it holds nothing."""
+def test_an_empty_object_exists(place: Place) -> None:
+    """Its length is 0 and it has no bytes."""
     place.fill("empty", b"")
     store = place.open()
     assert store.head("empty") == 0
     assert store.get("empty") == b""
 
 
-def test_nothing_is_read_past_the_end(place: Place) -> None:
-    """A range that ends behind the object is an error, not fewer bytes; it says what is there and is no outage."""
+def test_a_range_that_ends_beyond_the_object_is_an_error(place: Place) -> None:
+    """Not fewer bytes; the error names the length, and is no UnavailableError."""
     place.fill("a.tar", DATA)
     store = place.open()
     assert "a.tar" in refuses(StoreError, lambda: store.get_range("a.tar", 5, len(DATA) + 1))
     assert store.get_range("a.tar", 0, len(DATA)) == DATA
 
 
-def test_a_range_behind_the_end_is_no_outage(place: Place) -> None:
-    """It is an error like a range that ends there, whether or not the object was read before."""
+def test_a_range_that_starts_beyond_the_object_is_an_error(place: Place) -> None:
+    """It is no UnavailableError, whether or not the object was read before."""
     place.fill("a.tar", DATA)
     for store in (place.open(), place.open()):
         refuses(StoreError, lambda store=store: store.get_range("a.tar", len(DATA), len(DATA) + 5))  # type: ignore[misc]
@@ -185,7 +185,7 @@ def test_a_range_behind_the_end_is_no_outage(place: Place) -> None:
 
 
 def test_another_length_than_expected_is_an_error(place: Place) -> None:
-    """The message says both, and the bytes are not given, though they are there."""
+    """The message names both, and no bytes are returned."""
     place.fill("a.tar", DATA)
     store = place.open()
     message = refuses(StoreError, lambda: store.get_range("a.tar", 5, 9, size=len(DATA) + 1))
@@ -193,8 +193,8 @@ def test_another_length_than_expected_is_an_error(place: Place) -> None:
     assert bytes(store.get_range("a.tar", 5, 9, size=len(DATA))) == DATA[5:9]
 
 
-def test_what_is_missing_is_known_to_be(place: Place) -> None:
-    """Every way to read it raises MissingError with the name, and the store goes on."""
+def test_a_missing_object_is_a_missing_error(place: Place) -> None:
+    """Every way to read it raises MissingError with the name; other objects can still be read."""
     place.fill("a.tar", DATA)
     store = place.open()
     for call in (store.head, store.get, lambda name: store.get_range(name, 0, 5)):
@@ -202,8 +202,8 @@ def test_what_is_missing_is_known_to_be(place: Place) -> None:
     assert store.get_range("a.tar", 0, 5) == DATA[:5]
 
 
-def test_what_comes_later_is_found(place: Place) -> None:
-    """That an object was missing is not remembered."""
+def test_an_object_written_later_is_found(place: Place) -> None:
+    """The store does not remember that it was missing."""
     store = place.open()
     refuses(MissingError, lambda: store.get_range("a.tar", 0, 5))
     place.fill("a.tar", DATA)
@@ -211,7 +211,7 @@ def test_what_comes_later_is_found(place: Place) -> None:
 
 
 def test_a_large_object_is_read_whole(place: Place) -> None:
-    """More than fits one request, and one range of it that is more than that too."""
+    """It takes several requests; so does a long range of it."""
     data = made(NUM_LARGE)
     place.fill("large", data)
     store = place.open()
@@ -219,8 +219,8 @@ def test_a_large_object_is_read_whole(place: Place) -> None:
     assert store.get_range("large", 77, NUM_LARGE - 77) == data[77:-77]
 
 
-def test_threads_share_a_store(place: Place) -> None:
-    """Ranges of several objects at the same time, each right."""
+def test_threads_can_share_a_store(place: Place) -> None:
+    """Ranges of several objects at the same time are right."""
     contents = {f"{number}.tar": made(3000, seed=number) for number in range(5)}
     for name, data in contents.items():
         place.fill(name, data)
@@ -234,23 +234,23 @@ def test_threads_share_a_store(place: Place) -> None:
         assert all(pool.map(read, range(100)))
 
 
-def test_odd_names_are_names(place: Place) -> None:
-    """Spaces, letters of other alphabets and what other tools quote."""
+def test_names_may_hold_spaces_and_other_alphabets(place: Place) -> None:
+    """So may characters that other tools quote."""
     for name in ("a b+c=d&e~(1)',;.tar", "ä 50%.tar"):
         place.fill(name, DATA)
         assert place.open().get_range(name, 5, 50) == DATA[5:50]
 
 
 @pytest.mark.parametrize("name", ["50%20.tar", "a#1.tar"])
-def test_names_with_a_meaning_in_urls_are_names(place: Place, name: str) -> None:
-    """What is quoted, or a fragment, in a URL is neither in a name."""
+def test_names_may_hold_url_syntax(place: Place, name: str) -> None:
+    """Percent signs and fragments in names have no meaning."""
     place.fill(name, DATA)
     assert place.open().get_range(name, 5, 50) == DATA[5:50]
 
 
 @pytest.mark.parametrize("verb", ["get", "get_range"])
 def test_a_replaced_object_is_an_error_never_a_mixture(place: Place, verb: str) -> None:
-    """What was read before, and what is read after it was replaced, are of one version; or there is an error.
+    """All bytes read are of one version, or there is an error.
 
     Without ETags nothing but the length tells versions apart: there, the samples' checksums do.
     """
@@ -273,8 +273,8 @@ def test_a_replaced_object_is_an_error_never_a_mixture(place: Place, verb: str) 
     assert place.open().get_range("a.tar", 0, len(other)) == other
 
 
-def test_where_it_is_is_said_without_secrets(place: Place) -> None:
-    """Neither the URL, nor the representation, nor an error's message holds what lets one in."""
+def test_url_and_messages_hold_no_secrets(place: Place) -> None:
+    """Neither `url`, nor `repr`, nor an error's message holds credentials."""
     store = place.open()
     message = refuses(MissingError, lambda: store.get_range("gone", 0, 1)) if "password" not in place.kind else ""
     said = f"{store.url} {store!r} {message}"
@@ -287,8 +287,8 @@ def test_where_it_is_is_said_without_secrets(place: Place) -> None:
     assert store.url == place.url.replace(f"me:{PASSWORD}@", "").partition("?")[0]
 
 
-def test_a_copy_without_secrets_reads_the_same(place: Place) -> None:
-    """A store that was used is handed to other processes, and opens itself there."""
+def test_a_store_without_secrets_can_be_pickled(place: Place) -> None:
+    """The copy opens the store again and reads the same."""
     if place.kind in WITH_SECRETS:
         pytest.skip("holds secrets")
     place.fill("a.tar", DATA)
@@ -299,8 +299,8 @@ def test_a_copy_without_secrets_reads_the_same(place: Place) -> None:
     assert (copy.url, copy.remote, copy.listable) == (store.url, store.remote, store.listable)
 
 
-def test_secrets_do_not_leave_the_process(place: Place) -> None:
-    """A store that was opened with secrets is not handed to other processes, and says so without them."""
+def test_a_store_with_secrets_cannot_be_pickled(place: Place) -> None:
+    """The error says so without the secrets."""
     if place.kind not in WITH_SECRETS:
         pytest.skip("holds no secrets")
     store = place.open()
@@ -310,8 +310,8 @@ def test_secrets_do_not_leave_the_process(place: Place) -> None:
     assert "hidden" not in message
 
 
-def test_a_store_says_what_it_can(place: Place) -> None:
-    """Only a folder is near, and only a web server cannot list."""
+def test_properties_of_stores(place: Place) -> None:
+    """Only a folder is not remote, and only a web server cannot list."""
     store = place.open()
     assert store.remote == (place.kind != "folder")
     assert store.listable == (place.kind not in WEB)
@@ -319,7 +319,7 @@ def test_a_store_says_what_it_can(place: Place) -> None:
 
 
 def test_a_web_server_can_only_be_read(place: Place) -> None:
-    """Listing and writing are refused in one line, and what is there stays."""
+    """Listing and writing are errors of one line, and the files stay."""
     if place.kind not in WEB:
         pytest.skip("can be written to")
     place.fill("a.tar", DATA)
@@ -337,21 +337,21 @@ def test_a_web_server_can_only_be_read(place: Place) -> None:
 
 
 def write(store: Store, name: str, data: bytes, *, piece: int = 1_000_003) -> None:
-    """Write through `create`, piece by piece."""
+    """Write through `create`, in pieces."""
     with store.create(name) as file:
         for start in range(0, len(data), piece):
             file.write(data[start : start + piece])
 
 
-def test_an_empty_place_holds_nothing(writable: Place) -> None:
-    """There is nothing to list, and nothing left over."""
+def test_an_empty_store_lists_nothing(writable: Place) -> None:
+    """There are no leftovers either."""
     store = writable.open()
     assert store.list() == []
     assert store.delete_leftovers() == []
 
 
-def test_what_was_put_is_there(writable: Place) -> None:
-    """For this store and for any other, under its name, among the sorted names."""
+def test_a_written_object_is_found(writable: Place) -> None:
+    """By this store and any other; names are sorted."""
     store = writable.open()
     for name, data in (("b.json", b"{}"), ("a.tar", DATA), ("empty", b"")):
         store.put(name, data)
@@ -377,16 +377,16 @@ def test_a_writer_reads_what_it_wrote(writable: Place, verb: str) -> None:
         assert store.get("a.tar") == store.get_range("a.tar", 0, len(data)) == data
 
 
-def test_exclusive_refuses_to_replace(writable: Place) -> None:
-    """What is there stays, and the error is no outage; what is not there is written."""
+def test_an_exclusive_put_does_not_replace(writable: Place) -> None:
+    """The object stays, and the error is no UnavailableError; a new object is written."""
     store = writable.open()
     store.put("a.tar", DATA, exclusive=True)
     assert "is there already" in refuses(StoreError, lambda: store.put("a.tar", b"new", exclusive=True))
     assert writable.open().get("a.tar") == DATA
 
 
-def test_of_exclusive_writers_one_wins(writable: Place) -> None:
-    """At the same moment, from several stores: exactly one is not refused, and its bytes are there."""
+def test_one_of_several_exclusive_writers_succeeds(writable: Place) -> None:
+    """At the same moment, from several stores: the others get an error, and the object has the winner's bytes."""
     stores = [writable.open() for _ in range(6)]
 
     def write_exclusively(number: int) -> int | None:
@@ -404,7 +404,7 @@ def test_of_exclusive_writers_one_wins(writable: Place) -> None:
 
 
 def test_an_object_appears_when_its_block_ends(writable: Place) -> None:
-    """Not before, and then whole."""
+    """Not before, and complete."""
     store = writable.open()
     with store.create("a.tar") as file:
         file.write(DATA)
@@ -417,7 +417,7 @@ def test_an_object_appears_when_its_block_ends(writable: Place) -> None:
 
 @pytest.mark.parametrize("num_bytes", [0, 16 << 20, NUM_LARGE])
 def test_any_length_is_written(writable: Place, num_bytes: int) -> None:
-    """Nothing, exactly one part, and several."""
+    """Empty, exactly one part, and several parts."""
     data = made(num_bytes)
     store = writable.open()
     write(store, "a.tar", data)
@@ -428,10 +428,8 @@ def test_any_length_is_written(writable: Place, num_bytes: int) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, OSError, KeyboardInterrupt])
 @pytest.mark.parametrize("before", [None, b"old"], ids=["nothing before", "an object before"])
-def test_a_block_that_fails_leaves_things_as_they_were(
-    writable: Place, error: type[BaseException], before: bytes | None
-) -> None:
-    """The caller's error passes unchanged; nothing new is there, and nothing is left over."""
+def test_a_failed_block_changes_nothing(writable: Place, error: type[BaseException], before: bytes | None) -> None:
+    """The caller's error passes through unchanged; there is no new object and no leftover."""
     store = writable.open()
     if before is not None:
         store.put("a.tar", before)
@@ -448,8 +446,8 @@ def test_a_block_that_fails_leaves_things_as_they_were(
     assert store.delete_leftovers() == []
 
 
-def test_what_was_deleted_is_gone(writable: Place) -> None:
-    """For who has read it before, too; the others stay, and the name may be used again."""
+def test_a_deleted_object_is_missing(writable: Place) -> None:
+    """Also for a store that has read it; other objects stay, and the name can be used again."""
     store = writable.open()
     store.put("a.tar", DATA)
     store.put("b.tar", DATA)
@@ -462,22 +460,22 @@ def test_what_was_deleted_is_gone(writable: Place) -> None:
     assert store.get("a.tar") == b"again"
 
 
-def test_what_is_not_there_cannot_be_deleted(writable: Place) -> None:
-    """As all verbs: MissingError."""
+def test_deleting_a_missing_object_is_an_error(writable: Place) -> None:
+    """It raises MissingError."""
     store = writable.open()
     store.put("a.tar", DATA)
     refuses(MissingError, lambda: store.delete("b.tar"))
 
 
 def test_listing_is_flat(writable: Place) -> None:
-    """What lies deeper is not listed."""
+    """Objects deeper than one level are not listed."""
     for name in ("a.tar", "deep/b.tar", "deep/down/c.tar"):
         writable.fill(name, b"")
     assert writable.open().list() == ["a.tar"]
 
 
-def test_what_lies_beside_is_another_place(writable: Place) -> None:
-    """Also where its name begins with the same letters."""
+def test_a_prefix_ends_at_a_slash(writable: Place) -> None:
+    """Objects of a prefix that starts with the same letters are not listed."""
     beside = open_store(f"{writable.url}2", storage_options=writable.options or None)
     beside.put("b.tar", b"")
     store = writable.open()
@@ -485,8 +483,8 @@ def test_what_lies_beside_is_another_place(writable: Place) -> None:
     refuses(MissingError, lambda: store.get("b.tar"))
 
 
-def test_a_slash_at_the_end_is_the_same_place(writable: Place) -> None:
-    """What was written by one is read by the other."""
+def test_a_trailing_slash_has_no_meaning(writable: Place) -> None:
+    """A store with and a store without it read each other's objects."""
     writable.open().put("a.tar", DATA)
     other = open_store(f"{writable.url}/", storage_options=writable.options or None)
     assert other.list() == ["a.tar"]

@@ -1,4 +1,4 @@
-"""Location: what a URL and options mean, and which of it is secret."""
+"""Location: URLs and options, parsed, and which of them hold secrets."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ URLS = st.builds(
         *(("https://host/set", "http"), ("http://localhost/set", "http"), ("memory://set", "memory")),
     ],
 )
-def test_a_scheme_says_the_kind_of_store(url: str, kind: str) -> None:
-    """All the names that the field uses, in any case; the URL stays as it was given."""
+def test_a_scheme_selects_the_kind_of_store(url: str, kind: str) -> None:
+    """All usual schemes, in any case; the URL stays as given."""
     location = Location.parse(url)
     assert (location.kind, location.url) == (kind, url)
 
 
 @pytest.mark.parametrize("url", ["ftp://host/set", "file:///set", "s4://lab/set", "hdfs://host/set"])
-def test_another_scheme_is_refused(url: str) -> None:
-    """The error names the scheme, and those that there are."""
+def test_an_unknown_scheme_is_an_error(url: str) -> None:
+    """The error names the scheme and those that are supported."""
     with pytest.raises(StoreError, match=rf"^{url.partition(':')[0]}://\.\.\.: no such kind of store.*s3://"):
         Location.parse(url)
 
 
-def test_a_slash_at_the_end_means_nothing() -> None:
-    """A folder's URL with and without is the same place."""
+def test_a_trailing_slash_has_no_meaning() -> None:
+    """A URL with it and without it is the same location."""
     assert Location.parse("s3://lab/set/") == Location.parse("s3://lab/set")
 
 
@@ -57,21 +57,21 @@ def test_a_slash_at_the_end_means_nothing() -> None:
         *(("secret", "secret_access_key"), ("token", "session_token"), ("region_name", "region")),
     ],
 )
-def test_names_of_other_tools_are_understood(given_name: str, name: str) -> None:
-    """What fsspec and boto3 call otherwise has one name from here on, and its value is text."""
+def test_option_names_of_other_tools_are_translated(given_name: str, name: str) -> None:
+    """Names of fsspec and boto3 become obstore's; values become text."""
     assert Location.parse("s3://lab/set", {given_name: "https://x"}).config == {name: "https://x"}
 
 
 @pytest.mark.parametrize(
     "name", ["aws_access_key_id", "aws_secret_access_key", "aws_session_token", "aws_endpoint", "aws_skip_signature"]
 )
-def test_the_library_s_long_names_are_the_short_ones(name: str) -> None:
-    """The library takes both, so that both must decide where credentials come from and whether http is allowed."""
+def test_long_option_names_are_shortened(name: str) -> None:
+    """Obstore takes both, so both must decide about credentials and plain http."""
     assert Location.parse("s3://lab/set", {name: "https://x"}).config == {name.removeprefix("aws_"): "https://x"}
 
 
-def test_a_token_is_what_the_store_calls_so() -> None:
-    """Amazon's is of a session, Azure's of a bearer."""
+def test_a_token_depends_on_the_store() -> None:
+    """It is the session token of S3 and the bearer token of Azure."""
     assert Location.parse("s3://lab/set", {"token": "t"}).config == {"session_token": "t"}
     assert Location.parse("az://lab/set", {"token": "t"}).config == {"bearer_token": "t"}
 
@@ -80,20 +80,20 @@ def test_a_token_is_what_the_store_calls_so() -> None:
     ("text", "seconds"),
     [("30", 30.0), ("30s", 30.0), (" 1.5 s ", 1.5), ("500ms", 0.5), ("2m", 120.0), ("2min", 120.0), ("1h", 3600.0)],
 )
-def test_times_have_units(text: str, seconds: float) -> None:
-    """Seconds if none is given."""
+def test_times_may_have_units(text: str, seconds: float) -> None:
+    """Without one, they are seconds."""
     assert Location.parse("s3://lab/set", {"read_timeout": text}).policy == RetryPolicy(read_timeout_s=seconds)
 
 
 @pytest.mark.parametrize("text", ["0", "0s", "-1", "soon", "1d", "", "inf", "nan", "1e3", "5 5"])
-def test_what_is_no_time_is_refused(text: str) -> None:
-    """A deadline of nothing, and what cannot be read, are errors that name the option."""
+def test_an_invalid_time_is_an_error(text: str) -> None:
+    """Zero and unreadable values are errors that name the option."""
     with pytest.raises(StoreError, match=r"^storage option give_up_after: expected seconds above 0 such as"):
         Location.parse("s3://lab/set", {"give_up_after": text})
 
 
 def test_each_deadline_has_an_option() -> None:
-    """All that `RetryPolicy` knows can be set, for any kind of store."""
+    """All fields of `RetryPolicy` can be set, for any kind of store."""
     options = {"connect_timeout": "1", "read_timeout": "2", "timeout": "3", "give_up_after": "4", "run_deadline": "5"}
     expected = RetryPolicy(connect_timeout_s=1, read_timeout_s=2, timeout_s=3, give_up_after_s=4, run_deadline_s=5)
     for url in ("s3://lab/set", "https://host/set", "gs://lab/set", "memory://set"):
@@ -105,17 +105,17 @@ def test_each_deadline_has_an_option() -> None:
     ("text", "value"), [("true", True), ("1", True), ("ON", True), ("false", False), ("no", False)]
 )
 def test_flags_are_true_or_false(text: str, value: bool) -> None:
-    """The words that people write are understood."""
+    """The usual words are understood."""
     assert Location.parse("s3://lab/set", {"allow_http": text}).client == {"allow_http": value}
 
 
-def test_what_is_no_flag_is_refused() -> None:
-    """A slip does not silently mean no."""
+def test_an_invalid_flag_is_an_error() -> None:
+    """A typing error does not count as false."""
     with pytest.raises(StoreError, match=r"^storage option allow_http: expected true or false\.$"):
         Location.parse("s3://lab/set", {"allow_http": "treu"})
 
 
-def test_an_unknown_option_of_a_web_server_is_refused() -> None:
+def test_an_unknown_option_of_a_web_server_is_an_error() -> None:
     """A web server takes deadlines and client options only; the message shows no value."""
     with pytest.raises(StoreError, match=r"^https://host/set: region, secret_access_key: not an option") as caught:
         Location.parse("https://host/set", {"region": "x", "secret": "hidden"})
@@ -125,8 +125,8 @@ def test_an_unknown_option_of_a_web_server_is_refused() -> None:
 @pytest.mark.parametrize(
     "url", ["http://localhost/set", "http://127.0.0.1:80/set", "http://127.9.9.9/set", "http://[::1]:80/set"]
 )
-def test_plain_http_is_for_this_machine(url: str) -> None:
-    """On loopback nobody listens in."""
+def test_plain_http_works_for_localhost(url: str) -> None:
+    """No option is needed there."""
     assert Location.parse(url).client == {"allow_http": True}
     assert Location.parse("s3://lab/set", {"endpoint": url}).client == {"allow_http": True}
 
@@ -138,8 +138,8 @@ def test_plain_http_is_for_this_machine(url: str) -> None:
         *("http://localhost@example/set", "http://10.0.0.1/set", "http://me:hidden@host/set?sig=hidden"),
     ],
 )
-def test_plain_http_elsewhere_has_to_be_allowed(url: str) -> None:
-    """Neither a URL nor an endpoint may be read by anyone on the way, unless the user says so."""
+def test_plain_http_elsewhere_needs_an_option(url: str) -> None:
+    """Both for URLs and endpoints."""
     for place, options in ((url, {}), ("s3://lab/set", {"endpoint": url})):
         with pytest.raises(StoreError, match="allow_http=true") as caught:
             Location.parse(place, options)
@@ -148,8 +148,8 @@ def test_plain_http_elsewhere_has_to_be_allowed(url: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
-def test_the_environment_may_name_the_endpoint(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS's own variables, unless an option says otherwise; other kinds of stores do not look at them."""
+def test_the_environment_can_name_the_endpoint(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AWS's variables do, unless there is an option; other kinds of stores ignore them."""
     monkeypatch.setenv(name, "http://127.0.0.1:9/")
     assert Location.parse("s3://lab/set").config == {"endpoint": "http://127.0.0.1:9/"}
     assert Location.parse("s3://lab/set", {"endpoint": "https://x"}).config == {"endpoint": "https://x"}
@@ -177,8 +177,8 @@ def test_the_environment_may_name_the_endpoint(name: str, monkeypatch: pytest.Mo
         ("s3://me:hidden@lab/set", {}),
     ],
 )
-def test_secrets_are_known_as_such(url: str, options: dict[str, str]) -> None:
-    """What must not leave the process is found in URLs and options, and is never in the text of the location."""
+def test_secrets_are_detected(url: str, options: dict[str, str]) -> None:
+    """In URLs and options; `repr` of the location shows none."""
     location = Location.parse(url, options)
     assert "hidden" not in repr(location)
     assert location.holds_secrets
@@ -192,13 +192,13 @@ def test_secrets_are_known_as_such(url: str, options: dict[str, str]) -> None:
         ("memory://set", {}),
     ],
 )
-def test_what_is_no_secret_may_travel(url: str, options: dict[str, str]) -> None:
-    """Regions, endpoints, profiles' names and deadlines are handed to other processes."""
+def test_other_options_are_not_secrets(url: str, options: dict[str, str]) -> None:
+    """Regions, endpoints, profile names and deadlines can be pickled."""
     assert not Location.parse(url, options).holds_secrets
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    ("text", "expected"),
     [
         ("s3://lab", True),
         ("S3A://lab", True),
@@ -208,14 +208,14 @@ def test_what_is_no_secret_may_travel(url: str, options: dict[str, str]) -> None
         ("", False),
     ],
 )
-def test_urls_and_paths_are_told_apart(text: str, answer: bool) -> None:
-    """A URL begins with a scheme; nothing else is one."""
-    assert is_url(text) is answer
+def test_urls_and_paths_are_told_apart(text: str, expected: bool) -> None:
+    """A URL starts with a scheme."""
+    assert is_url(text) is expected
 
 
 @given(url=URLS, name=NAMES, query=st.sampled_from(["", "?sig=abc&x=/../", "?"]))
 def test_joining_and_splitting_are_inverse(url: str, name: str, query: str) -> None:
-    """A file's URL is its place and its name; the query belongs to the place."""
+    """A file's URL is that of its folder and its name; the query belongs to the folder."""
     place, found = split_url(join_url(url + query, name))
     assert (place, found) == (url + query, name)
 
@@ -230,7 +230,7 @@ def test_joining_and_splitting_are_inverse(url: str, name: str, query: str) -> N
 )
 @given(name=st.text("a0 %?#+&=ä~", min_size=1, max_size=9))
 def test_names_are_quoted_in_urls_of_web_servers(scheme: str, name: str) -> None:
-    """What means something in a URL is the name's own again when it is taken apart."""
+    """Splitting the URL returns the name unquoted."""
     url = join_url(f"{scheme}://host/set?sig=1", name)
     assert url.isascii()
     assert url.count("?") == 1
@@ -239,7 +239,7 @@ def test_names_are_quoted_in_urls_of_web_servers(scheme: str, name: str) -> None
 
 
 def test_a_path_is_split_into_folder_and_name() -> None:
-    """As a URL is."""
+    """Like a URL."""
     assert split_url("a/b/val.tar") == ("a/b", "val.tar")
     assert split_url("/val.tar") == ("/", "val.tar")
 
@@ -251,29 +251,29 @@ def test_a_path_is_split_into_folder_and_name() -> None:
     query=st.text("QWJ=&/?@", max_size=9),
     fragment=st.text("QWJ/@", max_size=9),
 )
-def test_only_the_place_is_shown(url: str, user: str, password: str, query: str, fragment: str) -> None:
-    """Neither user name, password, query nor fragment: what is left is the URL without them."""
+def test_redacted_urls_hold_no_secrets(url: str, user: str, password: str, query: str, fragment: str) -> None:
+    """User name, password, query and fragment are removed; the rest stays."""
     scheme, _, rest = url.partition("://")
     assert redact_url(f"{scheme}://{user}:{password}@{rest}?{query}#{fragment}") == url
 
 
-def test_a_path_is_shown_as_it_is() -> None:
-    """Names of files may hold what would be a query or a user in a URL."""
+def test_paths_are_not_redacted() -> None:
+    """File names may hold what would be a query or a user in a URL."""
     assert redact_url("a@b/c?d#e") == "a@b/c?d#e"
 
 
 @pytest.mark.parametrize(
     "url", ["https://[::1/set?sig=hidden", "http://[::1/set", "s3://[lab/set", "http://localhost:port/set"]
 )
-def test_a_url_that_is_none_is_one_of_our_errors(url: str) -> None:
-    """A slip in the brackets of an address is a StoreError, like any other wrong URL."""
+def test_an_invalid_url_is_a_store_error(url: str) -> None:
+    """An address with wrong brackets, for example."""
     with pytest.raises(StoreError) as caught:
         assert open_store(url).url
     assert "hidden" not in str(caught.value)
 
 
-def test_an_endpoint_that_is_none_is_one_of_our_errors() -> None:
-    """As a URL that is none."""
+def test_an_invalid_endpoint_is_a_store_error() -> None:
+    """Like an invalid URL."""
     with pytest.raises(StoreError):
         Location.parse("s3://lab/set", {"endpoint": "http://[::1"})
 
@@ -287,8 +287,8 @@ def test_an_endpoint_that_is_none_is_one_of_our_errors() -> None:
         ("token:", "token:"),
     ],
 )
-def test_user_and_password_are_said_in_a_header(user: str, header: str) -> None:
-    """Without quotes, always with a colon (RFC 7617), and no longer in the URL; other stores have no such header."""
+def test_user_and_password_become_a_header(user: str, header: str) -> None:
+    """Unquoted, always with a colon (RFC 7617), and removed from the URL; other stores have no such header."""
     url, headers = Location.parse(f"https://{user}@host:8443/set?sig=1").without_user()
     assert url == "https://host:8443/set?sig=1"
     assert headers == {"Authorization": f"Basic {base64.b64encode(header.encode()).decode()}"}
@@ -297,5 +297,5 @@ def test_user_and_password_are_said_in_a_header(user: str, header: str) -> None:
 
 
 def test_a_memory_store_needs_no_name() -> None:
-    """The URL that a store says is one that opens it."""
+    """The `url` of a store opens the same store."""
     assert is_url(open_store("memory://").url)

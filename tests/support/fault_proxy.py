@@ -25,13 +25,13 @@ ALL_KINDS = (
     *("cut", "reset", "stall", "drip", "503", "wrong_range", "ignored_range"),
     *("short", "extra", "flipped", "changed"),
 )
-# Without the one that a client rightly does not try again: the object is another one.
+# Without the one that clients do not retry: the object is another version.
 TRANSIENT_KINDS = tuple(kind for kind in ALL_KINDS if kind != "changed")
 
 
 @dataclass(slots=True)
 class FaultProxy:
-    """A running proxy: `requests` counts those that came, `injected` the faults that were really made, by kind."""
+    """A running proxy: `requests` counts all requests, `injected` the faults that were made, by kind."""
 
     port: int
     requests: int = 0
@@ -43,7 +43,7 @@ class FaultProxy:
         return f"http://{LOOPBACK}:{self.port}"
 
     def pause(self) -> None:
-        """Inject nothing from now on. Requests that come meanwhile change nothing in what is drawn later."""
+        """Inject nothing from now on. Requests made meanwhile do not change the faults after `resume`."""
         self.paused = True
 
     def resume(self) -> None:
@@ -67,8 +67,8 @@ def fault_proxy(
 ) -> Iterator[FaultProxy]:
     """Pass HTTP requests on unchanged (also Host, so that signatures hold), and spoil a share of the responses.
 
-    What happens to a request depends on the seed, the request itself (method, path, query, range) and how often it
-    has been made before, hence not on the timing of threads. The kinds:
+    The fault of a request depends on the seed, the request (method, path, query, range) and on how often it was made
+    before, and so not on the timing of threads. The kinds:
 
     - `cut`: FIN within the body. `reset`: RST before the response or within the body. `stall`: part of the response,
       then nothing until the client goes away, `stall_s` at most. `drip`: all of it, in small pieces, within `drip_s`.
@@ -79,9 +79,8 @@ def fault_proxy(
     - `flipped`: one bit of the body is another. `changed`: as if the object had been replaced by one of the same
       length: 412 to an If-Match, else another ETag (where there is one) and other bytes.
 
-    Requests without a range are spared `wrong_range` and `ignored_range`, and responses without a body, or with another
-    status than 200 and 206, all that needs a body. After the connection is broken (`cut`, `reset`, `stall`) it is gone;
-    otherwise it is kept.
+    `wrong_range` and `ignored_range` are made for requests with a range only, and faults in the body for responses with
+    a body and status 200 or 206 only. `cut`, `reset` and `stall` end the connection; the others keep it.
 
     Args:
         upstream_host: Where the real server listens.
@@ -90,8 +89,8 @@ def fault_proxy(
         rate: The share of the requests to spoil, 0..1.
         kinds: What to choose from.
         only: Which requests may be spoiled; all GETs if None. Of a request with another method only `reset`, `stall`
-            (the server may then have done what it was asked) and `503` (it has not) are made.
-        max_faults_in_a_row: The same request is let through after so many faults, so that trying again helps.
+            (the server may have done the request) and `503` (it has not) are made.
+        max_faults_in_a_row: After this many faults, the same request succeeds, so that retries help.
         retry_after: The value of that header in a 503.
         stall_s: The longest silence of a `stall`.
         drip_s: How long a `drip` takes.
@@ -99,22 +98,22 @@ def fault_proxy(
             `ignored_range` where the client signs its Range header, as obstore does, and reads are not public.
 
     Raises:
-        RuntimeError: at the end, where the proxy needed another response of the server than it got for a fault.
+        RuntimeError: at the end, if the server's response did not allow a fault to be made.
     """
     unknown = set(kinds := tuple(kinds)) - set(ALL_KINDS)
     if unknown or not 0 <= rate <= 1:
         raise ValueError(f"unknown kinds {sorted(unknown)} or a rate not in 0..1: {rate}")
     settings = _Settings(retry_after, stall_s, drip_s, sign)
-    lots = _Lots(seed, rate, kinds, max_faults_in_a_row, only or (lambda request: request.method == "GET"))
+    plan = _FaultPlan(seed, rate, kinds, max_faults_in_a_row, only or (lambda request: request.method == "GET"))
 
     def converse(client: Wire, wires: Wires) -> None:
         with _Upstream(upstream_host, upstream_port, wires) as upstream:
             while (request := client.request()) is not None:
-                lot = lots.draw(request, proxy)
-                exchange = _Exchange(request, client, upstream, settings, proxy, lots)
-                if lot is None:
+                fault = plan.draw(request, proxy)
+                exchange = _Exchange(request, client, upstream, settings, proxy, plan)
+                if fault is None:
                     exchange.pass_on(upstream.send(request, request.head, client.body(request.headers)))
-                elif not exchange.spoil(*lot):
+                elif not exchange.spoil(*fault):
                     return
                 if not request.keeps_alive:
                     return
@@ -134,15 +133,15 @@ class _Settings:
 
 
 @dataclass(slots=True)
-class _Lots:
-    """Draws what happens to each request, and counts."""
+class _FaultPlan:
+    """Draws the fault of each request, and counts."""
 
     seed: int
     rate: float
     kinds: tuple[str, ...]
     max_in_a_row: int
     only: Callable[[Request], bool]
-    asked: Counter[tuple[str, str, str | None]] = field(default_factory=Counter)
+    made: Counter[tuple[str, str, str | None]] = field(default_factory=Counter)
     row: Counter[tuple[str, str, str | None]] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -153,11 +152,11 @@ class _Lots:
             proxy.requests += 1
             if proxy.paused or not eligible:
                 return None
-            # What a presigned URL adds is another thing each time, but not another request.
+            # The signature in a presigned URL changes each time, but the request is the same.
             query = "&".join(part for part in request.query.split("&") if not part.lower().startswith("x-amz-"))
             key = (request.method, f"{request.path}?{query}" if query else request.path, request.range)
-            self.asked[key] += 1
-            draws = random.Random(f"{self.seed}:{key[0]}:{key[1]}:{key[2]}:{self.asked[key]}")  # noqa: S311
+            self.made[key] += 1
+            draws = random.Random(f"{self.seed}:{key[0]}:{key[1]}:{key[2]}:{self.made[key]}")  # noqa: S311
             kinds = self._kinds_for(request)
             if draws.random() >= self.rate or not kinds or self.row[key] >= self.max_in_a_row:
                 self.row[key] = 0
@@ -173,7 +172,7 @@ class _Lots:
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """An response of the server: its head as it came, and its body while it comes."""
+    """A response of the server: its head as received, and its body as it arrives."""
 
     status: int
     head: bytes
@@ -246,14 +245,14 @@ def _is_readable(connection: socket.socket) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Exchange:
-    """One request of a client and what becomes of it."""
+    """One request of a client and its response."""
 
     request: Request
     client: Wire
     upstream: _Upstream
     settings: _Settings
     proxy: FaultProxy
-    lots: _Lots
+    plan: _FaultPlan
 
     def pass_on(self, response: _Response) -> None:
         first = next(response.body, b"")
@@ -304,7 +303,7 @@ class _Exchange:
         return True
 
     def _keep_silent(self, kind: str) -> bool:
-        """The server has done what it was asked to do, and the client does not learn it."""
+        """The server has done the request, but the client gets no response."""
         self._count(kind)
         if kind == "reset":
             self.client.reset()
@@ -362,12 +361,12 @@ class _Exchange:
         return response
 
     def _count(self, kind: str) -> None:
-        with self.lots.lock:
+        with self.plan.lock:
             self.proxy.injected[kind] += 1
 
 
 def _with_other_bytes(kind: str, response: _Response, body: bytes, draws: random.Random) -> tuple[bytes, bytes]:
-    """Return a head and a body that agree with each other, but not with what the client asked for."""
+    """Return a head and a body that match each other, but not the request."""
     changes: dict[str, str | None] = {}
     if kind == "short":
         body = body[: draws.randrange(len(body))]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class HttpServer:
-    """A running file server; `requests` holds every request so far, in the order they came."""
+    """A running file server; `requests` holds every request so far, in order."""
 
     port: int
     requests: list[Request]  # append is atomic, so threads need no lock
@@ -46,15 +46,14 @@ def http_server(
 
     Responses: 206 and 416 to a range, 412 to an If-Match of another version, 401 without the right user, 302 from
     /redirect/NAME to /NAME, 405 to other methods. Queries are ignored. The ETag is a digest of the bytes, so a file
-    that is replaced while it is served has another one. A response is all of one version of a file that is replaced
-    by rename.
+    that is replaced has another one. Each response is of one version of a file, if files are replaced by rename.
 
     Args:
         folder: Where the files are.
-        ranges: Without, a request for a range is responded to with the whole file and 200.
-        etags: Without, no ETag is sent and If-Match is not looked at.
+        ranges: Without, the response to a request for a range is 200 and the whole file.
+        etags: Without, no ETag is sent and If-Match is ignored.
         on_request: Called with each request before the response, in the thread of its connection.
-        user: The user name of basic authentication; without one, anybody may read.
+        user: The user name of basic authentication, or None for none.
         password: The user's password.
     """
     site = _Site(folder.resolve(), ranges, etags, basic_authorization(user, password) if user is not None else None)
@@ -111,7 +110,7 @@ def _refuse(wire: Wire, status: int, headers: Mapping[str, str], request: Reques
 
 
 def _send_file(site: _Site, request: Request, wire: Wire, file: io.BufferedReader) -> None:
-    """Send the file or the range asked for. All comes from one descriptor, hence from one version."""
+    """Send the file or the requested range, from one open file and so of one version."""
     facts = os.fstat(file.fileno())
     headers = {
         "Content-Type": "application/octet-stream",
@@ -125,10 +124,10 @@ def _send_file(site: _Site, request: Request, wire: Wire, file: io.BufferedReade
             _refuse(wire, 412, {"ETag": headers["ETag"]}, request)
             return
     start, stop, status = 0, facts.st_size, 200
-    # A range means something to GET only (RFC 9110, section 14.2).
-    asked = _range(request.range, facts.st_size) if site.ranges and request.method == "GET" else None
-    if asked is not None:
-        start, stop = asked
+    # Only GET has ranges (RFC 9110, section 14.2).
+    requested = _range(request.range, facts.st_size) if site.ranges and request.method == "GET" else None
+    if requested is not None:
+        start, stop = requested
         if start >= stop:
             _refuse(wire, 416, {"Content-Range": f"bytes */{facts.st_size}"}, request)
             return
@@ -148,9 +147,9 @@ def _etag(site: _Site, file: io.BufferedReader, facts: os.stat_result) -> str:
 
 
 def _range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Return the one range asked for as start, stop: empty where nothing of it is there; None for the whole file.
+    """Return the requested range as start, stop, empty if it is beyond the end, or None for the whole file.
 
-    A header that is not understood, or asks for several ranges, counts as none (RFC 9110, section 14.2).
+    An invalid header, or one with several ranges, is ignored (RFC 9110, section 14.2).
     """
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
     if match is None or match.groups() == ("", ""):

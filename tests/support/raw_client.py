@@ -11,12 +11,12 @@ from support.wire import LOOPBACK, parse_headers
 
 DATA = random.Random(7).randbytes(50_000)  # noqa: S311 -- bytes to serve
 ETAG = f'"{hashlib.sha256(DATA).hexdigest()[:32]}"'
-ASKED = "bytes=1000-2999"
+REQUESTED = "bytes=1000-2999"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What came back on the wire: an answer, and how the connection stood afterwards (open, closed or reset)."""
+    """A response, and the state of the connection afterwards (open, closed or reset)."""
 
     status: int
     headers: dict[str, str]
@@ -25,7 +25,7 @@ class Seen:
 
 
 def talk(port: int, target: str, headers: dict[str, str] | None = None, *, method: str = "GET") -> Seen:
-    """Make one request on a raw socket and read what comes, no more than the answer's Content-Length."""
+    """Make one request on a raw socket, and read no more than the response's Content-Length."""
     with socket.create_connection((LOOPBACK, port), timeout=10) as connection:
         connection.sendall(head_of(method, target, headers or {}))
         received, then = b"", "open"
@@ -58,7 +58,7 @@ def is_complete(received: bytes, method: str) -> bool:
 
 
 def state_of(connection: socket.socket) -> str:
-    """Tell how the connection stands a moment after an answer was read."""
+    """Return the state of the connection shortly after a response was read."""
     connection.settimeout(0.005)
     try:
         return "more" if connection.recv(1) else "closed"
@@ -66,5 +66,7 @@ def state_of(connection: socket.socket) -> str:
         return "open"
 
 
-def ranged(port: int, asked: str = ASKED, **headers: str) -> Seen:
-    return talk(port, "/data", {"Range": asked, **{name.replace("_", "-"): value for name, value in headers.items()}})
+def ranged(port: int, requested: str = REQUESTED, **headers: str) -> Seen:
+    return talk(
+        port, "/data", {"Range": requested, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    )

@@ -52,7 +52,7 @@ class S3Server:
 
     @property
     def options(self) -> dict[str, str]:
-        """Storage options as obstore names them; a proxy in front needs another `endpoint` only."""
+        """Storage options by obstore's names; for a proxy, replace `endpoint`."""
         return {
             "endpoint": self.endpoint,
             "access_key_id": self.access_key,
@@ -104,7 +104,7 @@ class S3Server:
 
 @contextlib.contextmanager
 def seaweedfs(folder: Path) -> Iterator[S3Server]:
-    """Run SeaweedFS on an empty `folder`; it is ready when this yields and killed at the end, whatever happens.
+    """Run SeaweedFS on an empty `folder`; it is ready when this yields, and killed at the end.
 
     Enter it from a thread that lives as long as the server (the main thread): on Linux it dies with that thread.
 
@@ -133,7 +133,7 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
                 yield server
                 return
     log = (home / "weed.log").read_text(errors="replace")
-    raise RuntimeError(f"SeaweedFS stopped at its start three times; its last words: {log[-1000:]}")
+    raise RuntimeError(f"SeaweedFS stopped at its start three times; the end of its log: {log[-1000:]}")
 
 
 def weed_binary() -> Path:

@@ -14,7 +14,7 @@ import pytest
 
 from support.fault_proxy import ALL_KINDS, TRANSIENT_KINDS, FaultProxy, fault_proxy
 from support.http_server import HttpServer, basic_authorization, http_server
-from support.raw_client import ASKED, DATA, ETAG, Seen, head_of, is_complete, ranged, talk
+from support.raw_client import DATA, ETAG, REQUESTED, Seen, head_of, is_complete, ranged, talk
 from support.wire import LOOPBACK, Wire, Wires, has_range, listening
 
 if TYPE_CHECKING:
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def always(site: HttpServer, kind: str, **settings: Any) -> Iterator[FaultProxy]:
-    """Spoil each GET in this one way, and check that this was counted."""
+    """Spoil each GET in this way, and check that the faults are counted."""
     with fault_proxy(LOOPBACK, site.port, seed=1, rate=1, kinds=[kind], max_faults_in_a_row=99, **settings) as proxy:
         yield proxy
     assert proxy.injected == Counter({kind: proxy.requests})
 
 
 def test_cut_closes_within_the_body(site: HttpServer) -> None:
-    """The head promises all; fewer bytes come, then FIN."""
+    """Content-Length is that of the whole body; fewer bytes arrive, then FIN."""
     with always(site, "cut") as proxy:
         seen = [ranged(proxy.port) for _ in range(5)]
     for got in seen:
@@ -42,7 +42,7 @@ def test_cut_closes_within_the_body(site: HttpServer) -> None:
 
 
 def test_reset_breaks_the_connection(site: HttpServer) -> None:
-    """RST comes before the answer or within it."""
+    """RST comes before or within the response."""
     with always(site, "reset") as proxy:
         seen = [ranged(proxy.port) for _ in range(10)]
     assert {got.then for got in seen} == {"reset"}
@@ -51,10 +51,10 @@ def test_reset_breaks_the_connection(site: HttpServer) -> None:
 
 
 def test_stall_is_silent_and_ends_after_its_time(site: HttpServer) -> None:
-    """A part comes, then nothing on a connection that is still open, and in the end FIN."""
+    """A part arrives, then nothing on an open connection, and in the end FIN."""
     with always(site, "stall", stall_s=60) as proxy:
         with socket.create_connection((LOOPBACK, proxy.port), timeout=0.2) as connection:
-            connection.sendall(head_of("GET", "/data", {"Range": ASKED}))
+            connection.sendall(head_of("GET", "/data", {"Range": REQUESTED}))
             received = b""
             with contextlib.suppress(TimeoutError):
                 while piece := connection.recv(1 << 16):
@@ -68,10 +68,10 @@ def test_stall_is_silent_and_ends_after_its_time(site: HttpServer) -> None:
 
 
 def test_drip_sends_all_in_small_pieces(site: HttpServer) -> None:
-    """Every byte comes, but not at once, and the connection is kept."""
+    """Every byte arrives, but slowly, and the connection is kept."""
     with always(site, "drip", drip_s=0.16) as proxy:
         with socket.create_connection((LOOPBACK, proxy.port), timeout=10) as connection:
-            connection.sendall(head_of("GET", "/data", {"Range": ASKED}))
+            connection.sendall(head_of("GET", "/data", {"Range": REQUESTED}))
             pieces = [connection.recv(1 << 16)]
             while not is_complete(b"".join(pieces), "GET"):
                 pieces.append(connection.recv(1 << 16))
@@ -81,8 +81,8 @@ def test_drip_sends_all_in_small_pieces(site: HttpServer) -> None:
 
 
 @pytest.mark.parametrize("retry_after", ["0", "7", None])
-def test_503_asks_to_come_back(site: HttpServer, retry_after: str | None) -> None:
-    """Retry-After has the value asked for, or is not there; the server is not asked."""
+def test_503_has_retry_after(site: HttpServer, retry_after: str | None) -> None:
+    """With the given value, or without the header; the server gets no request."""
     with always(site, "503", retry_after=retry_after) as proxy:
         got = ranged(proxy.port)
     assert (got.status, got.headers.get("retry-after"), got.then) == (503, retry_after, "open")
@@ -90,11 +90,11 @@ def test_503_asks_to_come_back(site: HttpServer, retry_after: str | None) -> Non
     assert site.requests == []
 
 
-def test_wrong_range_has_the_bytes_of_another_place(site: HttpServer) -> None:
-    """206 with as many bytes as asked, from where its Content-Range says, which is not what was asked for."""
+def test_wrong_range_has_the_bytes_of_another_range(site: HttpServer) -> None:
+    """206 with the requested number of bytes, from the range in Content-Range, which is another one."""
     with always(site, "wrong_range") as proxy:
-        for asked in (ASKED, "bytes=0-49998", "bytes=-2000", "bytes=48000-"):
-            right, got = ranged(site.port, asked), ranged(proxy.port, asked)
+        for requested in (REQUESTED, "bytes=0-49998", "bytes=-2000", "bytes=48000-"):
+            right, got = ranged(site.port, requested), ranged(proxy.port, requested)
             where = got.headers["content-range"]
             start, last = map(int, where.removeprefix("bytes ").removesuffix("/50000").split("-"))
             assert (got.status, got.body, got.then) == (206, DATA[start : last + 1], "open")
@@ -113,8 +113,8 @@ def test_ignored_range_is_the_whole_object(site: HttpServer) -> None:
     assert "content-range" not in got.headers
 
 
-def test_short_and_extra_have_another_length_than_asked_for(site: HttpServer) -> None:
-    """Content-Length agrees with the body, Content-Range with the request."""
+def test_short_and_extra_have_another_length(site: HttpServer) -> None:
+    """Content-Length matches the body, Content-Range the request."""
     with always(site, "short") as proxy:
         short = ranged(proxy.port)
     with always(site, "extra") as proxy:
@@ -128,7 +128,7 @@ def test_short_and_extra_have_another_length_than_asked_for(site: HttpServer) ->
 
 
 def test_flipped_differs_in_one_bit(site: HttpServer) -> None:
-    """The head is the right one."""
+    """The head is right."""
     right = ranged(site.port)
     with always(site, "flipped") as proxy:
         got = ranged(proxy.port)
@@ -160,22 +160,22 @@ def test_whole_objects_are_spoiled_as_well(site: HttpServer) -> None:
 # --- The proxy: which requests it spoils ------------------------------------------------------------------------
 
 
-def test_without_faults_requests_and_answers_pass_unchanged(site: HttpServer) -> None:
-    """The server gets the head as it was sent, Host included, and the client the answer as the server made it."""
+def test_without_faults_nothing_changes(site: HttpServer) -> None:
+    """The server gets the head as sent, with Host, and the client gets the response as sent."""
     with fault_proxy(LOOPBACK, site.port, seed=1, rate=0) as proxy:
         for method, target in (("GET", "/data"), ("HEAD", "/data"), ("GET", "/none"), ("GET", "/a%20name.bin?q=%2F")):
-            headers = {"range": ASKED, "X-oDD": "  kept  "}
+            headers = {"range": REQUESTED, "X-oDD": "  kept  "}
             assert talk(proxy.port, target, headers, method=method) == talk(site.port, target, headers, method=method)
     heads = [request.head for request in site.requests]
     assert heads[::2] == heads[1::2]
-    assert heads[0] == head_of("GET", "/data", {"range": ASKED, "X-oDD": "  kept  "})
+    assert heads[0] == head_of("GET", "/data", {"range": REQUESTED, "X-oDD": "  kept  "})
     assert (proxy.requests, proxy.injected.total()) == (4, 0)
 
 
 def outcomes(site: HttpServer, seed: int, num_threads: int) -> dict[str, list[Seen]]:
-    """Ask for 24 ranges three times each, from several threads, and return what came for each range, in order."""
-    asked = [f"bytes={start}-{start + 99}" for start in range(0, 2400, 100)]
-    seen: dict[str, list[Seen]] = {name: [] for name in asked}
+    """Request 24 ranges three times each, from several threads; return the responses for each range, in order."""
+    requested = [f"bytes={start}-{start + 99}" for start in range(0, 2400, 100)]
+    seen: dict[str, list[Seen]] = {name: [] for name in requested}
     settings: dict[str, Any] = {"seed": seed, "rate": 0.5, "stall_s": 0.05, "drip_s": 0.05}
     with fault_proxy(LOOPBACK, site.port, **settings) as proxy:
 
@@ -183,7 +183,7 @@ def outcomes(site: HttpServer, seed: int, num_threads: int) -> dict[str, list[Se
             for name in mine * 3:
                 seen[name].append(ranged(proxy.port, name))
 
-        threads = [threading.Thread(target=work, args=(asked[index::num_threads],)) for index in range(num_threads)]
+        threads = [threading.Thread(target=work, args=(requested[index::num_threads],)) for index in range(num_threads)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -192,27 +192,27 @@ def outcomes(site: HttpServer, seed: int, num_threads: int) -> dict[str, list[Se
     return seen
 
 
-def test_the_seed_decides_the_faults_and_the_timing_of_threads_does_not(site: HttpServer) -> None:
-    """One thread and four see the same faults down to the byte; another seed makes others."""
+def test_the_seed_decides_the_faults(site: HttpServer) -> None:
+    """One thread and four get the same faults, byte for byte; another seed makes others."""
     # How much of what was sent before a RST still arrives is up to the system.
     one, four, other = (
-        {name: [("reset",) if got.then == "reset" else got for got in answers] for name, answers in seen.items()}
+        {name: [("reset",) if got.then == "reset" else got for got in responses] for name, responses in seen.items()}
         for seen in (outcomes(site, 1, 1), outcomes(site, 1, 4), outcomes(site, 2, 4))
     )
     assert one == four
     assert one != other
 
 
-def test_the_same_request_is_let_through_in_the_end(site: HttpServer) -> None:
-    """At rate 1 every fourth try succeeds, for each range of its own, also where faults are of several kinds."""
+def test_a_repeated_request_succeeds(site: HttpServer) -> None:
+    """At rate 1 every fourth attempt succeeds, for each range, also if the kinds differ."""
     with fault_proxy(LOOPBACK, site.port, seed=1, rate=1, kinds=["503", "short", "flipped"]) as proxy:
-        for asked in (ASKED, "bytes=0-99"):
-            right = ranged(site.port, asked)
-            assert [ranged(proxy.port, asked) == right for _ in range(8)] == [False, False, False, True] * 2
+        for requested in (REQUESTED, "bytes=0-99"):
+            right = ranged(site.port, requested)
+            assert [ranged(proxy.port, requested) == right for _ in range(8)] == [False, False, False, True] * 2
 
 
-def test_a_paused_proxy_injects_nothing_and_goes_on_where_it_was(site: HttpServer) -> None:
-    """Requests made in the pause are passed on and do not change what is drawn after it."""
+def test_a_paused_proxy_injects_nothing(site: HttpServer) -> None:
+    """Requests made meanwhile do not change the faults after the pause."""
     seen = []
     for pauses in (False, True):
         with fault_proxy(LOOPBACK, site.port, seed=3, rate=0.5, kinds=["503", "short"]) as proxy:
@@ -227,22 +227,22 @@ def test_a_paused_proxy_injects_nothing_and_goes_on_where_it_was(site: HttpServe
     assert len({got.status for got in seen[0]}) == 2
 
 
-def test_only_the_requests_chosen_are_spoiled(site: HttpServer) -> None:
-    """HEAD never is by default; `has_range` leaves whole objects alone; answers other than 200 and 206 stay whole."""
+def test_only_selected_requests_are_spoiled(site: HttpServer) -> None:
+    """By default no HEAD; with `has_range` no whole objects; responses other than 200 and 206 stay whole."""
     with fault_proxy(LOOPBACK, site.port, seed=1, rate=1, kinds=["503"], only=has_range) as proxy:
         assert ranged(proxy.port).status == 503
         assert talk(proxy.port, "/data").body == DATA
     assert (proxy.requests, proxy.injected.total()) == (2, 1)
     kinds = set(ALL_KINDS) - {"503", "reset"}
     with fault_proxy(LOOPBACK, site.port, seed=1, rate=1, kinds=kinds, max_faults_in_a_row=99) as proxy:
-        assert {talk(proxy.port, "/none", {"Range": ASKED}).status for _ in range(20)} == {404}
+        assert {talk(proxy.port, "/none", {"Range": REQUESTED}).status for _ in range(20)} == {404}
         assert {talk(proxy.port, "/empty").status for _ in range(20)} == {200}
         assert talk(proxy.port, "/data", method="HEAD").status == 200
     assert (proxy.requests, proxy.injected.total()) == (41, 0)
 
 
 def test_a_write_can_fail_before_and_after_it_was_done(site: HttpServer) -> None:
-    """A PUT that `only` admits is refused with 503 unseen by the server, or reset, seen by it or not."""
+    """A PUT gets a 503 that the server does not see, or a reset before or after the server wrote."""
     with always(site, "503", only=lambda request: request.method == "PUT") as proxy:
         assert talk(proxy.port, "/data", {"Content-Length": "0"}, method="PUT").status == 503
     assert site.requests == []
@@ -252,8 +252,8 @@ def test_a_write_can_fail_before_and_after_it_was_done(site: HttpServer) -> None
     assert 0 < len(site.requests) < 10
 
 
-def test_answers_in_chunks_and_without_a_length_go_on_with_one() -> None:
-    """Interim answers are left out, and a server that closes after each answer is connected to again."""
+def test_chunked_responses_get_a_length() -> None:
+    """Interim responses are dropped, and a server that closes after each response is connected to again."""
     chunks = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
     script = [
         b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks,
@@ -277,7 +277,7 @@ def test_answers_in_chunks_and_without_a_length_go_on_with_one() -> None:
 
 
 def test_a_fault_that_cannot_be_made_is_an_error(folder: Path) -> None:
-    """The proxy says what it needs instead of passing a test that injects nothing."""
+    """Otherwise a test without faults would pass."""
     with (
         http_server(folder, user="me") as server,
         pytest.raises(RuntimeError, match=r"401 to the proxy's own request .* pass sign="),
@@ -296,8 +296,8 @@ def test_unknown_kinds_and_impossible_rates_are_refused(wrong: dict[str, Any]) -
         pass
 
 
-def test_a_client_that_checks_and_tries_again_gets_every_byte(site: HttpServer) -> None:
-    """Two thousand requests on kept connections through all transient faults end with the right bytes."""
+def test_a_client_with_checks_and_retries_gets_every_byte(site: HttpServer) -> None:
+    """Two thousand requests on kept connections, with all transient faults."""
     right = [DATA[start : start + 100] for start in range(0, 40_000, 100)]
     got: list[bytes] = [b""] * len(right)
     settings: dict[str, Any] = {"kinds": TRANSIENT_KINDS, "stall_s": 0.02, "drip_s": 0.02}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.http_server import HttpServer, basic_authorization, http_server
-from support.raw_client import ASKED, DATA, ETAG, ranged, talk
+from support.raw_client import DATA, ETAG, REQUESTED, ranged, talk
 from support.wire import LOOPBACK, Request
 
 if TYPE_CHECKING:
@@ -24,12 +24,12 @@ def test_a_file_is_sent_whole_and_its_head_without_a_body(site: HttpServer) -> N
     assert got.headers["etag"] == ETAG
     assert got.headers["content-length"] == str(len(DATA))
     assert got.headers["accept-ranges"] == "bytes"
-    head = talk(site.port, "/data", {"Range": ASKED}, method="HEAD")
+    head = talk(site.port, "/data", {"Range": REQUESTED}, method="HEAD")
     assert (head.status, head.headers, head.body) == (200, got.headers, b"")
 
 
 @pytest.mark.parametrize(
-    ("asked", "start", "stop"),
+    ("requested", "start", "stop"),
     [
         ("bytes=0-0", 0, 1),
         ("bytes=1000-2999", 1000, 3000),
@@ -39,30 +39,30 @@ def test_a_file_is_sent_whole_and_its_head_without_a_body(site: HttpServer) -> N
         ("bytes=-99999", 0, 50_000),
     ],
 )
-def test_a_range_is_answered_with_its_bytes(site: HttpServer, asked: str, start: int, stop: int) -> None:
-    """206 says which bytes it holds; a range past the end holds those that are there."""
-    got = ranged(site.port, asked)
+def test_a_range_is_served(site: HttpServer, requested: str, start: int, stop: int) -> None:
+    """206 with Content-Range; a range past the end has the bytes that exist."""
+    got = ranged(site.port, requested)
     assert (got.status, got.body) == (206, DATA[start:stop])
     assert got.headers["content-range"] == f"bytes {start}-{stop - 1}/50000"
 
 
-@pytest.mark.parametrize("asked", ["bytes=50000-", "bytes=50000-50009", "bytes=-0"])
-def test_a_range_without_any_byte_is_refused(site: HttpServer, asked: str) -> None:
-    """416 says how long the file is."""
-    got = ranged(site.port, asked)
+@pytest.mark.parametrize("requested", ["bytes=50000-", "bytes=50000-50009", "bytes=-0"])
+def test_a_range_beyond_the_end_is_416(site: HttpServer, requested: str) -> None:
+    """The response says the file's length."""
+    got = ranged(site.port, requested)
     assert (got.status, got.headers["content-range"]) == (416, "bytes */50000")
-    assert talk(site.port, "/empty", {"Range": asked}).status == 416
+    assert talk(site.port, "/empty", {"Range": requested}).status == 416
 
 
-@pytest.mark.parametrize("asked", ["bytes=5-3", "bytes=-", "bytes=0-1,5-6", "lines=0-1", "bytes=a-b"])
-def test_a_range_that_is_not_understood_counts_as_none(site: HttpServer, asked: str) -> None:
-    """The whole file comes with 200."""
-    got = ranged(site.port, asked)
+@pytest.mark.parametrize("requested", ["bytes=5-3", "bytes=-", "bytes=0-1,5-6", "lines=0-1", "bytes=a-b"])
+def test_an_invalid_range_is_ignored(site: HttpServer, requested: str) -> None:
+    """The response is 200 and the whole file."""
+    got = ranged(site.port, requested)
     assert (got.status, got.body) == (200, DATA)
 
 
 def test_a_server_without_ranges_sends_the_whole_file(folder: Path) -> None:
-    """A request for a range is answered with 200."""
+    """The response to a request for a range is 200."""
     with http_server(folder, ranges=False) as server:
         got = ranged(server.port)
     assert (got.status, got.body, got.headers["accept-ranges"]) == (200, DATA, "none")
@@ -72,7 +72,7 @@ def test_a_server_without_ranges_sends_the_whole_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "status"), [(ETAG, 206), ("*", 206), (f'"other", {ETAG}', 206), ('"other"', 412), (f"W/{ETAG}", 412)]
 )
-def test_if_match_lets_only_this_version_through(site: HttpServer, wanted: str, status: int) -> None:
+def test_if_match_compares_versions(site: HttpServer, wanted: str, status: int) -> None:
     """Strong ETags are compared, also in a list; a weak one never matches."""
     got = ranged(site.port, If_Match=wanted)
     assert got.status == status
@@ -80,7 +80,7 @@ def test_if_match_lets_only_this_version_through(site: HttpServer, wanted: str, 
 
 
 def test_a_replaced_file_has_another_etag(folder: Path) -> None:
-    """A swap by a file of the same length between two requests is seen by If-Match."""
+    """If-Match detects a file of the same length that was swapped in between two requests."""
 
     def swap(request: Request) -> None:
         if request.range is None:
@@ -95,14 +95,14 @@ def test_a_replaced_file_has_another_etag(folder: Path) -> None:
     assert after.body == DATA[::-1]
 
 
-def test_without_etags_if_match_is_not_looked_at(folder: Path) -> None:
-    """Such a server cannot tell one version from another."""
+def test_without_etags_if_match_is_ignored(folder: Path) -> None:
+    """Such a server cannot tell versions apart."""
     with http_server(folder, etags=False) as server:
         got = ranged(server.port, If_Match='"other"')
     assert (got.status, "etag" in got.headers) == (206, False)
 
 
-def test_a_user_has_to_say_who_it_is(folder: Path) -> None:
+def test_basic_authentication_is_required(folder: Path) -> None:
     """401 without the right user and password."""
     wrong, right = (basic_authorization("me", password) for password in ("other", "pass:word"))
     with http_server(folder, user="me", password="pass:word") as server:  # noqa: S106 -- of this server only
@@ -120,12 +120,12 @@ def test_a_redirect_leads_to_the_file(site: HttpServer) -> None:
 
 @pytest.mark.parametrize("target", ["/nothing", "/", "/../secret", "/%2e%2e/secret"])
 def test_only_files_of_the_folder_are_served(site: HttpServer, target: str) -> None:
-    """All else is not found."""
+    """Everything else is 404."""
     assert talk(site.port, target).status == 404
 
 
-def test_requests_are_recorded_on_a_connection_that_is_kept(site: HttpServer) -> None:
-    """Each request leaves its method, path, query, range and headers; one connection serves them all."""
+def test_requests_are_recorded(site: HttpServer) -> None:
+    """With method, path, query, range and headers; one connection serves them all."""
     connection = http.client.HTTPConnection(LOOPBACK, site.port, timeout=10)
     with contextlib.closing(connection):
         connection.request("GET", "/a%20name.bin?x=1", headers={"Range": "bytes=0-1", "X-Who": "me"})
@@ -136,14 +136,19 @@ def test_requests_are_recorded_on_a_connection_that_is_kept(site: HttpServer) ->
         connection.request("GET", "/data")
         assert connection.getresponse().read() == DATA
         assert connection.sock is first
-    asked, posted, whole = site.requests
-    assert (asked.method, asked.path, asked.query, asked.range) == ("GET", "/a name.bin", "x=1", "bytes=0-1")
-    assert asked.headers["x-who"] == "me"
+    ranged_get, posted, whole = site.requests
+    assert (ranged_get.method, ranged_get.path, ranged_get.query, ranged_get.range) == (
+        "GET",
+        "/a name.bin",
+        "x=1",
+        "bytes=0-1",
+    )
+    assert ranged_get.headers["x-who"] == "me"
     assert (posted.method, whole.range) == ("POST", None)
 
 
-def test_what_goes_wrong_in_a_thread_is_raised_at_the_end(folder: Path) -> None:
-    """An exception of `on_request` is not lost with its thread."""
+def test_errors_in_a_thread_are_raised_at_the_end(folder: Path) -> None:
+    """An exception in `on_request` is not lost."""
 
     def fail(request: Request) -> None:
         raise LookupError(request.path)
@@ -152,8 +157,8 @@ def test_what_goes_wrong_in_a_thread_is_raised_at_the_end(folder: Path) -> None:
         assert talk(server.port, "/data").then == "closed"
 
 
-def test_a_server_ends_with_its_idle_connections(folder: Path) -> None:
-    """Leaving the block closes what clients keep open, and the port."""
+def test_a_server_closes_idle_connections(folder: Path) -> None:
+    """At the end of the block they are closed, and the port too."""
     with http_server(folder) as server:
         connection = socket.create_connection((LOOPBACK, server.port), timeout=10)
     with connection:

@@ -1,4 +1,4 @@
-"""SeaweedFS as the tests use it: credentials, signatures, and its end."""
+"""SeaweedFS: credentials, signatures, and its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.fault_proxy import fault_proxy
-from support.raw_client import ASKED, DATA, talk
+from support.raw_client import DATA, REQUESTED, talk
 from support.s3 import S3Server, seaweedfs, weed_binary
 from support.wire import LOOPBACK
 
@@ -35,7 +35,7 @@ def require_weed() -> None:
 
 @contextlib.contextmanager
 def boto(endpoint: str, access_key: str, secret_key: str, *, unsigned: bool = False) -> Iterator[Any]:
-    """Yield a boto3 client that does not try again."""
+    """Yield a boto3 client without retries."""
     boto3 = pytest.importorskip("boto3")
     config = pytest.importorskip("botocore.config")
     botocore = pytest.importorskip("botocore")
@@ -59,7 +59,7 @@ def boto(endpoint: str, access_key: str, secret_key: str, *, unsigned: bool = Fa
 
 
 def refusal(client: Any, **request: Any) -> int:
-    """Return the status with which a GET is refused."""
+    """Return the status of a failed GET."""
     with pytest.raises(pytest.importorskip("botocore.exceptions").ClientError) as caught:
         client.get_object(**request)
     status: int = caught.value.response["ResponseMetadata"]["HTTPStatusCode"]
@@ -67,10 +67,10 @@ def refusal(client: Any, **request: Any) -> int:
 
 
 def test_the_right_credentials_write_and_read_ranges(s3: S3Server) -> None:
-    """What boto3 puts, whole or in a multipart upload of its own, is read back by range and by If-Match."""
+    """Objects that boto3 puts, also in parts, are read by range and with If-Match."""
     with boto(s3.endpoint, s3.access_key, s3.secret_key) as client:
         etag = client.put_object(Bucket="test", Key="a/b c.tar", Body=DATA)["ETag"]
-        got = client.get_object(Bucket="test", Key="a/b c.tar", Range=ASKED, IfMatch=etag)
+        got = client.get_object(Bucket="test", Key="a/b c.tar", Range=REQUESTED, IfMatch=etag)
         assert (got["Body"].read(), got["ContentRange"]) == (DATA[1000:3000], "bytes 1000-2999/50000")
         assert refusal(client, Bucket="test", Key="a/b c.tar", IfMatch='"other"') == 412
         assert refusal(client, Bucket="test", Key="a/b c.tar", Range="bytes=50000-") == 416
@@ -80,7 +80,7 @@ def test_the_right_credentials_write_and_read_ranges(s3: S3Server) -> None:
 
 
 def test_wrong_credentials_are_refused(s3: S3Server) -> None:
-    """403 to another secret, another key, and to nobody; the public bucket is read by anybody and written by none."""
+    """403 for another secret, another key, and without any; the public bucket can be read by anyone."""
     assert s3.put("test", "private", DATA).strip('"')
     s3.put("public", "open", DATA)
     for access_key, secret_key in ((s3.access_key, "wrong"), ("wrong", s3.secret_key)):
@@ -92,8 +92,8 @@ def test_wrong_credentials_are_refused(s3: S3Server) -> None:
     assert talk(s3.port, "/public/new", {"Content-Length": "0"}, method="PUT").status == 403
 
 
-def test_the_server_signs_for_those_without_a_client(s3: S3Server) -> None:
-    """`put` and `request` need no S3 library; keys and queries with reserved characters are signed as well."""
+def test_the_server_object_signs_requests(s3: S3Server) -> None:
+    """`put` and `request` need no S3 library; keys and queries with reserved characters are signed too."""
     etag = s3.put("test", "put/x y+z.bin", DATA)
     status, headers, body = s3.request("GET", "/test/put/x%20y%2Bz.bin")
     assert (status, headers["etag"], body) == (200, etag, DATA)
@@ -105,13 +105,13 @@ def test_the_server_signs_for_those_without_a_client(s3: S3Server) -> None:
 
 
 def test_signed_requests_pass_the_proxy(s3: S3Server) -> None:
-    """Host stays as the client sent it, so writes, ranges and lists through the proxy carry a right signature."""
+    """Host stays as sent, so signatures of writes, ranges and lists are valid."""
     with (
         fault_proxy(LOOPBACK, s3.port, seed=1, rate=0) as proxy,
         boto(proxy.endpoint, s3.access_key, s3.secret_key) as client,
     ):
         client.put_object(Bucket="test", Key="proxied", Body=DATA * 40)
-        assert client.get_object(Bucket="test", Key="proxied", Range=ASKED)["Body"].read() == DATA[1000:3000]
+        assert client.get_object(Bucket="test", Key="proxied", Range=REQUESTED)["Body"].read() == DATA[1000:3000]
         assert client.list_objects_v2(Bucket="test", Prefix="proxied")["KeyCount"] == 1
         assert client.head_object(Bucket="test", Key="proxied")["ContentLength"] == 2_000_000
         client.delete_object(Bucket="test", Key="proxied")
@@ -119,26 +119,26 @@ def test_signed_requests_pass_the_proxy(s3: S3Server) -> None:
     assert proxy.requests == 6
 
 
-def test_faults_in_front_of_signed_reads(s3: S3Server) -> None:
-    """With `sign` the proxy makes also the faults for which it has to ask for something else than the client did."""
+def test_faults_for_signed_reads(s3: S3Server) -> None:
+    """With `sign` the proxy makes also the faults for which it needs requests of its own."""
     s3.put("test", "spoiled", DATA)
     kinds = ["wrong_range", "ignored_range", "flipped", "short", "extra", "503"]
     # SigV4 of the client over its Range header, as obstore does it, would not hold for another range.
     settings: dict[str, Any] = {"seed": 1, "rate": 1, "kinds": kinds, "max_faults_in_a_row": 99, "sign": s3.sign}
     with fault_proxy(LOOPBACK, s3.port, **settings) as proxy:
-        headers = s3.sign("GET", "/test/spoiled") | {"Range": ASKED}
+        headers = s3.sign("GET", "/test/spoiled") | {"Range": REQUESTED}
         connection = http.client.HTTPConnection(LOOPBACK, proxy.port, timeout=10)
         with contextlib.closing(connection):
             for _ in range(30):
                 connection.request("GET", "/test/spoiled", headers=headers)
-                answer = connection.getresponse()
-                assert answer.status in {200, 206, 503}
-                assert answer.read() != DATA[1000:3000]
+                response = connection.getresponse()
+                assert response.status in {200, 206, 503}
+                assert response.read() != DATA[1000:3000]
     assert set(proxy.injected) == set(kinds)
 
 
-def test_seaweedfs_is_gone_after_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an error in the block too: no process, no port, no sockets in the temporary folder; AWS_* never got in."""
+def test_seaweedfs_ends_with_its_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after an error: no process, no port, no sockets in the temporary folder; it gets no AWS_* variables."""
     require_weed()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "not-for-the-server")
     seen = []
@@ -157,7 +157,7 @@ def test_seaweedfs_is_gone_after_its_block(tmp_path: Path, monkeypatch: pytest.M
     assert [left for left in seen if left.exists()] == []
 
 
-def answers(port: int) -> bool:
+def responds(port: int) -> bool:
     with contextlib.suppress(ConnectionRefusedError), socket.create_connection((LOOPBACK, port), timeout=10):
         return True
     return False
@@ -170,8 +170,8 @@ def sockets_of(command: bytes) -> list[Path]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
-def test_seaweedfs_dies_with_a_killed_test_run(tmp_path: Path) -> None:
-    """SIGKILL to the process that started it leaves no server behind."""
+def test_seaweedfs_ends_with_a_killed_test_run(tmp_path: Path) -> None:
+    """SIGKILL to the process that started it leaves no server."""
     require_weed()
     script = (
         "import pathlib, sys, time; sys.path.insert(0, sys.argv[1]); from support.s3 import seaweedfs\n"
@@ -185,15 +185,15 @@ def test_seaweedfs_dies_with_a_killed_test_run(tmp_path: Path) -> None:
         sockets = sockets_of(Path(f"/proc/{pid}/cmdline").read_bytes())
         runner.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 20
-    while answers(port):
+    while responds(port):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     for path in sockets:
         path.unlink()
 
 
-def test_a_missing_binary_is_said_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The message names what to install, so that a fixture can skip with it."""
+def test_a_missing_binary_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The message names the package to install."""
 
     def nothing(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)

@@ -25,7 +25,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The head of a request; `path` is decoded, `range` the header as sent, header names are lower case."""
+    """The head of a request: `path` is decoded, `range` is the header as sent, header names are in lower case."""
 
     method: str
     path: str
@@ -44,7 +44,7 @@ class Request:
 
 
 def has_range(request: Request) -> bool:
-    """Tell whether this is a GET of a range: the `only` of a proxy that leaves whole objects alone."""
+    """Return whether this is a GET of a range; an `only` for a proxy that spoils no whole objects."""
     return request.method == "GET" and request.range is not None
 
 
@@ -57,7 +57,7 @@ class Wire:
         self._file = connection.makefile("rb")
 
     def head(self) -> bytes:
-        """Return the next head with its empty line, or nothing where the other side has closed."""
+        """Return the next head with its empty line, or no bytes if the other side has closed the connection."""
         lines = []
         while (line := self._file.readline()) not in {b"\r\n", b""}:
             lines.append(line)
@@ -77,7 +77,7 @@ class Wire:
         return Request(method.decode(), urllib.parse.unquote(path), headers.get("range"), headers, query, head)
 
     def body(self, headers: Mapping[str, str]) -> Iterator[bytes]:
-        """Yield the body in pieces as they come, without the framing of chunks."""
+        """Yield the body in pieces as they arrive, without the framing of chunks."""
         if headers.get("transfer-encoding", "").lower() == "chunked":
             while size := int(self._file.readline().partition(b";")[0], 16):
                 yield self._file.read(size)
@@ -106,7 +106,7 @@ class Wire:
         self.socket.close()
 
     def reset(self) -> None:
-        """Close with RST instead of FIN: what is still under way is lost."""
+        """Close with RST instead of FIN: bytes not yet received are lost."""
         self.socket.setsockopt(
             socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
         )
@@ -114,7 +114,7 @@ class Wire:
 
 
 class Wires:
-    """The open connections of a server, so that leaving the server ends them all."""
+    """The open connections of a server, which end with it."""
 
     def __init__(self) -> None:
         self._open: set[Wire] = set()

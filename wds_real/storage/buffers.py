@@ -1,7 +1,7 @@
-"""Memory that is used again: fresh memory has to be zeroed by the system, which takes longer than reading into it.
+"""Pool of reusable buffers: the system zeroes newly allocated memory, which takes longer than reading into it.
 
-A buffer is idle when nobody holds a view of it any more. Views keep what they are views of alive, so the number of
-references to a buffer says so (CPython), and what a user keeps is never overwritten.
+A buffer is free when no view of it exists. A view holds a reference to its buffer, so the reference count shows this in
+CPython, and the bytes of an existing view are never overwritten.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _ROUND_TO = 1 << 20
 
 
 class Buffers:
-    """Hands out buffers, idle ones first. Keeps as many as were in use at the same time, at most `max_kept`."""
+    """A pool that grows to the number of buffers in use at the same time, at most `max_kept`."""
 
     def __init__(self, *, max_kept: int) -> None:
         self._kept: list[np.ndarray[tuple[int], np.dtype[np.uint8]]] = []
@@ -29,19 +29,20 @@ class Buffers:
         return functools.partial(Buffers, max_kept=self._max_kept), ()
 
     def take(self, num_bytes: int) -> memoryview:
-        """Return a writable view of `num_bytes` bytes, which hold anything; the buffer is idle when it is gone."""
+        """Return a writable view of `num_bytes` uninitialized bytes; its buffer is reused when the view is gone."""
         with self._lock:
-            for place in range(len(self._kept)):
-                if self._kept[place].nbytes >= num_bytes and _references(self._kept, place) == _IDLE:
-                    return self._kept[place].data[:num_bytes]
+            for number in range(len(self._kept)):
+                if self._kept[number].nbytes >= num_bytes and _references(self._kept, number) == _REFERENCES_IF_FREE:
+                    return self._kept[number].data[:num_bytes]
             new = np.empty(-(-max(num_bytes, 1) // _ROUND_TO) * _ROUND_TO, dtype=np.uint8)
             if len(self._kept) < self._max_kept:
                 self._kept.append(new)
             return new.data[:num_bytes]
 
 
-def _references(buffers: list[np.ndarray[tuple[int], np.dtype[np.uint8]]], place: int) -> int:
-    return sys.getrefcount(buffers[place])
+def _references(buffers: list[np.ndarray[tuple[int], np.dtype[np.uint8]]], number: int) -> int:
+    return sys.getrefcount(buffers[number])
 
 
-_IDLE = _references([np.empty(1, dtype=np.uint8)], 0)  # how many the call itself holds is the interpreter's business
+# Measured, because it depends on the interpreter how many references the call itself holds.
+_REFERENCES_IF_FREE = _references([np.empty(1, dtype=np.uint8)], 0)

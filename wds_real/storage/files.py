@@ -34,7 +34,7 @@ class OpenFile:
     @classmethod
     def open(cls, path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> OpenFile:
         """Open a file, for reading by default; child processes that run another program do not inherit it."""
-        return cls(os.open(path, flags | os.O_CLOEXEC, 0o644))
+        return cls(os.open(path, flags | os.O_CLOEXEC, 0o666))
 
     def mapped(self) -> memoryview:
         """Return a read-only memory map of the whole file, the same one each time.

@@ -118,7 +118,7 @@ _METADATA = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ErrorResponse:
-    """What a failed request came to.
+    """A failed request: the error response, or the reason why there is no response.
 
     Attributes:
         status: The HTTP status, or None if there was no response.

@@ -1,11 +1,10 @@
-"""Reading ahead of the reader: byte ranges in the order they will be asked for, merged, several at a time, bounded.
+"""Prefetch of byte ranges: neighbouring ranges share a request, several requests run at a time, memory is bounded.
 
-Neighbouring ranges become one request; what is fetched and not yet taken never exceeds a bound. Measured against an S3
-server on the same machine and with two cores: four requests of 8 MiB at a time come near to what bare requests
-do whose bytes are dropped (eight are a fifth slower: their memory has left the processor's caches when it is read), and
-single samples of 110 KB want about sixteen, to hide the latency of each. What was fetched may wait, up to twice as much
-as is asked for at a time, so that a request which stalls is not felt at once. Many decoding threads get more, in
-proportion.
+The limits were measured against an S3 server on the same machine with two cores. Four concurrent requests of 8 MiB are
+about as fast as bare requests whose bytes are dropped; eight are a fifth slower, because their bytes have left the
+processor's caches when they are read. Single samples of 110 KB need about sixteen to hide the latency. Twice the bytes
+of the running requests may be held, so that a request that stalls does not stop the readers at once. With many decoding
+threads, the caller raises the limits in proportion.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ __all__ = [
     "merge",
 ]
 
-BLOCK_BYTES = 8 << 20  # of one request: larger ones win nothing and cost more to repeat
-GAP_BYTES = 64 << 10  # read and thrown away rather than paid for with another request
+BLOCK_BYTES = 8 << 20  # of one request: larger ones are not faster and cost more to retry
+GAP_BYTES = 64 << 10  # reading and dropping a gap is cheaper than another request
 MAX_REQUESTED_BYTES = 4 * BLOCK_BYTES
 MAX_PREFETCHED_BYTES = 2 * MAX_REQUESTED_BYTES
 MAX_REQUESTS = 16
@@ -49,7 +48,7 @@ class ByteRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One request, and the wanted ranges ``first..last`` (half open, by place in the sequence) it brings."""
+    """One request, for the ranges with the numbers ``first..last`` (half open) in their sequence."""
 
     name: str
     start: int
@@ -58,98 +57,98 @@ class Block:
     last: int
 
 
-def merge(wanted: Iterable[ByteRange], *, max_bytes: int = BLOCK_BYTES, max_gap: int = GAP_BYTES) -> Iterator[Block]:
-    """Yield the requests that bring a sequence of ranges, in its order.
+def merge(ranges: Iterable[ByteRange], *, max_bytes: int = BLOCK_BYTES, max_gap: int = GAP_BYTES) -> Iterator[Block]:
+    """Yield the requests for a sequence of ranges, in its order.
 
-    Ranges that follow each other both in the sequence and in a file, with at most `max_gap` bytes between them, share a
-    request of at most `max_bytes`; a longer range has one of its own.
+    Ranges that follow each other in the sequence and in a file, with at most `max_gap` bytes between them, share a
+    request of at most `max_bytes`. A longer range has its own.
 
     >>> list(merge([ByteRange("a", 0, 10), ByteRange("a", 12, 20), ByteRange("b", 0, 5)]))[0]
     Block(name='a', start=0, stop=20, first=0, last=2)
     """
-    place, name, start, stop, first = -1, "", 0, 0, 0
-    for place, (next_name, next_start, next_stop) in enumerate(wanted):
+    number, name, start, stop, first = -1, "", 0, 0, 0
+    for number, (next_name, next_start, next_stop) in enumerate(ranges):
         near = next_name == name and 0 <= next_start - stop <= max_gap and next_stop - start <= max_bytes
-        if place and not near:
-            yield Block(name, start, stop, first, place)
-        if not (place and near):
-            name, start, first = next_name, next_start, place
+        if number and not near:
+            yield Block(name, start, stop, first, number)
+        if not (number and near):
+            name, start, first = next_name, next_start, number
         stop = next_stop
-    if place >= 0:
-        yield Block(name, start, stop, first, place + 1)
+    if number >= 0:
+        yield Block(name, start, stop, first, number + 1)
 
 
 class Prefetcher:
     """Fetches ranges before they are taken; a context manager that ends its threads.
 
-    Any number of threads may take, each range once. Who takes in about the order of the sequence never waits for what
-    was not asked for yet; taking out of order is allowed within what is fetched ahead.
+    Each range is taken once, by any thread, in about the order of the sequence: a range can be taken as long as the
+    untaken ranges before it fit into `max_prefetched_bytes`.
 
     Args:
         read: Returns the bytes of a range, or raises.
-        wanted: The ranges, in the order in which they will be taken.
-        max_prefetched_bytes: Bound of what is fetched or requested and not yet taken; a single longer request is made
-            alone.
-        max_requested_bytes: Bound of what is asked for at a time, likewise.
-        max_requests: Made at a time.
+        ranges: In the order in which they will be taken.
+        max_prefetched_bytes: Limit of the bytes that are requested or fetched, and not yet taken; a longer request is
+            made alone.
+        max_requested_bytes: Limit of the bytes of running requests, likewise.
+        max_requests: Limit of the running requests.
     """
 
     def __init__(
         self,
         read: Callable[[str, int, int], bytes | memoryview],
-        wanted: Sequence[ByteRange],
+        ranges: Sequence[ByteRange],
         *,
         max_prefetched_bytes: int = MAX_PREFETCHED_BYTES,
         max_requested_bytes: int = MAX_REQUESTED_BYTES,
         max_requests: int = MAX_REQUESTS,
     ) -> None:
         self._read = read
-        self._wanted = wanted
-        self._blocks = list(merge(wanted))
+        self._ranges = ranges
+        self._blocks = list(merge(ranges))
         self._block_of = [number for number, block in enumerate(self._blocks) for _ in range(block.first, block.last)]
-        self._left = [block.last - block.first for block in self._blocks]
+        self._num_untaken = [block.last - block.first for block in self._blocks]
         self._fetched: dict[int, bytes | memoryview | Exception] = {}
-        self._ahead_bytes, self._asked_bytes = max_prefetched_bytes, max_requested_bytes
-        self._ahead = self._asked = 0
-        self._next = 0
+        self._max_prefetched_bytes, self._max_requested_bytes = max_prefetched_bytes, max_requested_bytes
+        self._prefetched_bytes = self._requested_bytes = 0
+        self._next_block = 0
         self._closed = False
         self._lock = threading.Lock()
-        self._arrival: dict[int, threading.Condition] = {}  # of a block somebody waits for; nobody else is woken
-        self._room = threading.Condition(self._lock)  # who fetches waits for this, and wakes the next if some is left
+        self._arrived: dict[int, threading.Condition] = {}  # by block, for the threads that wait to take it
+        self._room = threading.Condition(self._lock)  # the fetching threads wait for room, and wake each other
         for number in range(min(max_requests, len(self._blocks))):
-            # Daemons: a request that hangs until its time-out must not keep an interrupted process alive.
+            # Daemons, so that an interrupted process does not wait for a stalled request.
             threading.Thread(target=self._fetch, name=f"fetch-{number}", daemon=True).start()
 
-    def take(self, place: int) -> memoryview:
-        """Wait for the range at this place of the sequence, and return its bytes.
+    def take(self, number: int) -> memoryview:
+        """Wait for the range with this number in the sequence, and return its bytes.
 
         Raises:
             Exception: whatever `read` raised for its request.
-            StoreError: this was closed meanwhile.
+            StoreError: the prefetcher was closed meanwhile.
         """
-        number = self._block_of[place]
-        block, wanted = self._blocks[number], self._wanted[place]
+        block_number = self._block_of[number]
+        block, taken = self._blocks[block_number], self._ranges[number]
         with self._lock:
-            while number not in self._fetched and not self._closed:
-                self._arrival.setdefault(number, threading.Condition(self._lock)).wait()
+            while block_number not in self._fetched and not self._closed:
+                self._arrived.setdefault(block_number, threading.Condition(self._lock)).wait()
             if self._closed:
-                raise StoreError("reading was ended before its time.")
-            data = self._fetched[number]
-            self._left[number] -= 1
-            if not self._left[number]:
-                del self._fetched[number]
-                self._ahead -= block.stop - block.start
+                raise StoreError("reading was stopped.")
+            data = self._fetched[block_number]
+            self._num_untaken[block_number] -= 1
+            if not self._num_untaken[block_number]:
+                del self._fetched[block_number]
+                self._prefetched_bytes -= block.stop - block.start
                 self._room.notify()
         if isinstance(data, Exception):
             raise data
-        return memoryview(data)[wanted.start - block.start : wanted.stop - block.start]
+        return memoryview(data)[taken.start - block.start : taken.stop - block.start]
 
     def close(self) -> None:
-        """End the threads as soon as their requests are done, and let go of all bytes."""
+        """Drop all fetched bytes; each thread ends when its current request is done."""
         with self._lock:
             self._closed = True
             self._fetched.clear()
-            for waiting in (*self._arrival.values(), self._room):
+            for waiting in (*self._arrived.values(), self._room):
                 waiting.notify_all()
 
     def __enter__(self) -> Self:
@@ -172,26 +171,29 @@ class Prefetcher:
                 if self._closed:
                     return
                 self._fetched[number] = data
-                held_up = self._asked + BLOCK_BYTES > self._asked_bytes  # else nobody waits for this
-                self._asked -= block.stop - block.start
-                if held_up:
+                was_full = self._requested_bytes + BLOCK_BYTES > self._max_requested_bytes  # else no thread waits
+                self._requested_bytes -= block.stop - block.start
+                if was_full:
                     self._room.notify()
-                if (waiting := self._arrival.pop(number, None)) is not None:
+                if (waiting := self._arrived.pop(number, None)) is not None:
                     waiting.notify_all()
 
     def _claim(self) -> int | None:
-        """Wait for room, and return the next block to fetch, or None when there is none."""
+        """Wait for room, and return the number of the next block to fetch, or None if all are claimed."""
         with self._room:
-            while not self._closed and self._next < len(self._blocks):
-                block = self._blocks[self._next]
+            while not self._closed and self._next_block < len(self._blocks):
+                block = self._blocks[self._next_block]
                 size = block.stop - block.start
-                room = min(self._ahead_bytes - self._ahead, self._asked_bytes - self._asked)
-                if size <= room or not self._ahead:
-                    self._ahead += size
-                    self._asked += size
-                    self._next += 1
+                room = min(
+                    self._max_prefetched_bytes - self._prefetched_bytes,
+                    self._max_requested_bytes - self._requested_bytes,
+                )
+                if size <= room or not self._prefetched_bytes:
+                    self._prefetched_bytes += size
+                    self._requested_bytes += size
+                    self._next_block += 1
                     self._room.notify()
-                    return self._next - 1
+                    return self._next_block - 1
                 self._room.wait()
-            self._room.notify()  # there is nothing more to fetch, which the next one should hear too
+            self._room.notify()  # the other waiting threads end too
             return None

@@ -1,4 +1,4 @@
-"""Where a store is and how to get in: URLs and options, with secrets kept apart from what may be shown."""
+"""URLs and storage options, parsed; URLs without secrets for messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, None: 1.
 _SECRET = re.compile(r"key|secret|token|sas|password|credential|account_identity|authority|bearer", re.IGNORECASE)
 _TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
 
-# fsspec's and boto3's names for what obstore calls otherwise.
+# Names of fsspec and boto3, and obstore's names for the same options.
 _ALIASES = {
     "anon": "skip_signature",
     "endpoint_url": "endpoint",
@@ -55,11 +55,11 @@ class Location:
 
     Attributes:
         kind: ``s3``, ``gs``, ``az``, ``http`` or ``memory``.
-        url: The URL as given, secrets included: for the client only.
+        url: The URL as given, with secrets, for the client only.
         config: Options of this kind of store, by obstore's names; may hold secrets.
         client: Options of the HTTP client, by obstore's names.
         policy: Deadlines and timeouts.
-        profile: Of the shared credentials file, or None for the usual one.
+        profile: Name of an AWS profile, or None for the default one.
     """
 
     kind: str
@@ -74,7 +74,7 @@ class Location:
         """Return the location of a URL and ``--storage-option`` values.
 
         Raises:
-            StoreError: the scheme is not supported, an option has no such value, or plain http was not allowed.
+            StoreError: the scheme or an option is not supported, a value is not valid, or plain http is not allowed.
         """
         match = _URL_SCHEME.match(url)
         scheme = match[1].lower() if match else ""
@@ -114,7 +114,7 @@ class Location:
         return cls(kind, f"{place}{mark}{query}", named, client, policy, profile)
 
     def without_user(self) -> tuple[str, dict[str, str]]:
-        """Return the URL without user name and password, and the header that says them."""
+        """Return the URL without user name and password, and the headers for basic authentication with them."""
         parts = urlsplit(self.url)
         user, at, host = parts.netloc.rpartition("@")
         if self.kind != "http" or not at:
@@ -125,14 +125,14 @@ class Location:
 
     @property
     def holds_secrets(self) -> bool:
-        """Whether the URL or an option is one that must not leave this process."""
+        """Whether the URL or an option may hold a secret, which must not leave this process."""
         options = {**self.config, **self.client}
         values = [self.url, *(value for value in options.values() if isinstance(value, str) and is_url(value))]
         return any(_has_secrets(value) for value in values) or any(map(_SECRET.search, options))
 
 
 def is_url(text: str) -> bool:
-    """Return whether this starts like a URL rather than a path.
+    """Return whether a text is a URL rather than a path.
 
     >>> is_url("s3://lab/imagenet-real"), is_url("shards")
     (True, False)
@@ -141,7 +141,7 @@ def is_url(text: str) -> bool:
 
 
 def redact_url(url: str) -> str:
-    """Return a URL as it may be shown: without user name, password, query and fragment.
+    """Return a URL for messages: without user name, password, query and fragment.
 
     >>> redact_url("https://me:secret@host:8443/a/b.tar?X-Amz-Signature=1")
     'https://host:8443/a/b.tar'
@@ -154,7 +154,7 @@ def redact_url(url: str) -> str:
 
 
 def join_url(url: str, name: str) -> str:
-    """Return the URL of a file below `url`; a query, which may be a signature, stays at the end.
+    """Return the URL of a file below `url`; a query, such as a signature, stays at the end.
 
     >>> join_url("https://host/a?sig=1", "b.tar")
     'https://host/a/b.tar?sig=1'
@@ -164,7 +164,7 @@ def join_url(url: str, name: str) -> str:
 
 
 def split_url(url: str) -> tuple[str, str]:
-    """Return the place and the name of a file given by path or URL: what `join_url` joins.
+    """Return the folder and the name of a file given by path or URL; the inverse of `join_url`.
 
     >>> split_url("https://host/a/b.tar?sig=1")
     ('https://host/a?sig=1', 'b.tar')
@@ -180,7 +180,7 @@ def split_url(url: str) -> tuple[str, str]:
 
 
 def _short_name(kind: str, name: str) -> str:
-    """Return an option's name without the prefix of its kind of store, and in the one spelling that we look for."""
+    """Return obstore's name of an option, without the prefix for its kind of store."""
     short = name.lower()
     for prefix in _PREFIXES.get(kind, ()):
         short = short.removeprefix(prefix)
@@ -189,7 +189,7 @@ def _short_name(kind: str, name: str) -> str:
 
 def _check_url(url: str) -> None:
     try:
-        urlsplit(url).port  # noqa: B018 -- it is checked when it is asked for
+        urlsplit(url).port  # noqa: B018 -- reading the property checks it
     except ValueError:
         raise StoreError(f"{url.partition('://')[0]}://...: not a URL. Check host, port and brackets.") from None
 
