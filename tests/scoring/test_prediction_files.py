@@ -68,7 +68,7 @@ def test_columns_without_names_are_numbered(
     [
         ("p.xlsx", b"", PredictionsError, "unknown kind of file"),
         ("p.csv", b"", PredictionsError, "empty"),
-        ("p.csv", b"a,a\nb,1\n", PredictionsError, "'a' is there twice"),
+        ("p.csv", b"a,a\nb,1\n", PredictionsError, "two columns are called 'a'"),
         ("p.csv", b"name,x\na,1\nb\n", PredictionsError, r"row 3 \(b\) has 1 cells"),
         ("p.json", b'{"a": 1, "a": 2}', CoverageError, "1 image"),
         ("p.npz", npz(a=[1], b=[1, 2]), PredictionsError, "different lengths: a 1, b 2"),

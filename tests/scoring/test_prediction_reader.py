@@ -219,7 +219,7 @@ def test_named_predictions_are_read_in_every_form(folder: Path, form: str) -> No
     ],
 )
 def test_named_predictions_are_read_from_parquet(folder: Path, columns: dict[str, Any], depth: int) -> None:
-    """Parquet columns of numbers, wnids, lists and scores mean what they mean elsewhere."""
+    """Parquet columns of numbers, wnids, lists and scores mean the same as in other files."""
     found = read(folder, "p.parquet", parquet(**columns))
     assert found.keys == KEYS
     assert found.classes.tolist() == expected(depth)
@@ -330,7 +330,7 @@ def test_equal_scores_rank_by_class_index() -> None:
 
 
 def test_a_label_beside_ranked_predictions_is_not_the_prediction(folder: Path) -> None:
-    """A column with the truth beside top1 ... is passed over, in a table as in records."""
+    """A column with the truth beside top1 ... is ignored, in a table and in records."""
     table = read(folder, "p.csv", text(lambda row: (7, *row), f"file_name,label,{TOP_COLUMNS}"))
     listed = read(folder, "p.json", json.dumps(records(lambda row: {"label": 7, **ranked(row)})))
     assert table.classes.tolist() == listed.classes.tolist() == expected(5)
@@ -457,7 +457,9 @@ DOUBLED: dict[str, tuple[str, str | bytes]] = {
 def test_a_doubled_image_is_a_coverage_error(folder: Path, form: str) -> None:
     """Two predictions for one image, under one spelling of its name or two, are refused by its key."""
     name, content = DOUBLED[form]
-    with pytest.raises(CoverageError, match=rf"{re.escape(name)}: 1 images? comes? twice: {KEY}") as caught:
+    with pytest.raises(
+        CoverageError, match=rf"{re.escape(name)}: 1 image has more than one prediction: {KEY}"
+    ) as caught:
         read(folder, name, content)
     assert (caught.value.doubled, caught.value.missing) == ((KEY,), ())
 
@@ -487,7 +489,7 @@ def test_a_wrong_parquet_is_a_predictions_error(folder: Path, columns: dict[str,
 @needs_pyarrow
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1" + bytes(range(256)) + b"PAR1", b"not parquet" * 9])
 def test_what_is_no_parquet_is_a_predictions_error(folder: Path, content: bytes) -> None:
-    """Cut and foreign bytes under the name of Parquet are refused."""
+    """A cut Parquet file, and other bytes under its name, are refused."""
     refused(folder, "p.parquet", content)
 
 
@@ -538,7 +540,7 @@ KINDS = ["csv", "tsv", "json", "jsonl", "npy", "npz", pytest.param("parquet", ma
 @given(content=st.binary(max_size=200) | st.text(max_size=100).map(lambda drawn: drawn.encode("utf-8", "replace")))
 @settings(max_examples=60)
 def test_any_bytes_are_refused_or_valid(folder: Path, kind: str, content: bytes) -> None:
-    """Whatever is in a file, reading it gives predictions that keep their promises, or an error of ours."""
+    """Whatever is in a file, reading it gives valid predictions, or a PredictionsError or CoverageError."""
     read_or_refuse(folder, f"any.{kind}", content)
 
 
@@ -574,7 +576,7 @@ VALID = {
 @given(data=st.data())
 @settings(max_examples=120)
 def test_damaged_files_are_refused_or_valid(folder: Path, kind: str, data: st.DataObject) -> None:
-    """A valid file with bytes changed, cut out, put in or cut off gives valid predictions or an error of ours."""
+    """A file with bytes changed, removed, inserted or cut off gives valid predictions or one of the two errors."""
     content = bytearray(CERTAIN.encode("parquet") if kind == "parquet" else VALID[kind])
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(content)))
@@ -597,8 +599,8 @@ def test_names_are_found_by_what_they_are(folder: Path) -> None:
 def test_a_file_with_an_unexplained_column_is_not_taken_to_be_in_order(folder: Path) -> None:
     """Only a file of nothing but predictions is read by row order; another column could be names we do not know."""
     path = folder / "shuffled.csv"
-    path.write_text("picture,pred\n" + "".join(f"img{number},{number % 1000}\n" for number in range(NUM_IMAGES)))
-    with pytest.raises(PredictionsError, match="which one has the images' names"):
+    path.write_text("photo,pred\n" + "".join(f"img{number},{number % 1000}\n" for number in range(NUM_IMAGES)))
+    with pytest.raises(PredictionsError, match="is known to hold the images' names"):
         read_predictions(path)
     path.write_text("pred\n" + "".join(f"{number % 1000}\n" for number in range(NUM_IMAGES)))
     assert read_predictions(path).origin == "in the order of the sorted file names, classes from 'pred'"

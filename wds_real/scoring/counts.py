@@ -65,7 +65,7 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """The receipt: how often the samples were seen, counted sample by sample.
+    """How often the samples were seen, counted sample by sample.
 
     Attributes:
         expected: Samples that must be seen.

@@ -35,11 +35,11 @@ def write_output(store: Store, result: Result, predictions: Predictions, *, form
 
 
 def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
-    """Return result and predictions from the records in `folder`, as the run itself would have.
+    """Return the result and the predictions that the records in `folder` give: those of the run itself.
 
     Raises:
-        PredictionsError: the folder holds no records, or those of another data set.
-        CoverageError: some batches are not recorded: the run was not finished.
+        PredictionsError: the folder holds no run, or the run is of another data set.
+        CoverageError: the run was not finished: some batches have no record.
     """
     run = read_run(folder)
     key = RunKey(run["identity"])

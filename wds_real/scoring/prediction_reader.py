@@ -1,4 +1,4 @@
-"""Reading predictions: which column holds the names and which the classes, and what one prediction may look like.
+"""Reading predictions: finding the columns of names and of classes, and every accepted form of a prediction.
 
 `wds_real.scoring.prediction_files` reads the files as columns. Runs without torch.
 """
@@ -38,7 +38,7 @@ _SINGLE_SPELLINGS = (
     "pred_label", "pred_class", "class", "classes", "class_id", "class_index", "category_id", "index", "top5", "logits",
     "scores",
 )  # fmt: skip
-_TRUTH_OR_CLASS = "label"  # a prediction only where no other column could be one
+_TRUTH_OR_CLASS = "label"  # holds predictions only if no other column can hold them
 _NAME_SPELLINGS = (
     "file_name", "filename", "file_names", "filenames", "file", "files", "key", "keys", "image", "images", "image_id",
     "imageid", "img", "name", "path", "id",
@@ -57,13 +57,12 @@ def read_predictions(
     name_column: str | None = None,
     class_column: str | None = None,
 ) -> Predictions:
-    """Read predictions from a file, a mapping or an array, and check them whole.
+    """Read and check predictions from a file, a mapping or an array.
 
-    Names are looked for in a column called ``file_name``, ``filename``, ``key``, ``image``, ``id`` or alike, else in
-    any column that holds names of validation images. Classes are looked for in ``top1`` to ``top5`` (or ``index_0``
-    ...), else in one column called ``prediction``, ``pred``, ``class``, ``index``, ``logits`` or alike, else ``label``.
-    A file without a header has the name first, or holds nothing but the 50,000 predictions. What is not understood is
-    refused.
+    The names are in the column ``file_name``, ``filename``, ``key``, ``image``, ``id`` or similar, else in any column
+    that holds names of validation images. The classes are in ``top1`` to ``top5`` (or ``index_0`` ...), else in
+    ``prediction``, ``pred``, ``class``, ``index``, ``logits`` or similar, else in ``label``. A file without a header
+    has the name in the first column, or holds only the 50,000 predictions. Anything else is an error.
 
     Args:
         source: A path ending in ``.csv``, ``.tsv``, ``.json``, ``.jsonl``, ``.npy``, ``.npz`` or ``.parquet``; a
@@ -74,8 +73,8 @@ def read_predictions(
         class_column: The column of predictions, if it has another name.
 
     Raises:
-        PredictionsError: the file cannot be read or understood, or a class is unknown.
-        CoverageError: a name comes twice.
+        PredictionsError: the file cannot be read, its columns are not as above, or a class is unknown.
+        CoverageError: a name occurs more than once.
     """
     if isinstance(source, Mapping):
         columns: Columns = {"file_name": list(source.keys()), "prediction": list(source.values())}
@@ -84,7 +83,7 @@ def read_predictions(
         columns, where = read_columns(Path(source)), str(source)
     else:
         columns, where = {"0": source}, "the array"
-    names, values, origin = _understood(columns, where, name_column, class_column)
+    names, values, origin = _find_columns(columns, where, name_column, class_column)
     keys = _keys(None if names is None else columns[names], len(columns[values[0]]), where)
     table = _classes(columns, values, keys, where)
     probabilities = _probabilities(columns, len(keys), where)
@@ -92,10 +91,10 @@ def read_predictions(
     return Predictions(tuple(keys[row] for row in order), table[order], probabilities[order], where, origin)
 
 
-def _understood(
+def _find_columns(
     columns: Columns, where: str, name_column: str | None, class_column: str | None
 ) -> tuple[str | None, list[str], str]:
-    """Return the column of names (None: in order), the columns of classes, and a line that says so."""
+    """Return the column of names (None: no names, in order), the columns of classes, and a text that names both."""
     for wanted in (name_column, class_column):
         if wanted is not None and wanted.lower() not in columns:
             raise PredictionsError(f"{where}: no column {wanted!r} among {', '.join(columns)}.")
@@ -104,18 +103,18 @@ def _understood(
     ignored = set(columns) - {names, *values, *PROBABILITY_COLUMNS, "probabilities"}
     if names is None and ignored:
         raise PredictionsError(
-            f"{where}: columns {', '.join(columns)}: which one has the images' names? Call it file_name or name it "
-            "(--name-column). Only a file of nothing but predictions is taken to be in the order of the sorted names."
+            f"{where}: none of the columns {', '.join(columns)} is known to hold the images' names. Call that column "
+            "file_name, or use --name-column. Only a file that holds nothing but predictions needs no names."
         )
-    said = "in the order of the sorted file names" if names is None else f"names from {names!r}"
-    return names, values, f"{said}, classes from {', '.join(map(repr, values))}"
+    names_from = "in the order of the sorted file names" if names is None else f"names from {names!r}"
+    return names, values, f"{names_from}, classes from {', '.join(map(repr, values))}"
 
 
 def _find_names(columns: Columns) -> str | None:
     holding = [name for name, column in columns.items() if len(column) and _IMAGE_NAME.search(str(column[0]))]
     known = [name for name in _NAME_SPELLINGS if name in columns]
     if "1" in columns and len(columns["0"]) and not _WHOLE_NUMBER.fullmatch(str(columns["0"][0])):
-        known.append("0")  # no header: the name comes first
+        known.append("0")  # no header: the name is in the first column
     return next(iter([name for name in known if name in holding] + holding + known), None)
 
 
@@ -133,8 +132,7 @@ def _find_classes(columns: Columns, names: str | None, where: str) -> list[str]:
     if len(found) != 1:
         problem = f"both {found[0]!r} and {found[1]!r} could hold the classes" if found else "no column of classes"
         raise PredictionsError(
-            f"{where}: {problem} among {', '.join(columns)}. Call them top1 (to top{TOP}), or name the column "
-            "(--class-column)."
+            f"{where}: {problem} among {', '.join(columns)}. Call them top1 (to top{TOP}), or use --class-column."
         )
     return found
 
@@ -158,7 +156,7 @@ def _keys(names: Sequence[Any] | NDArray[Any] | None, length: int, where: str) -
 
 
 def _key(name: str) -> str:
-    """Return the key of a file name or key: the official one of a validation image, else the name's stem."""
+    """Return the key of a file name or key: of a validation image the official one, else the name's stem."""
     stem = re.split(r"[/\\]", name.strip())[-1]
     stem = re.sub(r"\.(jpe?g|png)$", "", stem, flags=re.IGNORECASE)
     try:
@@ -168,7 +166,7 @@ def _key(name: str) -> str:
 
 
 def _classes(columns: Columns, values: list[str], keys: list[str], where: str) -> NDArray[np.int64]:
-    """Return the classes int64 (N, 5), -1 behind the given ones."""
+    """Return the classes int64 (N, 5), filled up with -1."""
     column = columns[values[0]]
     if len(values) == 1 and isinstance(column, np.ndarray):
         if column.dtype.kind in "fiu":
@@ -207,12 +205,12 @@ def _from_array(values: NDArray[Any], where: str) -> NDArray[np.int64]:
 
 
 def _from_value(value: Any, where: str) -> list[int]:  # noqa: ANN401 -- whatever a file holds
-    """Return five class indices, -1 behind the given ones, from one prediction in any accepted form."""
+    """Return five class indices, filled up with -1, from one prediction in any accepted form."""
     given = value
     if isinstance(value, str):
         value = re.sub(r"[\[\](),;]", " ", value).split()
         if len(value) > 1 and len(value) % TOP == 0 and value[0] in _index_of_wnid() and _is_number(value[1]):
-            value = value[::TOP]  # as on Kaggle: a wnid, then the four numbers of a box
+            value = value[::TOP]  # Kaggle's form: a wnid, then the four numbers of a box
     parts = list(value) if isinstance(value, (list, tuple)) or np.ndim(value) == 1 else [value]
     if len(parts) == NUM_CLASSES:
         return _from_scores(parts, where)
@@ -226,7 +224,7 @@ def _from_value(value: Any, where: str) -> list[int]:  # noqa: ANN401 -- whateve
 
 def _from_scores(parts: list[Any], where: str) -> list[int]:
     if any(isinstance(part, bool) or not _is_number(part) for part in parts):
-        raise PredictionsError(f"{where}: {NUM_CLASSES:,} values that are not all numbers. Expected scores.")
+        raise PredictionsError(f"{where}: not all of the {NUM_CLASSES:,} values are numbers. Expected scores.")
     return [int(label) for label in _from_array(np.array([parts], dtype=np.float64), where)[0]]
 
 
@@ -241,7 +239,7 @@ def _class_of(part: Any, where: str) -> int:  # noqa: ANN401 -- whatever a file 
 
 
 def _is_none(part: Any) -> bool:  # noqa: ANN401 -- whatever a file holds
-    """Return whether a cell says that there is no further class: empty, None, -1 or NaN."""
+    """Return whether a cell holds no class: empty, None, -1 or NaN."""
     if isinstance(part, str):
         return not part.strip()
     if isinstance(part, (float, np.floating)) and math.isnan(part):

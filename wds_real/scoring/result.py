@@ -22,7 +22,7 @@ __all__ = ["Result", "joined_execution"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Both accuracies of one pass, how they differ and why, and the receipt. Print it for the table.
+    """Original and ReaL accuracy of one pass, why they differ, and the receipt. Print it for the table.
 
     Attributes:
         original_top1: Against the original labels, all images.
@@ -37,11 +37,11 @@ class Result:
         world_size: Processes that took part.
         dataset: Name, split, size and digests of what was evaluated.
         model: What was evaluated.
-        preprocessing: How images became the model's input.
-        execution: How the model was run, where it can change a prediction: ``precision``, ``device``, ``batch_size``,
-            ``compile`` and ``channels_last``; a list where parts of the run differed. Empty where no model was run, and
-            without the last three for records of earlier versions.
-        run: What may differ between two runs of the same evaluation: timings, machine, versions.
+        preprocessing: How images are made the model's input.
+        execution: How the model was run, as far as it can change a prediction: ``precision``, ``batch_size``,
+            ``device``, ``compile`` and ``channels_last``. A value is a list if parts of the run differed. Empty if no
+            model was run; without the last three if part of the records is of an earlier version.
+        run: Facts that may differ between two runs of the same evaluation: timings, machine, versions.
     """
 
     original_top1: Accuracy
@@ -62,21 +62,21 @@ class Result:
 
     @property
     def excluded_effect(self) -> float:
-        """Percentage points gained because images without a ReaL label are left out."""
+        """Change in percentage points because images without a ReaL label are left out."""
         return 100 * (self.original_top1_labelled.value - self.original_top1.value)
 
     @property
     def relabelled_effect(self) -> float:
-        """Percentage points gained because the remaining images have other labels."""
+        """Change in percentage points because the remaining images have other labels."""
         return 100 * (self.real_top1.value - self.original_top1_labelled.value)
 
     @property
     def receipt(self) -> str:
-        """One line that says what was seen."""
+        """How often the samples were seen, in one line."""
         return report.receipt(self.coverage, self.world_size)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything JSON-ready; all but ``run`` is the same for every world size."""
+        """Return all fields, JSON-ready; all but ``run`` is the same for every world size."""
         accuracies = {name: getattr(self, name) for name in _ACCURACIES}
         return {
             "format": {"name": "wds_real.result", "version": 1},
@@ -119,7 +119,7 @@ class Result:
 
 
 def joined_execution(precision: str, batch_size: int, executions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return `Result.execution` of a run that was started once or several times; what is not known of all is left out.
+    """Return `Result.execution` of a run with one or several starts; a field that some start lacks is left out.
 
     >>> joined_execution("float32", 256, [{"device": "cpu", "compile": False}, {"device": "cuda", "compile": False}])
     {'precision': 'float32', 'batch_size': 256, 'device': ['cpu', 'cuda'], 'compile': False}
