@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from support.commands import Ended
 from support.s3 import S3Server, seaweedfs, weed_binary
@@ -22,6 +23,9 @@ from wds_real.synthetic import write_source_tar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+hypothesis.settings.register_profile("no deadline", deadline=None)  # a busy machine must not fail a test
+hypothesis.settings.load_profile("no deadline")
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("WDS_REAL_TEST_DATA", REPOSITORY.parent / "shared" / "data"))

@@ -15,7 +15,7 @@ from wds_real.scoring.prediction_files import read_columns
 if TYPE_CHECKING:
     from pathlib import Path
 
-COLUMNS = {"file_name": ["a.JPEG", "b.JPEG"], "top1": [3, 4]}
+COLUMNS: dict[str, list[Any]] = {"file_name": ["a.JPEG", "b.JPEG"], "top1": [3, 4]}
 RECORDS = [{"file_name": "a.JPEG", "top1": 3}, {"file_name": "b.JPEG", "Top1": 4}]
 
 

@@ -457,9 +457,8 @@ DOUBLED: dict[str, tuple[str, str | bytes]] = {
 def test_a_doubled_image_is_a_coverage_error(folder: Path, form: str) -> None:
     """Two predictions for one image, under one spelling of its name or two, are refused by its key."""
     name, content = DOUBLED[form]
-    with pytest.raises(
-        CoverageError, match=rf"{re.escape(name)}: 1 image has more than one prediction: {KEY}"
-    ) as caught:
+    words = rf"{re.escape(name)}: 1 image has more than one prediction: {KEY}"
+    with pytest.raises(CoverageError, match=words) as caught:
         read(folder, name, content)
     assert (caught.value.doubled, caught.value.missing) == ((KEY,), ())
 

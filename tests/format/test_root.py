@@ -1,0 +1,78 @@
+"""Roots: what `write_root` writes is read back, and a finished root is not written over."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from wds_real.errors import ManifestError, StoreError
+from wds_real.format.manifest import INDEX_NAME, MANIFEST_NAME, ShardInfo
+from wds_real.format.root import (
+    Provenance,
+    holds_manifest,
+    open_root,
+    open_shards,
+    read_index,
+    read_manifest,
+    refuse_finished_root,
+    remove_manifest,
+    write_root,
+)
+from wds_real.format.sample_index import SampleRow
+from wds_real.labels import Label
+from wds_real.storage.local import LocalStore
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROWS = [SampleRow(Label(f"{key}.JPEG", 1, (1, 2)), 0, 512, 10, 1536, 20, 7, 8, 9) for key in ("a", "b")]
+SHARDS = [ShardInfo("s.tar", 2, 4096, "0" * 64)]
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_a_root_that_was_written_is_read(tmp_path: Path, *, external: bool) -> None:
+    """Manifest and index come back; the manifest counts samples and bytes from the rows."""
+    provenance = Provenance(
+        partial=True, source_digest="d", external=external, shards_at="/shards" if external else None
+    )
+    written = write_root(LocalStore(tmp_path), ROWS, SHARDS, provenance)
+    root = open_root(tmp_path, {"region": "x"})  # options of the shards' store are not for a folder
+    manifest = read_manifest(root)
+    assert manifest == written
+    assert (manifest.num_samples, manifest.source_num_bytes, manifest.external) == (2, 20, external)
+    assert read_index(root, manifest).keys == ("a", "b")
+    assert open_shards(root, manifest, None).url == ("/shards" if external else str(tmp_path))
+
+
+def test_a_finished_root_is_refused_until_its_manifest_is_removed(tmp_path: Path) -> None:
+    """The manifest makes a set finished; without it writing is allowed."""
+    store = LocalStore(tmp_path)
+    refuse_finished_root(store)
+    write_root(store, ROWS, SHARDS, Provenance(partial=True, source_digest="d"))
+    assert holds_manifest(store)
+    with pytest.raises(StoreError, match=r"holds a finished set already\. .* --overwrite"):
+        refuse_finished_root(store)
+    remove_manifest(store)
+    remove_manifest(store)
+    refuse_finished_root(store)
+    with pytest.raises(ManifestError, match=f"no {MANIFEST_NAME}"):
+        read_manifest(store)
+
+
+def test_of_two_writers_one_succeeds(tmp_path: Path) -> None:
+    """The manifest is created exclusively: the second writer gets an error, and the first one's manifest stays."""
+    store = LocalStore(tmp_path)
+    first = write_root(store, ROWS, SHARDS, Provenance(partial=True, source_digest="d"))
+    with pytest.raises(StoreError, match=r"is there already|exists already"):
+        write_root(store, ROWS, SHARDS, Provenance(partial=False, source_digest="e"))
+    assert read_manifest(store) == first
+
+
+def test_a_root_without_its_index_is_incomplete(tmp_path: Path) -> None:
+    """The error names the index and says what to do."""
+    store = LocalStore(tmp_path)
+    manifest = write_root(store, ROWS, SHARDS, Provenance(partial=True, source_digest="d"))
+    (tmp_path / INDEX_NAME).unlink()
+    with pytest.raises(ManifestError, match=rf"{INDEX_NAME}.* copy {INDEX_NAME} again"):
+        read_index(store, manifest)
