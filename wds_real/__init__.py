@@ -39,8 +39,10 @@ if TYPE_CHECKING:
     from wds_real.packing.writer import write_shards
     from wds_real.scoring.breakdown import Breakdown
     from wds_real.scoring.comparison import Comparison, compare
-    from wds_real.scoring.predictions import Predictions, read_predictions
-    from wds_real.scoring.result import Accuracy, Coverage, Result
+    from wds_real.scoring.counts import Accuracy, Coverage
+    from wds_real.scoring.prediction_reader import read_predictions
+    from wds_real.scoring.predictions import Predictions
+    from wds_real.scoring.result import Result
     from wds_real.scoring.score import score
     from wds_real.storage.base import Store
     from wds_real.storage.store import open_store
@@ -136,8 +138,10 @@ _HOME = {
     "packing.writer": ("write_shards",),
     "scoring.breakdown": ("Breakdown",),
     "scoring.comparison": ("Comparison", "compare"),
-    "scoring.predictions": ("Predictions", "read_predictions"),
-    "scoring.result": ("Accuracy", "Coverage", "Result"),
+    "scoring.counts": ("Accuracy", "Coverage"),
+    "scoring.prediction_reader": ("read_predictions",),
+    "scoring.predictions": ("Predictions",),
+    "scoring.result": ("Result",),
     "scoring.score": ("score",),
     "storage.base": ("Store",),
     "storage.store": ("open_store",),

@@ -18,7 +18,7 @@ from wds_real.evaluation.models.base import LoadedModel
 from wds_real.evaluation.models.load import load_model
 from wds_real.evaluation.options import EvalOptions
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, bundled, classes
-from wds_real.scoring.predictions import read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -298,7 +298,7 @@ def wrong(folder: Path, finished: Path, packed: Path, tmp_path_factory: pytest.T
 
 WRONG: dict[str, tuple[list[str], int, list[str]]] = {
     "no file": (["score", "nope.csv"], 1, ["nope.csv: no such file"]),
-    "a folder": (["score", "nothing"], 1, ["nothing: is a folder"]),
+    "a folder": (["score", "nothing"], 1, ["nothing: this is a folder"]),
     "unknown kind": (["score", "kind.xlsx"], 1, ["kind.xlsx: unknown kind of file", ".parquet"]),
     "empty file": (["score", "empty.csv"], 1, ["empty.csv: the file is empty"]),
     "header only": (["score", "header.csv"], 3, ["saw 0 of 50,000"]),

@@ -80,7 +80,7 @@ class Watching(KnownAnswerModel):
 
 
 def as_floats(image: Image.Image) -> torch.Tensor:
-    """Do what TRANSFORM and its mean and std do, by oneself."""
+    """Return what TRANSFORM and Normalize return, computed separately."""
     pixels = torch.frombuffer(bytearray(TRANSFORM(image).tobytes()), dtype=torch.uint8)
     return (pixels.reshape(64, 64, 3).permute(2, 0, 1) / 255 - 0.5) / 0.5
 
@@ -109,7 +109,7 @@ def test_the_known_answer_is_found(ds: Dataset, known: dict[str, int], options: 
     assert result.receipt == "120 expected, 120 seen once, 0 missing, 0 twice, 1 rank"
 
 
-def test_a_loaded_model_brings_its_transform_and_name(ds: Dataset, known: dict[str, int]) -> None:
+def test_a_loaded_model_has_its_transform_and_name(ds: Dataset, known: dict[str, int]) -> None:
     """What `load_model` returned is evaluated with its own transform, and named in the result."""
     loaded = wds_real.load_model("wds_real.synthetic:known_answer_model")
     result = evaluate(loaded, ds, options=OPTIONS)
@@ -173,7 +173,7 @@ def test_normalising_is_exact_where_the_numbers_are() -> None:
 
 
 def test_amp_and_channels_last_reach_the_model(ds: Dataset) -> None:
-    """The model runs under autocast of the asked type, and gets channels-last memory."""
+    """The model runs under autocast of the given type, and gets channels-last memory."""
     model = Watching()
     options = EvalOptions(batch_size=60, amp=True, amp_dtype="bfloat16", channels_last=True, device="cpu")
     evaluate(model, ds, transform=TRANSFORM, options=options)
@@ -263,8 +263,8 @@ def test_unreadable_samples_bound_the_result(packed: Path, tmp_path: Path, known
     ) == known["original_top1"]  # fmt: skip
 
 
-def test_a_run_that_was_interrupted_is_taken_up(ds: Dataset, known: dict[str, int], tmp_path: Path) -> None:
-    """With an output folder a second call does only what the first did not, and ends with the same result and files."""
+def test_an_interrupted_run_is_resumed(ds: Dataset, known: dict[str, int], tmp_path: Path) -> None:
+    """With an output folder, a second call evaluates only the missing batches and gives the same result and files."""
     calls = 0
 
     class Failing(KnownAnswerModel):

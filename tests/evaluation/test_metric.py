@@ -173,7 +173,7 @@ def test_scores_rank_in_their_own_precision(dtype: torch.dtype, ds: Dataset) -> 
 
 
 def test_scores_with_a_gradient_or_read_only_memory(ds: Dataset) -> None:
-    """What a loop outside of inference mode, or an array from elsewhere, gives is counted like any other."""
+    """Scores that require a gradient, and read-only arrays, are counted like any others."""
     top5 = random_top5(120, 1)
     arrays: Iterator[Any] = iter([scores_of(top5).requires_grad_(), scores_of(top5).numpy()])
     expected = naive(top5.tolist())
@@ -276,15 +276,15 @@ def test_a_split_expects_its_samples_only(ds: Dataset) -> None:
     assert result.receipt == "47 expected, 47 seen once, 0 missing, 0 twice, 1 rank"
 
 
-def test_samples_of_elsewhere_are_refused(ds: Dataset, batches: list[Batch]) -> None:
+def test_samples_of_another_data_set_are_refused(ds: Dataset, batches: list[Batch]) -> None:
     """A key that is not of the data set or not of the split, and a batch of another set, are named and not counted."""
     with pytest.raises(ValueError, match="ILSVRC2012_val_00000121 is not a sample of the data set"):
         RealAccuracy(ds).update(np.zeros(2, dtype=np.int64), [KEYS[0], KEYS[120]])
     with pytest.raises(ValueError, match=r"ILSVRC2012_val_00000011 is not in split 'validation\[:10\]'"):
         RealAccuracy(ds[:10]).update(np.zeros(50, dtype=np.int64), batches[0])
-    foreign = replace(batches[0], key=("other", *batches[0].key[1:]))
+    other = replace(batches[0], key=("other", *batches[0].key[1:]))
     with pytest.raises(ValueError, match="other is sample 0 of the batch's data set"):
-        RealAccuracy(ds).update(np.zeros(50, dtype=np.int64), foreign)
+        RealAccuracy(ds).update(np.zeros(50, dtype=np.int64), other)
 
 
 def test_unreadable_samples_bound_the_accuracy(ds: Dataset, batches: list[Batch]) -> None:

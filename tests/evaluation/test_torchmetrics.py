@@ -1,4 +1,4 @@
-"""Our accuracies against those of another library, and against the label project's own lines."""
+"""The accuracies equal those of torchmetrics, and those of the code that the label project publishes."""
 
 from __future__ import annotations
 

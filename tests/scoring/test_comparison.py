@@ -1,4 +1,4 @@
-"""Comparing two prediction files: the paired difference, its interval and test, and who flipped."""
+"""Comparing two prediction files: the paired difference, its interval and test, and the images that changed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from hypothesis import strategies as st
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, Labels, bundled, classes
 from wds_real.scoring.comparison import ClassChange, Comparison, compare, mcnemar_exact
-from wds_real.scoring.predictions import Predictions, read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from wds_real.scoring.predictions import Predictions
 
 Against = Literal["real", "original"]
 
@@ -213,13 +215,13 @@ def test_given_labels_take_the_place_of_the_released() -> None:
 
 
 @pytest.mark.parametrize("swap", [False, True])
-def test_files_without_overlap_or_of_elsewhere_are_refused(swap: bool) -> None:
+def test_files_without_overlap_or_of_other_images_are_refused(swap: bool) -> None:
     """No image in common, and predictions of something else, are errors in either place."""
-    a, b, foreign = said({2: 1}), said({4: 1}), read_predictions({"dog.JPEG": 1})
+    a, b, other = said({2: 1}), said({4: 1}), read_predictions({"dog.JPEG": 1})
     with pytest.raises(PredictionsError, match="no image with a label in common"):
         compare(*((b, a) if swap else (a, b)))
     with pytest.raises(PredictionsError, match=r"not of validation images, such as dog\."):
-        compare(*((a, foreign) if swap else (foreign, a)))
+        compare(*((a, other) if swap else (other, a)))
 
 
 # --- as JSON and text -------------------------------------------------------------------------------------------------

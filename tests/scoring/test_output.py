@@ -21,7 +21,7 @@ from wds_real.evaluation.options import EvalOptions
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.scoring.output import merge, write_output
-from wds_real.scoring.predictions import Predictions, read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.records import RUN_NAME, RunKey, RunRecords, read_run
 from wds_real.storage.local import LocalStore
 from wds_real.synthetic import KnownAnswerModel, known_answer, known_answer_model, labels_of
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wds_real.image.transform import EvalTransform
+    from wds_real.scoring.predictions import Predictions
     from wds_real.scoring.result import Result
     from wds_real.storage.base import Store
 
@@ -45,7 +46,7 @@ class Scripted(KnownAnswerModel):
         super().__init__()
         self.bias = torch.nn.Parameter(torch.tensor(bias))
         self.fail_at = fail_at
-        self.batches: list[float] = []  # the sum of each batch's pixels: who it was
+        self.batches: list[float] = []  # the sum of each batch's pixels, which identifies it
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if len(self.batches) == self.fail_at:
@@ -141,11 +142,11 @@ def test_a_run_leaves_result_predictions_and_records(finished: tuple[Path, Resul
     assert ((predictions.probabilities > 0) & (predictions.probabilities < 1)).all()
 
 
-# --- interrupted and taken up -----------------------------------------------------------------------------------------
+# --- interrupted and resumed ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("after", [0, 1, 5, NUM_BATCHES - 1])
-def test_a_run_taken_up_ends_with_the_same_files(
+def test_a_resumed_run_ends_with_the_same_files(
     ds: Dataset, finished: tuple[Path, Result, Scripted], tmp_path: Path, after: int
 ) -> None:
     """Wherever the model failed, the second start does the missing batches only and ends as an undisturbed run."""
@@ -185,7 +186,7 @@ def test_a_finished_run_is_not_done_again(ds: Dataset, finished: tuple[Path, Res
 
 
 def test_damaged_records_are_done_again(ds: Dataset, finished: tuple[Path, Result, Scripted], tmp_path: Path) -> None:
-    """A record with a wrong byte is not believed: its batch, and those behind it in the file, are evaluated again."""
+    """A record with a wrong byte is not used: its batch, and those behind it in the file, are evaluated again."""
     folder, undisturbed, whole = finished
     shutil.copytree(folder, tmp_path / "run")
     path = tmp_path / "run" / "records" / "00000-000.bin"
@@ -199,7 +200,7 @@ def test_damaged_records_are_done_again(ds: Dataset, finished: tuple[Path, Resul
 
 
 def test_recorded_failures_are_kept(damaged: Dataset, tmp_path: Path) -> None:
-    """With on_error="record" a run taken up still knows the samples that could not be read, before and after."""
+    """With on_error="record" a resumed run counts the unreadable samples from before and after the interruption."""
     undisturbed = run(damaged, tmp_path / "undisturbed", on_error="record")
     interrupt(damaged, tmp_path / "run", after=5, on_error="record")
     result = run(damaged, tmp_path / "run", on_error="record")
@@ -213,10 +214,10 @@ def test_recorded_failures_are_kept(damaged: Dataset, tmp_path: Path) -> None:
     assert predictions.encode() == (tmp_path / "run" / "predictions.csv").read_bytes()
 
 
-def test_a_repaired_data_set_is_taken_up(
+def test_a_run_of_a_repaired_data_set_is_resumed(
     ds: Dataset, damaged: Dataset, finished: tuple[Path, Result, Scripted], tmp_path: Path
 ) -> None:
-    """A damaged sample ends the run by default; what came before it is recorded and not done again after the repair."""
+    """A damaged sample ends the run by default; after the repair, the batches before it are not evaluated again."""
     part, row = slice(BATCH_SIZE, None), DAMAGED[1]
     with pytest.raises(ShardError, match=ds.keys[row]):
         run(damaged[part], tmp_path / "run")
@@ -262,7 +263,7 @@ def test_another_part_of_the_data_is_another_run(ds: Dataset, unfinished: Path, 
 def test_what_changes_no_prediction_may_change(
     ds: Dataset, finished: tuple[Path, Result, Scripted], unfinished: Path, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    """Threads, waiting times and the treatment of errors may be others when a run is taken up."""
+    """Threads, waiting times and the treatment of errors may change when a run is resumed."""
     shutil.copytree(unfinished, tmp_path / "run")
     assert comparable(run(ds, tmp_path / "run", **options)) == comparable(finished[1])
 
@@ -335,7 +336,7 @@ def test_merging_against_another_data_set_is_refused(
 def test_no_change_of_run_json_gives_another_result(
     ds: Dataset, finished: tuple[Path, Result, Scripted], tmp_path: Path
 ) -> None:
-    """With a bit flipped anywhere in run.json, merging gives the same result or one of our errors."""
+    """With a bit flipped anywhere in run.json, merging gives the same result or a PredictionsError or CoverageError."""
     shutil.copytree(finished[0], tmp_path / "run")
     path = tmp_path / "run" / RUN_NAME
     data = path.read_bytes()

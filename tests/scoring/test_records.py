@@ -1,4 +1,4 @@
-"""The records of a run: what is on disk is whole or passed over, of this run or refused."""
+"""The records of a run: torn records are ignored, those of another run refused."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_frame_is_laid_out_as_documented() -> None:
 
 
 def test_the_run_is_written_down_by_rank_0(tmp_path: Path) -> None:
-    """run.json says what the run is and what else is known of it; other ranks write none, and nobody an empty file."""
+    """run.json holds the identity and the given facts; only rank 0 writes it, and no empty record file is made."""
     with RunRecords(tmp_path / "other", KEY, rank=1):
         pass
     assert not (tmp_path / "other" / RUN_NAME).exists()
@@ -197,7 +197,7 @@ def test_what_follows_damage_is_found_in_other_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["folder", "empty", "other file"])
-def test_what_is_no_record_file_is_passed_over_or_told(tmp_path: Path, damage: str) -> None:
+def test_what_is_no_record_file_is_ignored_or_an_error(tmp_path: Path, damage: str) -> None:
     """A file of other bytes gives nothing; what cannot be read at all is a PredictionsError with its path."""
     file_of(tmp_path, record(0))
     odd = tmp_path / "records" / "odd.bin"
@@ -247,7 +247,7 @@ def test_a_small_difference_in_a_long_field_is_shown(tmp_path: Path) -> None:
 
 
 def test_whole_records_of_another_run_are_refused(tmp_path: Path) -> None:
-    """A record file that was copied in from elsewhere is an error, not counted and not passed over."""
+    """A record file copied from another run is an error; it is neither counted nor ignored."""
     path = file_of(tmp_path, record(0))
     path.write_bytes(path.read_bytes() + record(1).encode(b"another run's 16"))
     with pytest.raises(PredictionsError, match=r"00000-000\.bin: holds records of another run"):

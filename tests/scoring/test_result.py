@@ -1,11 +1,10 @@
-"""The arithmetic of a result: counts against a slow count, intervals against their definition, and the receipt."""
+"""The arithmetic of a result: counts against a slow count, the bridge, and the receipt."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-import statistics
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +15,16 @@ from hypothesis import strategies as st
 
 from wds_real.errors import CoverageError
 from wds_real.labels import bundled
-from wds_real.scoring.result import Accuracy, Coverage, Result, joined_execution
-from wds_real.scoring.table import count_coverage, tally
+from wds_real.scoring.counts import Accuracy, Coverage
+from wds_real.scoring.result import Result, joined_execution
+from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-Z = statistics.NormalDist().inv_cdf(0.975)
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,20 @@ class Sample:
     real: tuple[int, ...]
     top5: tuple[int, ...]
     read: bool = True
+
+
+def tally(
+    targets: Targets,
+    *,
+    top5: NDArray[np.int64],
+    seen: NDArray[np.int64],
+    failed: NDArray[np.int64] | None = None,
+    world_size: int = 1,
+) -> Result:
+    """Count a table of these columns."""
+    failed = np.zeros_like(seen) if failed is None else failed
+    array = np.concatenate([seen[:, None], failed[:, None], top5 + 1, np.zeros_like(top5)], axis=1)
+    return PredictionTable(targets, array).result(world_size=world_size)
 
 
 def tallied(samples: Sequence[Sample], *, world_size: int = 1, expected: Sequence[bool] | None = None) -> Result:
@@ -78,23 +92,6 @@ SIX = [
 ]
 
 
-def wilson_by_bisection(correct: int, total: int) -> tuple[float, float]:
-    """Invert the score test: all p whose standardised distance from the observed share is at most z."""
-    share = correct / total
-
-    def is_plausible(p: float) -> bool:
-        return (share - p) ** 2 * total <= Z * Z * p * (1 - p)
-
-    def edge(inside: float, outside: float) -> float:
-        for _ in range(100):
-            middle = (inside + outside) / 2
-            inside, outside = (middle, outside) if is_plausible(middle) else (inside, middle)
-        return inside
-
-    centre = (correct + Z * Z / 2) / (total + Z * Z)
-    return (0.0 if correct == 0 else edge(centre, 0.0)), (1.0 if correct == total else edge(centre, 1.0))
-
-
 def leaves(value: Any) -> Iterator[Any]:
     """Yield the numbers and texts of nested JSON."""
     if isinstance(value, dict | list):
@@ -102,48 +99,6 @@ def leaves(value: Any) -> Iterator[Any]:
             yield from leaves(item)
     else:
         yield value
-
-
-@pytest.mark.parametrize(
-    ("correct", "total", "low", "high"),
-    [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
-)
-def test_the_interval_has_its_published_values(correct: int, total: int, low: float, high: float) -> None:
-    """Newcombe (Statistics in Medicine 1998), table I, method 3: Wilson's score interval."""
-    assert Accuracy(correct, total).interval == pytest.approx((low, high), abs=5e-5)
-
-
-@given(total=st.integers(1, 60_000), data=st.data())
-def test_the_interval_inverts_the_score_test(total: int, data: st.DataObject) -> None:
-    """The bounds are the outermost shares that a two-sided 95 % score test does not reject."""
-    correct = data.draw(st.sampled_from([0, total]) | st.integers(0, total))
-    assert Accuracy(correct, total).interval == pytest.approx(wilson_by_bisection(correct, total), abs=1e-9)
-
-
-@given(total=st.integers(1, 60_000), data=st.data())
-def test_the_interval_holds_the_share_and_stays_within_0_and_1(total: int, data: st.DataObject) -> None:
-    """Swapping right and wrong mirrors the interval; the share is inside it."""
-    accuracy = Accuracy(data.draw(st.integers(0, total)), total)
-    (low, high), (mirrored_low, mirrored_high) = accuracy.interval, Accuracy(total - accuracy.correct, total).interval
-    assert 0 <= low <= accuracy.value + 1e-12
-    assert accuracy.value - 1e-12 <= high <= 1
-    assert (low, high) == pytest.approx((1 - mirrored_high, 1 - mirrored_low), abs=1e-12)
-
-
-def test_an_accuracy_of_nothing_has_no_value() -> None:
-    """Without a sample there is no share and no interval, and JSON says null."""
-    nothing = Accuracy(0, 0)
-    assert all(map(math.isnan, (nothing.value, nothing.best_case, *nothing.interval)))
-    assert nothing.as_dict() == {
-        "correct": 0, "total": 0, "failed": 0, "percent": None, "interval_95_percent": None,
-    }  # fmt: skip
-
-
-def test_failed_samples_bound_the_accuracy() -> None:
-    """The share is the worst case; the best case is as if every failed sample had been right."""
-    accuracy = Accuracy(70, 100, 5)
-    assert (accuracy.value, accuracy.best_case) == (0.70, 0.75)
-    assert accuracy.as_dict()["failed"] == 5
 
 
 def test_each_kind_of_outcome_is_counted_once() -> None:
@@ -341,7 +296,7 @@ def test_the_receipt_adds_up() -> None:
 def test_the_table_shows_every_accuracy_with_its_interval() -> None:
     """One line each: correct / n, percent, interval; unreadable samples give the best case as well."""
     text = str(tallied([*SIX * 200, Sample(1, (1,), (1, 2, 3, 4, 5), read=False)]))
-    low, high = (100 * bound for bound in wilson_by_bisection(600, 1201))
+    low, high = (100 * bound for bound in Accuracy(600, 1201).interval)
     assert f" original top-1                 600 /   1,201     {60_000 / 1201:.3f}   {low:.2f} - {high:.2f}" in text
     assert f"(up to {60_100 / 1201:.3f} if all 1 unreadable were right)" in text
     assert [line.split("  ")[0].strip() for line in text.splitlines()[1:6]] == [
@@ -433,7 +388,7 @@ def test_the_receipt_is_counted_sample_by_sample(samples: list[tuple[bool, int]]
     """Each expected sample is one of: seen once, unreadable; no number of the receipt is a constant."""
     targets = Targets.of([f"{n}" for n in range(len(samples))], [0] * len(samples), [()] * len(samples))
     seen = np.array([read for read, _ in samples], dtype=np.int64)
-    found = count_coverage(targets, seen, 1 - seen, 1)
+    found = tally(targets, top5=np.ones((len(seen), 5), np.int64), seen=seen, failed=1 - seen).coverage
     unreadable = tuple(key for key, (read, _) in zip(targets.keys, samples, strict=True) if not read)
     assert found == Coverage(len(samples), int(seen.sum()), 0, 0, unreadable)
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from wds_real.errors import CoverageError, PredictionsError, SourceError
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, Labels, at_threshold, bundled
-from wds_real.scoring.predictions import TOP, Predictions, read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.predictions import TOP, Predictions
 from wds_real.scoring.score import score
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ def test_a_part_is_scored_on_its_images_only(numbers: set[int], seed: int) -> No
 @pytest.mark.parametrize("partial", [False, True])
 @pytest.mark.parametrize("name", ["ILSVRC2012_val_00050001.JPEG", "n01440764_10026.JPEG", "", "ILSVRC2012_val_1.JPEG"])
 def test_the_name_of_another_image_is_refused(name: str, partial: bool) -> None:
-    """A prediction of something else than a validation image is refused by its name, however little is asked."""
+    """A name that is not a validation image is an error that shows it, also with allow_partial."""
     with pytest.raises(PredictionsError, match=r"1 of 2 are not of validation images, such as "):
         score({key(1): 65, name: 5}, allow_partial=partial)
 
@@ -251,7 +252,7 @@ def test_given_labels_take_the_place_of_the_released() -> None:
 
 
 def test_labels_and_a_cut_exclude_each_other() -> None:
-    """Both say which labels to use: given both, none is silently passed over."""
+    """Both choose the labels: given both, neither is silently ignored."""
     with pytest.raises(ValueError, match="labels"):
         score(bundled().original, labels=bundled(), threshold=0.5)
 

@@ -10,7 +10,7 @@ import pytest
 from wds_real.data.dataset import open_dataset
 from wds_real.errors import PredictionsError
 from wds_real.labels import bundled
-from wds_real.scoring.predictions import read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.score import score
 from wds_real.scoring.targets import Targets
 

@@ -32,7 +32,7 @@ def command(a: str, b: str, against: Literal["real", "original"], real_json: str
     Prints the paired difference of the accuracies, McNemar's test, and how many images only one of the two gets right.
     """
     from wds_real.scoring.comparison import compare
-    from wds_real.scoring.predictions import read_predictions
+    from wds_real.scoring.prediction_reader import read_predictions
 
     labels = None if real_json is None else load_real_json(real_json)
     comparison = compare(read_predictions(a), read_predictions(b), against=against, labels=labels)

@@ -40,7 +40,7 @@ def command(
     """
     if real_json is not None and threshold is not None:
         raise click.UsageError("--real-json and --threshold exclude each other: each chooses the ReaL labels.")
-    from wds_real.scoring.predictions import read_predictions
+    from wds_real.scoring.prediction_reader import read_predictions
     from wds_real.scoring.score import score
 
     labels = None if real_json is None else load_real_json(real_json)

@@ -1,1 +1,1 @@
-"""The evaluation loop, its metric, and the models it runs."""
+"""The evaluation loop, the metric, and the sources of models."""

@@ -1,4 +1,4 @@
-"""Where the model runs: which device is ours, how batches get there, and how pixels become a model's input."""
+"""The device of this rank, the copy of batches to it, and the normalisation of pixels."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["Normalize", "default_device", "device_name", "on_device"]
 class Normalize:
     """uint8 pixels to a model's input: ``(x / 255 - mean) / std``, float32, on the pixels' device.
 
-    A custom transform that gives floating-point images has normalised them itself: these pass unchanged.
+    Floating-point images pass unchanged: a custom transform that returns them has normalised them.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], *, device: torch.device) -> None:
-        # In 64 bits first, so that 127 / 255 * 255 is 127 in float32.
+        # The product is computed in float64, so that 127 / 255 * 255 is 127 in float32.
         scale = torch.tensor([255.0], dtype=torch.float64)
         self._mean = (torch.tensor(mean, dtype=torch.float64) * scale).float().view(1, -1, 1, 1).to(device)
         self._std = (torch.tensor(std, dtype=torch.float64) * scale).float().view(1, -1, 1, 1).to(device)
@@ -38,9 +38,9 @@ class Normalize:
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, torch.Tensor]]:
-    """Yield each batch with its image on `device`; on an accelerator, the next one is copied meanwhile.
+    """Yield each batch with its image on `device`; the next batch is copied to an accelerator meanwhile.
 
-    The copy runs on a side stream from pinned memory, so it overlaps the model's work on the batch before.
+    The copy runs on a side stream from pinned memory, so it overlaps the model's work on the previous batch.
     """
     if device.type == "cpu":
         for batch in batches:
@@ -57,19 +57,19 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[
         if ready is not None:
             current = torch.accelerator.current_stream(device)
             current.wait_event(ready[2])
-            ready[1].record_stream(current)  # its memory is not given away before the model is done with it
+            ready[1].record_stream(current)  # keeps its memory until the model has used it
             yield ready[0], ready[1]
 
 
 def default_device() -> torch.device:
     """Return this rank's accelerator, or the CPU."""
-    accelerator = torch.accelerator.current_accelerator(check_available=True)  # not the one that torch was built for
+    accelerator = torch.accelerator.current_accelerator(check_available=True)  # torch may be built for an absent one
     if accelerator is None:
         return torch.device("cpu")
-    # A launcher may show each process its own accelerator only: then that is number 0 for all of them.
+    # Where a launcher makes only one accelerator visible to each process, its number is 0.
     return torch.device(accelerator.type, current_world().local_rank % torch.accelerator.device_count())
 
 
 def device_name(device: torch.device) -> str:
-    """Return what a device is called in a result."""
+    """Return the name of a device for a result."""
     return platform.machine() if device.type == "cpu" else str(device)

@@ -1,4 +1,4 @@
-"""The evaluation loop: model, data set and transform in, `Result` out."""
+"""The evaluation loop."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ def evaluate(
 ) -> Result:
     """Evaluate `model` on each sample of `dataset` exactly once, on this process or with all ranks of a launch.
 
-    With `output`, each finished batch is recorded there at once. The same call again, with any number of ranks, does
-    only what is missing and ends with the same result; ``result.json`` and ``predictions.csv`` are written at the end.
+    With `output`, each finished batch is recorded there at once. The same call again, with any number of ranks,
+    evaluates only the missing batches and gives the same result. ``result.json`` and ``predictions.csv`` are written at
+    the end.
 
     Args:
         model: Takes float (B, 3, H, W), returns scores (B, 1000); or what `wds_real.load_model` returned.
@@ -66,9 +67,9 @@ def evaluate(
         transform: As for `Loader`; None means the loaded model's own.
         mean: Per channel, of values in 0..1; None means the transform's.
         std: As `mean`.
-        options: How to run.
+        options: How to run the model.
         output: Folder for records, result and predictions.
-        progress: Called after each batch with the samples it held and the samples this rank has in all.
+        progress: Called after each batch with its number of samples and the total of this rank.
 
     Raises:
         CoverageError: a sample was missed or counted twice.
@@ -159,13 +160,13 @@ class _Inputs:
         else:
             description = {"name": name_of(transform)}
         mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
-        if not output_shape(transform)[1].is_floating_point:  # else the transform has normalised
+        if not output_shape(transform)[1].is_floating_point:  # floats are normalised by the transform
             description |= {"mean": list(mean), "std": list(std)}
         return cls(transform, mean, std, description)
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what can change a result."""
+    """Return the versions of Python and of the libraries that can change a result."""
     names = ("wds_real", "torch", "numpy", "pillow", "simplejpeg")
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
 
@@ -191,8 +192,8 @@ def _num_samples(dataset: Dataset, batches: Sequence[int], batch_size: int) -> i
 def _resume(run: RunRecords, metric: RealAccuracy, execution: dict[str, Any], *, total: int, world: World) -> list[int]:
     """Count the records of earlier starts, and return the batches that are left to do, the same list on all ranks.
 
-    If several ranks see a record, because they share the folder, the lowest one counts it. The reduction also makes
-    every rank read, and rank 0 note how the rest is run, before any rank appends.
+    If several ranks see a record, because they share the folder, the lowest one counts it. The reduction also
+    ensures that every rank has read, and rank 0 has added the execution to ``run.json``, before any rank appends.
     """
     records = {number: record for number, record in run.read().by_batch.items() if number < total}
     if len(records) < total:

@@ -66,7 +66,7 @@ class RealAccuracy:
         Args:
             predictions: Scores float (B, 1000), classes int (B,), or classes int (B, 5), best first. Equal scores rank
                 by class index.
-            batch: The `Batch` they were made from (rows that are not valid are passed over), or the keys or file names
+            batch: The `Batch` they were made from (rows that are not valid are ignored), or the keys or file names
                 of B samples.
 
         Raises:
@@ -79,7 +79,7 @@ class RealAccuracy:
     def rank_classes(self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[str]) -> RankedClasses:
         """Return the five best classes of each sample of a batch, without counting them; `update` also counts them."""
         if isinstance(batch, torch.Tensor):
-            raise ValueError("give the Batch, or the keys or file names of the samples: labels are looked up by these.")  # noqa: TRY004
+            raise ValueError("expected the Batch, or the keys or file names of its samples, not labels.")  # noqa: TRY004
         if isinstance(batch, Batch):
             rows, valid = self._rows_of_batch(batch), batch.valid.numpy()
         else:
@@ -141,10 +141,10 @@ class RealAccuracy:
         self._table.array[:] = 0
 
     def merge_state(self, metrics: Sequence[RealAccuracy]) -> RealAccuracy:
-        """Add what other metrics of the same data set have seen, and return this one."""
+        """Add the counts of other metrics of the same data set, and return this metric."""
         for metric in metrics:
             if metric.targets.identity != self.targets.identity:
-                raise ValueError("the metrics are of different data sets: merge those of one data set only.")
+                raise ValueError("the metrics are of different data sets. Merge metrics of one data set.")
             self._table.array += metric._table.array  # noqa: SLF001 -- the same class
         return self
 
@@ -200,7 +200,7 @@ def top_predictions(predictions: torch.Tensor) -> tuple[NDArray[np.int64], NDArr
         predictions: Scores float (B, 1000), classes int (B,) or (B, 5).
 
     Returns:
-        Classes int64 (B, 5), best first, -1 behind a single class; softmax probabilities float32 (B, 5), NaN if classes
+        Classes int64 (B, 5), best first, filled up with -1; softmax probabilities float32 (B, 5), NaN if classes
         were given.
 
     Raises:

@@ -14,7 +14,7 @@ class EvalOptions:
 
     `batch_size` and the precision (`amp` with `amp_dtype`) belong to the identity of a run: records of another batch
     size or precision are not reused. `device`, `torchcompile` and `channels_last` can change the last bits of scores,
-    and so a prediction where two classes are nearly equal; the result says them. The others change no prediction.
+    and so a prediction where two scores are nearly equal; the result lists them. The others change no prediction.
 
     Attributes:
         batch_size: Images per batch on each rank.

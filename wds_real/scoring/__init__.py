@@ -1,1 +1,1 @@
-"""Predictions to counts, intervals and a result, without torch."""
+"""From predictions to counts, intervals and a result, without torch."""

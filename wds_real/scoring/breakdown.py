@@ -1,4 +1,4 @@
-"""Where a model is right and wrong: by kind of label, by class, and which classes it takes for which."""
+"""ReaL top-1 by kind of label and by class, and the most frequent wrong predictions for the worst classes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Breakdown:
 
     Attributes:
         slices: (correct, total) of the images with one ReaL label, with several, and of those whose original label
-            ReaL rejects (which may be in either of the first two).
+            is not among the ReaL labels (these are also in one of the first two).
         class_correct: int64 (1000,), right images of each class.
         class_total: int64 (1000,), images of each class.
         worst: The classes with the lowest share of right images, worst first.
@@ -57,7 +57,7 @@ class Breakdown:
     worst: tuple[ClassCount, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything JSON-ready."""
+        """Return all fields, JSON-ready."""
         names = classes()
         return {
             "slices": {name: {"correct": correct, "total": total} for name, (correct, total) in self.slices.items()},
@@ -103,11 +103,11 @@ def break_down(
     """Count ReaL top-1 by slice and class.
 
     Args:
-        top1: int64 (N,), predicted classes, -1 where there is none.
+        top1: int64 (N,), predicted classes; -1 where there is no prediction.
         correct: bool (N,), right by ReaL.
         original_label: int64 (N,).
         real_label: int64 (N, M), padded with -1.
-        scope: bool (N,), the images that count: those with a ReaL label.
+        scope: bool (N,), the images to count: those with a ReaL label.
     """
     num_labels = (real_label >= 0).sum(axis=1)
     rejected = ~(real_label == original_label[:, None]).any(axis=1)
@@ -131,7 +131,10 @@ def _worst(
     right: NDArray[np.int64],
     total: NDArray[np.int64],
 ) -> tuple[ClassCount, ...]:
-    """Return the classes of the lowest share, and what their images (one row a label) were taken for."""
+    """Return the classes with the lowest share of right images, and the most frequent wrong predictions for each.
+
+    `labels`, `top1` and `correct` have one row for each pair of an image and one of its ReaL labels.
+    """
     present = np.flatnonzero(right < total)
     ranked = sorted(present.tolist(), key=lambda label: (right[label] / total[label], -total[label], label))
     worst = []

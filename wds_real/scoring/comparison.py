@@ -1,4 +1,4 @@
-"""Two models on the same images: the paired difference, whether it can be chance, and where they differ."""
+"""Two models on the same images: the paired difference, its interval and significance, and the classes that differ."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, classes
-from wds_real.scoring.predictions import Predictions, read_predictions
-from wds_real.scoring.result import Accuracy
+from wds_real.scoring.counts import Z_95, Accuracy
+from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.predictions import Predictions
 from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
@@ -24,13 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["ClassChange", "Comparison", "compare", "mcnemar_exact"]
 
-_Z = 1.959963984540054  # two-sided 95 %
 _SHOWN_CLASSES = 10
 
 
 @dataclass(frozen=True, slots=True)
 class ClassChange:
-    """How one class moved from A to B: images of the class, right in A, right in B."""
+    """The images of one class: all, those right in A, and those right in B."""
 
     label: int
     total: int
@@ -48,10 +48,11 @@ class Comparison:
         only_a: Images right only in A.
         only_b: Images right only in B.
         neither: Images wrong in both.
-        p_value: McNemar's exact two-sided test that both directions of flips are equally likely.
+        p_value: Of McNemar's exact two-sided test; the hypothesis is that a change from right to wrong is as likely as
+            one from wrong to right.
         lost: Keys of the `only_a` images.
         gained: Keys of the `only_b` images.
-        per_class: Every class of which an image was compared, by index.
+        per_class: Every class that has a compared image, by index.
     """
 
     against: Literal["real", "original"]
@@ -88,16 +89,16 @@ class Comparison:
     def interval(self) -> tuple[float, float]:
         """95 % interval of the difference, in percentage points.
 
-        The adjusted Wald interval for matched pairs of Agresti and Min (2005): half a pair is added to each of the four
-        cells. Its centre is therefore a little nearer to zero than `difference`.
+        The adjusted Wald interval for matched pairs of Agresti and Min (2005), which adds half a pair to each of the
+        four cells. Its centre is therefore nearer to zero than `difference`.
         """
         n, b, c = self.total + 2, self.only_b + 0.5, self.only_a + 0.5
         centre = (b - c) / n
-        half = _Z * math.sqrt((b + c) - (b - c) ** 2 / n) / n
+        half = Z_95 * math.sqrt((b + c) - (b - c) ** 2 / n) / n
         return (100 * max(-1.0, centre - half), 100 * min(1.0, centre + half))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return everything JSON-ready."""
+        """Return all fields, JSON-ready."""
         return {
             "format": {"name": "wds_real.comparison", "version": 1},
             "against": self.against,
@@ -156,7 +157,7 @@ def compare(
         labels: Labels to use in place of the released ones.
 
     Raises:
-        PredictionsError: the files have no labelled image in common, or hold something else than validation images.
+        PredictionsError: the files have no labelled image in common, or a name that is not a validation image.
     """
     a, b = (side if isinstance(side, Predictions) else read_predictions(side) for side in (a, b))
     targets = Targets.of_labels(labels)
@@ -183,7 +184,7 @@ def compare(
 
 
 def mcnemar_exact(b: int, c: int) -> float:
-    """Return the two-sided p-value of `b` flips one way and `c` the other: exact binomial, in integers.
+    """Return the two-sided p-value of `b` changes in one direction and `c` in the other: exact binomial, in integers.
 
     >>> mcnemar_exact(0, 5), mcnemar_exact(7, 7)
     (0.0625, 1.0)

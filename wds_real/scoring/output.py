@@ -35,11 +35,11 @@ def write_output(store: Store, result: Result, predictions: Predictions, *, form
 
 
 def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
-    """Return result and predictions from the records in `folder`, as the run itself would have.
+    """Return the result and the predictions that the records in `folder` give: those of the run itself.
 
     Raises:
-        PredictionsError: the folder holds no records, or those of another data set.
-        CoverageError: some batches are not recorded: the run was not finished.
+        PredictionsError: the folder holds no run, or the run is of another data set.
+        CoverageError: the run was not finished: some batches have no record.
     """
     run = read_run(folder)
     key = RunKey(run["identity"])
@@ -53,7 +53,7 @@ def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
     for record in found.by_batch.values():
         table.add(record.index, record.classes, record.probabilities)
     try:
-        result = table.result(world_size=max(1, len(found.ranks)))
+        result = table.result(world_size=len(found.ranks))
     except CoverageError as error:
         raise CoverageError(
             f"{folder}: {error} The run was not finished: run the same `wds-real eval` again; it does only the missing "

@@ -1,4 +1,4 @@
-"""Prediction files of all kinds as named columns; `wds_real.scoring.predictions` says what the columns mean."""
+"""Prediction files of all kinds as named columns; `wds_real.scoring.prediction_reader` interprets the columns."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ Columns = dict[str, "Sequence[Any] | NDArray[Any]"]
 def read_columns(path: Path) -> Columns:
     """Read a file into columns of equal length.
 
-    A mapping from names to predictions becomes columns ``file_name`` and ``prediction``; a bare list or array, column
-    0.
+    A mapping from names to predictions becomes the columns ``file_name`` and ``prediction``. A list or array without
+    names becomes the column ``0``.
 
     Raises:
-        PredictionsError: the kind of file is unknown, or it cannot be read.
+        PredictionsError: the kind of file is unknown, or the file cannot be read.
+        CoverageError: a JSON object has a name twice.
     """
     readers: dict[str, Callable[[bytes], Columns]] = {
         ".csv": lambda data: _table(data, ","),
@@ -51,13 +52,13 @@ def read_columns(path: Path) -> Columns:
     reader = readers.get(path.suffix.lower())
     if path.is_dir():
         raise PredictionsError(
-            f"{path}: is a folder. Give the prediction file in it, such as {path / 'predictions.csv'}."
+            f"{path}: this is a folder. Give the prediction file in it, such as {path / 'predictions.csv'}."
         )
     if reader is None:
         raise PredictionsError(f"{path}: unknown kind of file. Expected one of {', '.join(readers)}.")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of numpy, about headers of old or damaged files
+            warnings.simplefilter("ignore")  # numpy warns of old or damaged headers
             columns = reader(path.read_bytes())
     except FileNotFoundError as error:
         raise PredictionsError(f"{path}: no such file.") from error
@@ -78,7 +79,7 @@ def read_columns(path: Path) -> Columns:
     return columns
 
 
-# What the readers of damaged files raise: numpy and zipfile let all of these through.
+# The errors that numpy, zipfile and csv raise for damaged files.
 _UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, TypeError, RecursionError, MemoryError, NotImplementedError, RuntimeError,
     SyntaxError, csv.Error, zipfile.BadZipFile, zlib.error, tokenize.TokenError,
@@ -106,18 +107,18 @@ def _table(data: bytes, delimiter: str) -> Columns:
 
 
 def _is_header(row: list[str]) -> bool:
-    """Return whether no cell of a first row could be an image's name or a prediction."""
+    """Return whether a first row is a header: no cell could be an image's name or a prediction."""
     return not any("ILSVRC2012_val_" in cell or any(map(str.isdigit, cell[:2])) for cell in row)
 
 
 def _check_distinct(names: list[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise PredictionsError(f"column {twice[0]!r} is there twice.")
+        raise PredictionsError(f"two columns are called {twice[0]!r}.")
 
 
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object's pairs as a dict: plain `json.loads` would drop all but the last of one name."""
+    """Return a JSON object's pairs as a dict, and raise for a repeated name, of which `json.loads` keeps the last."""
     content = dict(pairs)
     if len(content) < len(pairs):
         twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
@@ -126,11 +127,11 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def twice_message(names: list[str]) -> str:
-    """Return what to say of images that have more than one prediction."""
+    """Return the message for images that have more than one prediction."""
     shown = f"{', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
     return (
-        f"{len(names):,} {'image comes' if len(names) == 1 else 'images come'} twice: {shown}. Accuracy was not "
-        "computed. Keep one prediction for each."
+        f"{len(names):,} {'image has' if len(names) == 1 else 'images have'} more than one prediction: {shown}. "
+        "Accuracy was not computed. Keep one prediction for each."
     )
 
 
@@ -154,7 +155,9 @@ def _records(records: list[Any]) -> Columns:
     rows = []
     for number, record in enumerate(records):
         if not isinstance(record, dict):
-            raise PredictionsError(f"record {number} is {json.dumps(record)[:80]}, the others are objects.")
+            raise PredictionsError(
+                f"record {number} is {json.dumps(record)[:80]}, expected an object as the other records."
+            )
         names = [str(name).lower() for name in record]
         _check_distinct(names)
         rows.append(dict(zip(names, record.values(), strict=True)))
@@ -192,4 +195,4 @@ def parquet_module() -> Any:  # noqa: ANN401 -- a module of an optional package
     try:
         return importlib.import_module("pyarrow.parquet")
     except ImportError as error:
-        raise PredictionsError("Parquet needs pyarrow: pip install pyarrow, or use CSV or NPZ.") from error
+        raise PredictionsError("Parquet needs pyarrow. Install it: pip install pyarrow. Or use CSV or NPZ.") from error

@@ -12,8 +12,9 @@ A record file is a sequence of frames and nothing else:
     payload   rows x (index int32, classes 5 x int16, probabilities 5 x float32)
     checksum  uint64    xxh3-64 of everything before it in the frame
 
-All little-endian. A process only ever appends to a file of its own making, so a kill can tear no more than the last
-frame of a file; a torn frame is passed over and its batch done again. Runs without torch.
+All values are little-endian. A process appends only to the file that it created, so a kill can tear only the last frame
+of a file. Reading stops at a torn or damaged frame; the batches of that frame and of those behind it are evaluated
+again. Runs without torch.
 """
 
 from __future__ import annotations
@@ -62,10 +63,11 @@ _FORMAT = {"name": "wds_real.run", "version": 1}
 
 @dataclass(frozen=True, slots=True)
 class RunKey:
-    """The identity of a run: whatever changes what a batch is or what the model is.
+    """The identity of a run: data, model, preprocessing, precision and batch size.
 
     Attributes:
-        identity: Data set digest and split, model and weights, preprocessing, numeric types, batch size.
+        identity: JSON-ready: digest and split of the data set, name and digest of the model, preprocessing, ``dtype``
+            and ``batch_size``.
     """
 
     identity: dict[str, Any]
@@ -102,20 +104,20 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class RecordedBatches:
-    """The records of a run: one a batch, by its number, and the ranks that wrote them."""
+    """The records of a run by batch number, one for each batch, and the ranks that wrote them."""
 
     by_batch: dict[int, Record]
     ranks: frozenset[int]
 
 
 class RunRecords:
-    """The records of one run in one folder; a context manager that holds this process's own file open.
+    """The records of one run in one folder; a context manager that holds the file of this process open.
 
     Args:
-        folder: Where; made if need be.
-        key: What the run is.
-        about: What else to write down of the run, such as where the data set lies.
-        rank: Of this process; part of its file's name, so that people can tell files apart.
+        folder: The output folder; created if it does not exist.
+        key: The identity of the run.
+        about: More fields for ``run.json``, such as the root of the data set.
+        rank: Of this process; part of its file's name.
 
     Raises:
         PredictionsError: the folder holds the records of another run.
@@ -136,9 +138,9 @@ class RunRecords:
             self._write_run({"format": _FORMAT, "identity": key.identity, "digest": key.digest, **(about or {})})
 
     def add_execution(self, execution: dict[str, Any]) -> None:
-        """Rank 0 notes in ``run.json`` how the model is run from now on, unless that is noted there already.
+        """Add to ``run.json`` how the model is run from now on, unless it is listed there; only rank 0 writes.
 
-        Records that a version without such notes left get an empty entry: how they were made is unknown.
+        Records of earlier versions, which did not list this, get an empty entry: how they were computed is unknown.
         """
         if self._rank == 0:
             run = read_run(self.folder)
@@ -148,7 +150,7 @@ class RunRecords:
                 self._write_run({**run, "executions": executions, "executions_digest": _digest(executions)})
 
     def executions(self) -> list[dict[str, Any]]:
-        """Return how the model was run since the first start; nothing where this node has no ``run.json``."""
+        """Return how the model was run at each distinct start; empty if this node has no ``run.json``."""
         return executions_of(read_run(self.folder)) if RUN_NAME in self._store.list() else []
 
     def read(self) -> RecordedBatches:
@@ -165,7 +167,7 @@ class RunRecords:
         return RecordedBatches(by_batch, frozenset(ranks))
 
     def append(self, record: Record) -> None:
-        """Write one record to this process's file; once this returns, a kill of the process cannot lose it."""
+        """Append one record to the file of this process; after this returns, a kill of the process cannot lose it."""
         if self._file is None:
             with _errors(self.folder / "records"):
                 self._file = self._create()
@@ -191,7 +193,7 @@ class RunRecords:
         self._store.put(RUN_NAME, (json.dumps(run, indent=1) + "\n").encode("ascii"))
 
     def _create(self) -> FileIO:
-        """Open a file that no other process, of this start or an earlier one, has written to."""
+        """Create a file with a name that no other process, and no earlier start, has used."""
         folder = self.folder / "records"
         folder.mkdir(parents=True, exist_ok=True)
         for start in range(1000):
@@ -207,7 +209,7 @@ class RunRecords:
         while position < len(data):
             frame = _frame_at(data, position)
             if frame is None:
-                _LOG.warning("%s: the record at byte %d is torn; its batch is done again", path, position)
+                _LOG.warning("%s: the record at byte %d is torn; its batch is evaluated again", path, position)
                 return
             magic_batch, rows, position = frame
             _, batch, _, run = _HEAD.unpack(magic_batch)
@@ -228,10 +230,10 @@ def _errors(path: Path) -> AbstractContextManager[None]:
 
 
 def read_run(folder: str | Path) -> dict[str, Any]:
-    """Return what ``run.json`` says.
+    """Return the content of ``run.json``.
 
     Raises:
-        PredictionsError: there is none, or it is damaged.
+        PredictionsError: there is no such file, or it is damaged.
     """
     path = Path(folder) / RUN_NAME
     try:

@@ -1,4 +1,4 @@
-"""ReaL and original accuracy of a prediction file: no model, no images, no torch."""
+"""ReaL and original accuracy of a prediction file, without model, images and torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wds_real.labels import at_threshold
-from wds_real.scoring.predictions import Predictions, read_predictions
+from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.predictions import Predictions
 from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
 
@@ -38,19 +39,19 @@ def score(
     42164
 
     Args:
-        predictions: Anything `wds_real.scoring.predictions.read_predictions` reads.
+        predictions: Anything `wds_real.read_predictions` reads.
         labels: Labels to use in place of the released ones.
-        threshold: Take the ReaL labels from another cut through the published rater scores (released: 0.8).
+        threshold: Make the ReaL labels from the published rater scores above this threshold (released: 0.8).
         allow_partial: Score only the images that are predicted.
 
     Raises:
         ValueError: both `labels` and `threshold` are given.
         PredictionsError: the predictions cannot be read, or are not of validation images.
         CoverageError: an image has no prediction (unless `allow_partial`).
-        SourceError: `threshold` is not one the bundled scores can tell apart.
+        SourceError: `threshold` is not a multiple of 0.001 in 0 <= threshold < 1.
     """
     if labels is not None and threshold is not None:
-        raise ValueError("labels and threshold exclude each other: both say which ReaL labels to use.")
+        raise ValueError("labels and threshold exclude each other: both choose the ReaL labels.")
     if not isinstance(predictions, Predictions):
         predictions = read_predictions(predictions)
     if threshold is not None:
