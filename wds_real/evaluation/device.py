@@ -1,4 +1,4 @@
-"""The device of this rank, the copy of batches to it, and the normalisation of pixels."""
+"""Choose the device of this process, copy batches to it, and normalise pixels into model input."""
 
 from __future__ import annotations
 
