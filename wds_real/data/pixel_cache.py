@@ -1,4 +1,4 @@
-"""The decoded pixels of a data set in one file, for loops that evaluate the same images again and again.
+"""Cache of transformed pixels in one file, for loops that evaluate the same images repeatedly.
 
     FOLDER/NAME.pixels      NAME: first 32 hex digits of the SHA-256 of `description`
 
@@ -8,14 +8,15 @@
     tail      16 bytes      xxh3-128 of the pixels, seeded with P + the first 8 bytes (big-endian) of that SHA-256
 
 The file has its full size from the start and is sparse: a row that was never written is a hole, whose tail is zero. A
-row is believed only if its tail is right for its bytes and its place, so a hole, a torn row, or a row of another place
-or file is never taken for pixels. Processes therefore share the file without locks, and a kill costs a row a thread.
+row is used only if its tail matches its bytes and its position, so holes, partly written rows and rows of another
+position or file are never used. Processes can therefore share the file without locks, and a kill loses at most one row
+for each thread.
 
-Rows are read and written by position (preadv, pwrite), not through a memory map. Where the file has been cut or the
-disk is full, a call returns an error; touching a map there kills the process with SIGBUS. The page cache holds the rows
-once for all processes of a node either way.
+Rows are read and written with preadv and pwrite, not through a memory map: if the file is truncated or the disk is
+full, a call returns an error, where access through a map ends the process with SIGBUS. The page cache holds the rows
+once for all processes of a node in both cases.
 
-Nothing is evicted: the full size is known beforehand, and a disk without room for it is refused. Runs without torch.
+Nothing is evicted: the full size is known beforehand, and a disk without room for it is an error. Runs without torch.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ _HEADER_BYTES = 4096
 _HOLE = bytes(16)
 _BLOCK_BYTES = 512  # the unit of st_blocks
 _SEEDS = 1 << 64
-_ATTEMPTS = 10  # each one lost means that another process made or removed the file in between
+_ATTEMPTS = 10  # one fails if another process makes or removes the file in between
 
 
 def cache_size(num_samples: int, *, shape: tuple[int, ...]) -> int:
@@ -68,18 +69,18 @@ def cache_size(num_samples: int, *, shape: tuple[int, ...]) -> int:
 
 
 class PixelCache:
-    """One row of pixels a sample, uint8 of `shape`; opened, or made if need be, on construction.
+    """One row of pixels for each sample, uint8 of `shape`; the file is opened, or created, on construction.
 
-    Threads and forked processes may share it. A pickled copy opens the file anew by its path. An attempt to write that
-    the system refuses is logged once and ends the writing, not the reading: the cache then only is less of a help.
+    Threads and forked processes may share it. A pickled copy opens the file again by its path. The first write that
+    fails is logged and ends the writing; rows that are there are still read.
 
     Args:
-        folder: Where the file lies; made if need be.
-        identity: JSON-ready facts that decide the pixels: data set digest, transform, versions of decoder and resizer.
-            With `num_samples` and `shape` they decide the file's name, so other facts mean another file.
+        folder: Folder of the file, created if missing.
+        identity: JSON-ready facts that determine the pixels: data set digest, transform, versions of the decoders. With
+            `num_samples` and `shape` they determine the file's name.
         num_samples: Rows, one for each sample of the whole data set.
         shape: Of the pixels of one sample.
-        num_rows: How many rows this run will want to be there, for which the disk must have room; None means all.
+        num_rows: Rows that this run will write or read, for which the disk must have room; None means all.
 
     Attributes:
         path: The file, absolute.
@@ -119,7 +120,7 @@ class PixelCache:
         self._seed = int.from_bytes(digest[:8], "big")
         self._stride = _stride(shape)
         self._row_bytes = _row_bytes(shape)
-        # Locks that are taken once and never given back: nobody waits for them, so a fork may come at any moment.
+        # One-shot flags: set by acquiring without waiting, and never released, so a fork at any moment is safe.
         self._read_failed, self._write_failed = threading.Lock(), threading.Lock()
         num_wanted_bytes = cache_size(wanted, shape=shape)
         self._file: OpenFile | None
@@ -127,14 +128,14 @@ class PixelCache:
         self._file, self._read_only_reason = _open(self.path, _header(description), self.num_bytes, num_wanted_bytes)
 
     def read(self, position: int, out: NDArray[np.uint8]) -> bool:
-        """Copy the row of `position` into `out` and return True if it is there and right.
+        """Copy the row of `position` into `out`; return whether it was there and its checksum matches.
 
         Args:
             position: In the whole data set.
-            out: uint8 of `shape`, C-contiguous; holds anything if the answer is False.
+            out: uint8 of `shape`, C-contiguous; undefined content if False is returned.
 
         Raises:
-            ValueError: no such position, `out` is of another form, or the cache is closed.
+            ValueError: no such position, `out` has another shape or dtype, or the cache is closed.
             BufferError: `out` may not be written.
         """
         file, offset = self._opened(), self._offset(position, out)
@@ -148,14 +149,14 @@ class PixelCache:
         return num_bytes == self._row_bytes and tail != _HOLE and tail == self._tail(position, out)
 
     def write(self, position: int, pixels: NDArray[np.uint8]) -> None:
-        """Store the row of `position`; where the system refuses, say so once and store no more.
+        """Store the row of `position`; the first failure is logged, and nothing is stored after it.
 
         Args:
             position: In the whole data set.
             pixels: uint8 of `shape`, C-contiguous.
 
         Raises:
-            ValueError: no such position, `pixels` is of another form, or the cache is closed.
+            ValueError: no such position, `pixels` has another shape or dtype, or the cache is closed.
         """
         file, offset = self._opened(), self._offset(position, pixels)
         if self._write_failed.locked():
@@ -170,7 +171,9 @@ class PixelCache:
             self._stop_writing(str(error.strerror))
 
     def has(self, position: int) -> bool:
-        """Return whether a row seems to hold pixels: one small read, which takes a torn row for a whole one.
+        """Return whether a row was written, by one small read that does not check the checksum.
+
+        There is no ``__len__``: an empty cache would be false.
 
         Raises:
             OSError: the file cannot be read.
@@ -180,19 +183,8 @@ class PixelCache:
         file = self._opened()
         return any(os.pread(file.descriptor, len(_HOLE), tail))
 
-    def rows_present(self) -> int:
-        """Return how many rows hold pixels, for messages: one small read a row, which takes torn rows for whole.
-
-        There is no ``__len__``: a cache that is still empty would count as false.
-
-        Raises:
-            OSError: the file cannot be read.
-            ValueError: the cache is closed.
-        """
-        return sum(map(self.has, range(self.num_samples)))
-
     def close(self) -> None:
-        """Close the file, once the threads that are in the middle of a row have done it."""
+        """Close the file, after the threads that are reading or writing a row are done with it."""
         self._file = None
 
     def __enter__(self) -> Self:
@@ -204,7 +196,7 @@ class PixelCache:
         self.close()
 
     def __reduce__(self) -> tuple[Callable[[], PixelCache], tuple[()]]:
-        """Open anew by path; whether the disk has room was asked when the cache was made."""
+        """Open the file again by its path, without checking again that the disk has room."""
         identity = json.loads(self._description)["identity"]
         facts = {"identity": identity, "num_samples": self.num_samples, "shape": self.shape, "num_rows": 0}
         return functools.partial(PixelCache, self.path.parent, **facts), ()
@@ -216,7 +208,7 @@ class PixelCache:
         return file
 
     def _offset(self, position: int, pixels: NDArray[np.uint8]) -> int:
-        """Return where the row starts; check what would damage other rows or memory."""
+        """Return where the row starts, after checking position and form: a wrong one would overwrite other rows."""
         if not 0 <= position < self.num_samples:
             raise ValueError(f"{self.path}: position is {position}, expected one in [0, {self.num_samples}).")
         if pixels.shape != self.shape or pixels.dtype != np.uint8 or not pixels.flags.c_contiguous:
@@ -231,7 +223,9 @@ class PixelCache:
     def _stop_writing(self, reason: str) -> None:
         if self._write_failed.acquire(blocking=False):
             _LOG.warning(
-                "%s: rows cannot be written: %s. Those there are used; all others are decoded.", self.path, reason
+                "%s: rows cannot be written: %s. Rows that are there are used; all other images are decoded.",
+                self.path,
+                reason,
             )
 
 
@@ -256,13 +250,13 @@ def _header(description: bytes) -> bytes:
 
 
 def _open(path: Path, header: bytes, num_bytes: int, num_wanted_bytes: int) -> tuple[OpenFile, str | None]:
-    """Open the cache at `path`; make it if there is none, and anew if it is damaged."""
+    """Open the cache at `path`, created if there is none, and again if it is damaged."""
     with os_errors_as(functools.partial(_error, path)):
         for _ in range(_ATTEMPTS):
             file, read_only_reason = _open_existing(path)
             if file is None:
                 _refuse_full_disk(path.parent, num_wanted_bytes)
-                _make(path, header, num_bytes)
+                _create(path, header, num_bytes)
             elif not _is_whole(file, header, num_bytes):
                 _remove_damaged(path, file)
             else:
@@ -271,15 +265,15 @@ def _open(path: Path, header: bytes, num_bytes: int, num_wanted_bytes: int) -> t
                     _refuse_full_disk(path.parent, num_wanted_bytes - num_there)
                 return file, read_only_reason
     raise StoreError(
-        f"{path}: the pixel cache is not there after it was made, {_ATTEMPTS} times over. Look whether the name is a "
-        "broken link or another program removes the file, or choose another folder."
+        f"{path}: the pixel cache was created {_ATTEMPTS} times and is not there. Check whether the path is a broken "
+        "link or another program removes the file, or choose another folder."
     )
 
 
 def _error(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{path}: the pixel cache can be neither opened nor made: {error.strerror or error}. Choose another folder for "
-        "it, or evaluate without it."
+        f"{path}: the pixel cache can be neither opened nor created: {error.strerror or error}. Choose another folder "
+        "for it, or evaluate without it."
     )
 
 
@@ -301,13 +295,13 @@ def _is_whole(file: OpenFile, header: bytes, num_bytes: int) -> bool:
 
 
 def _remove_damaged(path: Path, file: OpenFile) -> None:
-    """Remove the damaged file, unless another process did and `path` is a new one by now."""
-    with contextlib.suppress(OSError):  # without locks a new file might be removed: its rows are lost, none is wrong
+    """Remove the damaged file, unless another process has replaced it by a new one."""
+    with contextlib.suppress(OSError):  # without locks a new file may be removed: its rows are lost, but none is wrong
         lock(file.descriptor)  # held until the file is closed
     with contextlib.suppress(FileNotFoundError):
         if file.is_at(path):
             path.unlink()
-            _LOG.warning("%s: the pixel cache was damaged (its header or size); it is made anew", path)
+            _LOG.warning("%s: the pixel cache was damaged (its header or size); it is created again", path)
 
 
 def _refuse_full_disk(folder: Path, num_bytes: int) -> None:
@@ -320,8 +314,8 @@ def _refuse_full_disk(folder: Path, num_bytes: int) -> None:
         )
 
 
-def _make(path: Path, header: bytes, num_bytes: int) -> None:
-    """Make the file without rows; it appears whole, and if another process is faster its file stays."""
+def _create(path: Path, header: bytes, num_bytes: int) -> None:
+    """Create the file without rows, atomically; a file that another process created meanwhile is kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -330,6 +324,6 @@ def _make(path: Path, header: bytes, num_bytes: int) -> None:
             file.truncate(num_bytes)
             os.fsync(file.fileno())
         with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)  # a rename would take the place of a file that is in use
+            os.link(temporary, path)  # a rename would replace a file that is in use
     finally:
         temporary.unlink(missing_ok=True)
