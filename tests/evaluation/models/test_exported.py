@@ -27,7 +27,7 @@ def test_an_exported_program(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["missing", "folder", "empty", "junk", "zip", "state dict", "cut"])
-def test_what_is_no_exported_program(kind: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_exported_program_is_refused(kind: str, tmp_path: Path) -> None:
     """A .pt2 that is missing, cut or something else is a ModelError of one line."""
     path = tmp_path / "model.pt2"
     if kind == "folder":

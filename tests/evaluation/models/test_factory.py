@@ -51,7 +51,7 @@ def test_factories(name: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", ["nothing", "three", "wrong_transform", "needs_argument", "value", "absent"])
 @pytest.mark.usefixtures("factories")
 def test_factories_that_do_not_fit(name: str) -> None:
-    """What is no factory, or does not return a model, is a ModelError that names it."""
+    """Anything but a function that returns a model is a ModelError that names it."""
     with pytest.raises(ModelError, match=f"^made_models:{name}: ") as caught:
         load_model(f"made_models:{name}")
     assert caught.value.exit_code == 2

@@ -13,8 +13,8 @@ from wds_real.synthetic import KnownAnswerModel, known_answer_model
 @pytest.mark.parametrize(
     "spec", ["", "resnet50", "timm:", "torchvision:", "x:", ":factory", ".relative:factory", "no.such:factory", "a b:c"]
 )
-def test_what_is_no_model(spec: str) -> None:
-    """A name of none of the forms, or of a module that is not there, is a ModelError that shows it."""
+def test_a_name_of_another_form_is_refused(spec: str) -> None:
+    """A name in none of the accepted forms, or of a missing module, is a ModelError that shows it."""
     with pytest.raises(ModelError, match=r"[Ee]xpected") as caught:
         load_model(spec)
     assert str(caught.value).startswith(f"{spec}: ")
