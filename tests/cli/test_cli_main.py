@@ -181,3 +181,9 @@ def test_interrupting_gives_130() -> None:
     assert running.returncode == 130
     assert out == ""
     assert messages(err) == ["no batch was saved; use --output to be able to resume", "interrupted"]
+
+
+def test_help_starts_without_numpy() -> None:
+    """--help needs the names of the commands only: neither numpy nor torch is imported for it."""
+    code = "import sys, wds_real.cli.main; sys.exit(bool({'numpy', 'torch', 'PIL'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

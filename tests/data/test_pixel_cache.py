@@ -441,9 +441,7 @@ def test_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     """Where there is no file and no place for one, the message names both the place and the reason."""
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "deeper"):
-        with pytest.raises(
-            StoreError, match=r"neither opened nor created: Not a directory. Choose another folder"
-        ):
+        with pytest.raises(StoreError, match=r"neither opened nor created: Not a directory. Choose another folder"):
             opened(folder)
 
 

@@ -13,7 +13,6 @@ import uuid
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from wds_real.data.plan import share
 from wds_real.errors import PlanError, StoreError
 
 if TYPE_CHECKING:
@@ -101,6 +100,8 @@ def resolve_world(rank: int | None, world_size: int | None) -> World:
         return current_world()
     if rank is None or world_size is None:
         raise PlanError(f"rank is {rank} and world_size is {world_size}: give both, or neither.")
+    from wds_real.data.plan import share  # here, as it needs numpy: --help starts without
+
     share(0, rank=rank, world_size=world_size)
     return replace(launched_world(), rank=rank, world_size=world_size)
 

@@ -275,6 +275,7 @@ class _TarImages:
     ) -> Iterator[memoryview]:
         """Read neighbours at once, into buffers that are reused when no part of them is in use."""
         for block in merge(ranges, max_bytes=_BLOCK_BYTES):
+            data = memoryview(b"")  # so that the buffer of the block before can be reused
             data = self._buffers.take(block.stop - block.start)
             with self._explained():
                 complete = files.read_into(block.name, block.start, data)

@@ -183,11 +183,13 @@ def _produce(shard: ShardPlan, run: _Run, write: Callable[[memoryview], None]) -
                 raise CancelledError
             width, height = _size(image, data)
             frame = frame_sample(image.label, len(data))
-            for part in (frame.before, data, frame.after):
-                blocks.add(part)
-            offset = position + len(frame.before)
+            before, after = frame.before, frame.after
+            blocks.add(before)
+            blocks.add(data)
+            blocks.add(after)
+            offset = position + len(before)
             json_offset = offset + len(data) + frame.label_start
-            position = offset + len(data) + len(frame.after)
+            position = offset + len(data) + len(after)
             rows.append(
                 SampleRow(
                     label=image.label,
@@ -226,13 +228,15 @@ class _Blocks:
 
     def add(self, piece: bytes | memoryview) -> None:
         """Append a piece; one that is larger than a block is passed on alone."""
-        if self._filled + len(piece) > len(self._memory):
+        stop = self._filled + len(piece)
+        if stop > len(self._memory):
             self.flush()
-        if len(piece) > len(self._memory):
+            stop = len(piece)
+        if stop > len(self._memory):
             self._write(memoryview(piece))
         else:
-            self._memory[self._filled : self._filled + len(piece)] = piece
-            self._filled += len(piece)
+            self._memory[self._filled : stop] = piece
+            self._filled = stop
 
     def flush(self) -> None:
         """Pass on what is left."""
