@@ -24,6 +24,7 @@ from wds_real.errors import (
     StoreError,
     UnavailableError,
     WdsRealError,
+    printable,
 )
 
 EXIT_CODES = {
@@ -55,6 +56,10 @@ EXAMPLES = [
 ]
 
 
+HOSTILE = "a\x1b[2J\nerror: all is well\r\x00\x7f\x9b\u061c\u200b\u202e\u2028\u2066\ud800\udcffz"
+ESCAPED = r"a\x1b[2J\nerror: all is well\r\x00\x7f\x9b\u061c\u200b\u202e\u2028\u2066\ud800\udcffz"
+
+
 def raise_it(error: WdsRealError) -> None:
     """Raise from something else, as workers do."""
     raise error from OSError("underneath")
@@ -64,7 +69,8 @@ def test_the_docstring_draws_the_tree() -> None:
     """The classes drawn are the classes there are, each below the one it is drawn under, and __all__ has them."""
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     classes = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, Exception)]
-    assert sorted([*drawn, "WdsRealError"]) == sorted(cls.__name__ for cls in classes) == errors.__all__
+    assert sorted([*drawn, "WdsRealError"]) == sorted(cls.__name__ for cls in classes)
+    assert errors.__all__ == [*sorted(cls.__name__ for cls in classes), "printable"]
     parents = {cls.__name__: StoreError if cls in (MissingError, UnavailableError) else WdsRealError for cls in classes}
     assert all(cls.__mro__[1] is parents[cls.__name__] for cls in classes if cls is not WdsRealError)
     below = re.findall(r"│   [├└]── (\w+)", errors.__doc__ or "")
@@ -80,7 +86,7 @@ def test_only_a_plan_error_is_also_a_builtin_one() -> None:
 def test_exit_codes_are_those_of_the_command_line(kind: type[WdsRealError], code: int) -> None:
     """1 failure, 2 usage, 3 coverage, 4 integrity; every class has one."""
     assert kind.exit_code == code
-    assert {cls.__name__ for cls in EXIT_CODES} == set(errors.__all__)
+    assert {cls.__name__ for cls in EXIT_CODES} == {*errors.__all__} - {"printable"}
 
 
 @pytest.mark.parametrize(
@@ -123,3 +129,32 @@ def test_errors_cross_from_a_worker_process() -> None:
             assert (type(arrived), str(arrived)) == (type(error), str(error))
             for name, value in vars(error).items():
                 assert getattr(arrived, name) == value
+
+
+def test_printable_text_is_one_line_that_commands_no_terminal() -> None:
+    """Every control character, separator, direction mark and surrogate is escaped; other text is returned unchanged."""
+    assert printable(HOSTILE) == ESCAPED
+    assert printable(ESCAPED) == ESCAPED
+    for text in ("", "val/n01440764/café 樹 👍.JPEG", r"C:\new\table"):
+        assert printable(text) == text
+    every = "".join(map(chr, range(0x110000)))
+    shown = printable(every)
+    assert shown.isprintable()
+    assert shown.encode().decode() == shown
+
+
+@pytest.mark.parametrize("kind", EXIT_CODES, ids=lambda kind: kind.__name__)
+def test_messages_are_printable_lines(kind: type[WdsRealError]) -> None:
+    """Whatever an error is told, its message is one printable line, also in a traceback and after pickling."""
+    error = kind(HOSTILE)
+    assert str(error) == ESCAPED
+    assert str(pickle.loads(pickle.dumps(error))) == ESCAPED  # noqa: S301 -- our own bytes
+
+
+def test_the_facts_of_an_error_are_not_escaped() -> None:
+    """The attributes hold the names as they are; only the message is escaped."""
+    error = ShardError("it is cut.", shard=f"{HOSTILE}.tar", key=HOSTILE)
+    assert str(error) == f"{ESCAPED}.tar: {ESCAPED}: it is cut."
+    assert (error.shard, error.key) == (f"{HOSTILE}.tar", HOSTILE)
+    again = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own bytes
+    assert (again.shard, again.key, str(again)) == (error.shard, error.key, str(error))

@@ -14,6 +14,9 @@
 
 A message says, in this order: what happened, where, what was expected and found, what to do. The facts are attributes
 too. ``exit_code`` is the exit status of the command line: 1 failure, 2 usage, 3 coverage, 4 integrity.
+
+Names come from archives, servers and other people's files. A message is one line that changes nothing on a terminal:
+`printable` escapes it when the error is made. The attributes keep what was found.
 """
 
 from __future__ import annotations
@@ -35,13 +38,31 @@ __all__ = [
     "StoreError",
     "UnavailableError",
     "WdsRealError",
+    "printable",
 ]
+
+
+def printable(text: str) -> str:
+    r"""Return `text` as one line that is safe to print: other characters than printable ones are escaped as in Python.
+
+    Escaped are control characters (ESC and line ends among them), characters that change the direction of writing or
+    have no width, spaces other than the plain one, and the surrogates that stand for bytes that are not UTF-8.
+
+    >>> print(printable("n\x1b[2J.jpg\nerror: all is well \u202e \udcff é 樹"))
+    n\x1b[2J.jpg\nerror: all is well \u202e \udcff é 樹
+    """
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 class WdsRealError(Exception):
     """The base of every error raised on purpose by this package."""
 
     exit_code: ClassVar[int] = 1
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*(printable(value) if isinstance(value, str) else value for value in arguments))
 
 
 class SourceError(WdsRealError):

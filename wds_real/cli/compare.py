@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wds_real.cli.console import print_json
+from wds_real.cli.console import print_json, print_lines
 from wds_real.cli.options import json_option, real_json_option
 from wds_real.labels import load_real_json
 
@@ -39,4 +39,4 @@ def command(a: str, b: str, against: Literal["real", "original"], real_json: str
     if as_json:
         print_json({"files": {"a": a, "b": b}, **comparison.as_dict()})
     else:
-        click.echo(f"A {a}\nB {b}\n{comparison}")
+        print_lines(f"A {a}", f"B {b}", *str(comparison).split("\n"))

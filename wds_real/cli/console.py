@@ -1,8 +1,13 @@
-"""Output that the commands share: JSON or text on stdout, progress on stderr, rank 0 only."""
+"""Output that the commands share: JSON or text on stdout, progress and messages on stderr.
+
+No other module of the command line prints. Each line passes `wds_real.errors.printable`, so that no name in a file can
+write to the terminal.
+"""
 
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 import time
@@ -12,13 +17,25 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from wds_real.data.distributed import launched_world
+from wds_real.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wds_real.scoring.result import Result
 
-__all__ = ["counted", "is_main_rank", "print_json", "print_result", "progress_bar", "rank_prefix"]
+__all__ = [
+    "PrintableFormatter",
+    "counted",
+    "is_main_rank",
+    "print_json",
+    "print_lines",
+    "print_message",
+    "print_result",
+    "print_usage_error",
+    "progress_bar",
+    "rank_prefix",
+]
 
 _PLAIN_INTERVAL_S = 5.0
 
@@ -43,6 +60,36 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+def print_lines(*lines: str, bold: bool = False) -> None:
+    """Print lines on stdout, each made printable."""
+    for line in lines:
+        click.secho(printable(line), bold=bold)
+
+
+def print_message(message: str) -> None:
+    """Print one line on stderr, made printable."""
+    click.echo(printable(message), err=True)
+
+
+def print_usage_error(error: click.ClickException) -> None:
+    """Print how the command is used, and what is wrong, as one line."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # click 8.1 has none
+        error.show()
+        return
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+        click.echo(f"Try '{error.ctx.command_path} --help' for help.\n", err=True)
+    print_message(f"Error: {' '.join(error.format_message().split())}")
+
+
+class PrintableFormatter(logging.Formatter):
+    """Formats log records as one printable line each."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- the name in logging
+        """Return the line of the record; a traceback follows in lines of its own."""
+        return printable(super().formatMessage(record))
+
+
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on stdout."""
     click.echo(json.dumps(value, indent=1))
@@ -50,9 +97,9 @@ def print_json(value: dict[str, Any]) -> None:
 
 def print_result(result: Result, *, per_class: bool) -> None:
     """Print a result's table and receipt."""
-    click.echo(str(result))
+    print_lines(*str(result).split("\n"))
     if per_class:
-        click.echo(str(result.breakdown))
+        print_lines(*str(result.breakdown).split("\n"))
 
 
 class Advance(Protocol):
@@ -142,4 +189,4 @@ class _PlainLines:
         else:
             whole = f" of {self._total:,}" if self._total else ""
             amounts = f"{self._done:,}{whole} {self._unit}, {rate:,.0f}/s"
-        click.echo(f"{self._title}: {share:.0f} %, {amounts}, {elapsed:,.1f} s{left}", err=True)
+        print_message(f"{self._title}: {share:.0f} %, {amounts}, {elapsed:,.1f} s{left}")

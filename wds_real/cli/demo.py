@@ -12,6 +12,8 @@ from typing import Any
 
 import click
 
+from wds_real.cli.console import print_lines, print_message
+
 _NAMES = ("original_top1", "original_top5", "original_top1_labelled", "real_top1", "real_top5")
 
 
@@ -41,7 +43,7 @@ def _run(folder: Path, num_images: int, processes: int) -> int:
     numbers = range(1, num_images + 1)
     tar, root, output = folder / "ILSVRC2012_img_val.tar", folder / "shards", folder / "run"
     write_source_tar(tar, numbers)
-    click.echo(f"generated {num_images:,} images: {tar.name}, {tar.stat().st_size:,} bytes")
+    print_lines(f"generated {num_images:,} images: {tar.name}, {tar.stat().st_size:,} bytes")
     _step("pack", str(tar), str(root), "--samples-per-shard", "500", "--allow-partial", "--overwrite")
     _step("verify", str(root), "--level", "decode")
     _step(
@@ -55,7 +57,7 @@ def _run(folder: Path, num_images: int, processes: int) -> int:
 def _step(*arguments: str, launcher: tuple[str, ...] = ()) -> None:
     """Print one command as a user would type it, and run it."""
     shown = f"torchrun {' '.join(launcher[2:])} -m wds_real" if launcher else "wds-real"
-    click.secho(f"\n$ {shown} {' '.join(arguments)}", bold=True)
+    print_lines("", f"$ {shown} {' '.join(arguments)}", bold=True)
     environment = {"OMP_NUM_THREADS": "1", **os.environ}  # torchrun sets it too, but prints a warning
     command = [sys.executable, *launcher, "-m", "wds_real", *arguments]
     done = subprocess.run(command, check=False, env=environment)  # noqa: S603
@@ -73,12 +75,12 @@ def _compare(found: dict[str, Any], known: dict[str, int]) -> int:
         ("images seen once", found["coverage"]["seen_once"], known["all"]),
     ]
     wrong = [row for row in rows if row[1] != row[2]]
-    click.echo()
+    print_lines("")
     for name, count, expected in rows:
         verdict, note = ("ok", "") if count == expected else ("WRONG", f" (known: {expected:,})")
-        click.echo(f" {verdict:<6}{name:<26}{count:>8,}{note}")
+        print_lines(f" {verdict:<6}{name:<26}{count:>8,}{note}")
     if wrong:
-        click.echo(f"{len(wrong)} of {len(rows)} counts differ from the known answer", err=True)
+        print_message(f"{len(wrong)} of {len(rows)} counts differ from the known answer")
         return 1
-    click.echo(f"all {len(rows)} counts equal the known answer")
+    print_lines(f"all {len(rows)} counts equal the known answer")
     return 0

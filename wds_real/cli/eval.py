@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from wds_real.cli.console import is_main_rank, print_json, print_result, progress_bar
+from wds_real.cli.console import is_main_rank, print_json, print_lines, print_message, print_result, progress_bar
 from wds_real.cli.options import cache_options, json_option, open_cache, per_class_option, storage_option
 from wds_real.errors import WdsRealError
 
@@ -188,7 +188,7 @@ def command(
         saved = "no batch was saved; use --output to be able to resume"
         if output is not None:
             saved = f"the finished batches are saved in {output}; run the same command to resume"
-        click.echo(saved, err=True)
+        print_message(saved)
         raise
     if not is_main_rank():
         return
@@ -198,7 +198,7 @@ def command(
     print_result(result, per_class=per_class)
     _print_timings(result)
     if output is not None:
-        click.echo(f"wrote {output}/result.json and {output}/predictions.csv")
+        print_lines(f"wrote {output}/result.json and {output}/predictions.csv")
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def _check_device(device: str | None) -> None:
 def _print_timings(result: Result) -> None:
     timings = result.run["timings"]
     if timings["images_per_s"]:
-        click.echo(
+        print_lines(
             f" {timings['images_per_s']:,.0f} images/s, {timings['total_s']:,.1f} s, of which "
             f"{timings['waited_for_data_s']:,.1f} s waiting for data; slowest stage: {timings['bottleneck']}"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from wds_real.cli.console import counted, print_json, progress_bar
+from wds_real.cli.console import counted, print_json, print_lines, progress_bar
 from wds_real.cli.options import json_option, storage_option
 from wds_real.storage.url import redact_url
 
@@ -52,4 +52,4 @@ def command(
         )
         return
     shards, images = counted(len(manifest.shards), "shard"), counted(manifest.num_samples, "image")
-    click.echo(f"indexed {images} in {shards}\ndigest {manifest.digest}")
+    print_lines(f"indexed {images} in {shards}", f"digest {manifest.digest}")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wds_real.cli.console import print_json
+from wds_real.cli.console import print_json, print_lines
 from wds_real.cli.options import json_option, storage_option
 from wds_real.errors import SourceError
 from wds_real.labels import canonical_file_name, classes
@@ -120,9 +120,9 @@ def _sample(manifest: Manifest, index: SampleIndex, position: int) -> dict[str, 
 def _print_facts(facts: dict[str, Any], indent: str = "") -> None:
     for name, value in facts.items():
         if isinstance(value, dict):
-            click.echo(f"{indent}{name}")
+            print_lines(f"{indent}{name}")
             _print_facts(value, indent + "  ")
         else:
             text = ", ".join(map(str, value)) or "none" if isinstance(value, list) else value
             text = f"{value:,}" if type(value) is int else text
-            click.echo(f"{indent}{name:<{34 - len(indent)}}{text}")
+            print_lines(f"{indent}{name:<{34 - len(indent)}}{text}")

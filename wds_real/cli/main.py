@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
 from typing import NoReturn
@@ -10,7 +11,7 @@ from typing import NoReturn
 import click
 
 from wds_real import __version__
-from wds_real.cli.console import is_main_rank, rank_prefix
+from wds_real.cli.console import PrintableFormatter, is_main_rank, print_message, print_usage_error, rank_prefix
 from wds_real.data.distributed import launched_world
 from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
 
@@ -64,23 +65,27 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
-    logging.basicConfig(level=logging.WARNING, format="wds-real: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name may be outside the terminal's encoding
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("wds-real: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         launched_world()
     except PlanError as error:
-        click.echo(f"error: {error}", err=True)
+        print_message(f"error: {error}")
         sys.exit(error.exit_code)
     try:
         status = cli.main(arguments, prog_name="wds-real", standalone_mode=False)
     except click.ClickException as error:
         if is_main_rank():
-            error.show()
+            print_usage_error(error)
         sys.exit(error.exit_code)
     except WdsRealError as error:
         if is_main_rank() or not isinstance(error, _SAME_ON_ALL_RANKS):
-            click.echo(f"{rank_prefix()}error: {error}", err=True)
+            print_message(f"{rank_prefix()}error: {error}")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        click.echo(f"{rank_prefix()}interrupted", err=True)
+        print_message(f"{rank_prefix()}interrupted")
         sys.exit(130)
     sys.exit(status or 0)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wds_real.cli.console import print_json, print_result
+from wds_real.cli.console import print_json, print_lines, print_result
 from wds_real.cli.options import json_option, per_class_option, storage_option
 from wds_real.errors import PredictionsError
 
@@ -51,4 +51,4 @@ def command(
         print_json(result.as_dict())
     else:
         print_result(result, per_class=per_class)
-        click.echo(f"wrote {folder}/result.json and {folder}/predictions.{form}")
+        print_lines(f"wrote {folder}/result.json and {folder}/predictions.{form}")

@@ -7,7 +7,7 @@ import time
 
 import click
 
-from wds_real.cli.console import counted, print_json, progress_bar
+from wds_real.cli.console import counted, print_json, print_lines, progress_bar
 from wds_real.cli.options import json_option, real_json_option, storage_option, url_options
 from wds_real.labels import bundled, load_real_json
 from wds_real.packing.source import open_source
@@ -84,4 +84,4 @@ def command(
         return
     partial = ", partial: not the whole validation set" if manifest.partial else ""
     shards, packed = counted(len(manifest.shards), "shard"), counted(manifest.num_samples, "image")
-    click.echo(f"packed {packed} into {shards} in {redact_url(root)}{partial}\ndigest {manifest.digest}")
+    print_lines(f"packed {packed} into {shards} in {redact_url(root)}{partial}", f"digest {manifest.digest}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from wds_real.cli.console import counted, print_json, print_result
+from wds_real.cli.console import counted, print_json, print_lines, print_message, print_result
 from wds_real.cli.options import json_option, per_class_option, real_json_option
 from wds_real.labels import load_real_json
 
@@ -50,11 +50,10 @@ def command(
         print_json(result.as_dict())
         return
     chosen = "" if threshold is None else f", ReaL labels with rater scores above {threshold}"
-    click.echo(f"{predictions}: {counted(len(read), 'prediction')}, {read.origin}{chosen}")
+    print_lines(f"{predictions}: {counted(len(read), 'prediction')}, {read.origin}{chosen}")
     print_result(result, per_class=per_class)
     if result.original_top1.value < 0.02 and result.original_top1.total >= 100:
-        click.echo(
+        print_message(
             " fewer than 2 % are correct. Check that class indices start at 0, and that images without names are in "
-            "the order of their file names.",
-            err=True,
+            "the order of their file names."
         )

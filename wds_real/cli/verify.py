@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wds_real.cli.console import counted, print_json, progress_bar
+from wds_real.cli.console import counted, print_json, print_lines, print_message, progress_bar
 from wds_real.cli.options import json_option, storage_option
 
 if TYPE_CHECKING:
@@ -47,11 +47,11 @@ def command(root: str, level: Level, jobs: int, storage_options: dict[str, str],
         print_json({"root": store.url, "level": level, "digest": manifest.digest, "problems": list(problems)})
     else:
         for problem in problems:
-            click.echo(f"error: {problem}", err=True)
+            print_message(f"error: {problem}")
     if problems:
-        click.echo(f"error: {store.url}: {counted(len(problems), 'problem')} found", err=True)
+        print_message(f"error: {store.url}: {counted(len(problems), 'problem')} found")
         return 4
     if not as_json:
         shards, images = counted(len(manifest.shards), "shard"), counted(manifest.num_samples, "image")
-        click.echo(f"OK: {shards}, {images}, {_CHECKED[level]}\ndigest {manifest.digest}")
+        print_lines(f"OK: {shards}, {images}, {_CHECKED[level]}", f"digest {manifest.digest}")
     return 0

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from wds_real.errors import printable
 from wds_real.scoring import report
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Result:
             *report.coverage_lines(self.coverage, self.world_size),
             f" data set {self.dataset['digest']}" if "digest" in self.dataset else "",
         ]
-        return "\n".join(line for line in lines if line)
+        return "\n".join(printable(line) for line in lines if line)  # a model may have any name
 
 
 def joined_execution(precision: str, batch_size: int, executions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
