@@ -24,6 +24,7 @@ from wds_real.errors import (
     StoreError,
     UnavailableError,
     WdsRealError,
+    first_few,
     printable,
 )
 
@@ -70,7 +71,7 @@ def test_the_docstring_draws_the_tree() -> None:
     drawn = re.findall(r"[├└]── (\w+)", errors.__doc__ or "")
     classes = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, Exception)]
     assert sorted([*drawn, "WdsRealError"]) == sorted(cls.__name__ for cls in classes)
-    assert errors.__all__ == [*sorted(cls.__name__ for cls in classes), "printable"]
+    assert errors.__all__ == [*sorted(cls.__name__ for cls in classes), "first_few", "printable"]
     parents = {cls.__name__: StoreError if cls in (MissingError, UnavailableError) else WdsRealError for cls in classes}
     assert all(cls.__mro__[1] is parents[cls.__name__] for cls in classes if cls is not WdsRealError)
     below = re.findall(r"│   [├└]── (\w+)", errors.__doc__ or "")
@@ -86,7 +87,7 @@ def test_only_a_plan_error_is_also_a_builtin_one() -> None:
 def test_exit_codes_are_those_of_the_command_line(kind: type[WdsRealError], code: int) -> None:
     """1 failure, 2 usage, 3 coverage, 4 integrity; every class has one."""
     assert kind.exit_code == code
-    assert {cls.__name__ for cls in EXIT_CODES} == {*errors.__all__} - {"printable"}
+    assert {cls.__name__ for cls in EXIT_CODES} == {*errors.__all__} - {"first_few", "printable"}
 
 
 @pytest.mark.parametrize(
@@ -158,3 +159,12 @@ def test_the_facts_of_an_error_are_not_escaped() -> None:
     assert (error.shard, error.key) == (f"{HOSTILE}.tar", HOSTILE)
     again = pickle.loads(pickle.dumps(error))  # noqa: S301 -- our own bytes
     assert (again.shard, again.key, str(again)) == (error.shard, error.key, str(error))
+
+
+def test_a_list_in_a_message_is_short() -> None:
+    """The first names and the number of all of them; a long name is cut."""
+    assert first_few([f"x{number}" for number in range(20_000)]) == "x0, x1, x2 ... (20,000)"
+    assert first_few(["a", "b"], count=1) == "a ... (2)"
+    assert first_few({"a": 1}) == "a"
+    assert first_few([]) == ""
+    assert len(first_few(["n" * 100_000] * 5, count=5)) < 550

@@ -23,7 +23,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "image": {"errors"},
     "packing": {"errors", "labels", "storage", "format", "image"},
     "data": {"errors", "labels", "storage", "format", "image"},
-    "scoring": {"errors", "labels", "storage", "data"},
+    "scoring": {"errors", "labels", "storage", "format", "data"},
     "evaluation": {"errors", "labels", "storage", "image", "data", "scoring"},
     "interop": {"errors", "storage", "format", "data"},
     "synthetic": {"errors", "labels", "image"},

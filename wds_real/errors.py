@@ -21,10 +21,11 @@ Names come from archives, servers and other people's files. A message is one lin
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 __all__ = [
     "CoverageError",
@@ -38,8 +39,11 @@ __all__ = [
     "StoreError",
     "UnavailableError",
     "WdsRealError",
+    "first_few",
     "printable",
 ]
+
+_NAME_SHOWN = 100  # characters of a name in a list
 
 
 def printable(text: str) -> str:
@@ -149,3 +153,13 @@ class CoverageError(WdsRealError):
         super().__init__(message)
         self.missing = tuple(missing)
         self.doubled = tuple(doubled)
+
+
+def first_few(names: Collection[str], *, count: int = 3) -> str:
+    """Return the first names for a message, and how many there are if that is not all; long names are cut.
+
+    >>> first_few(["a", "b"]), first_few(["a", "b", "c", "d"])
+    ('a, b', 'a, b, c ... (4)')
+    """
+    few = ", ".join(name if len(name) <= _NAME_SHOWN else f"{name[:_NAME_SHOWN]}..." for name in islice(names, count))
+    return few + (f" ... ({len(names):,})" if len(names) > count else "")

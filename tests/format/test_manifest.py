@@ -233,11 +233,77 @@ def test_a_signed_manifest_that_cannot_be_is_refused(path: str, value: object, b
         read_manifest(signed(changed(body, path, value)))
 
 
-@pytest.mark.parametrize("name", ["../other.tar", "/etc/passwd", "sub/shard.tar", "", ".", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["../other.tar", "/etc/passwd", "sub/shard.tar", "", ".", "..", "a\0b", "\ud800", "a\n"]
+)
 def test_a_shard_name_that_leaves_the_folder_is_refused(name: str, body: Body) -> None:
     """Shards are files of the data set's own folder: a manifest from elsewhere cannot name another place."""
     with pytest.raises(ManifestError):
         read_manifest(signed(changed(body, "shards.0.name", name)))
+
+
+@pytest.mark.parametrize("place", ["\0", "a\0b", "\ud800", "s3://lab/\x1b[2J"])
+def test_a_place_of_shards_that_is_no_text_is_refused(place: str, body: Body) -> None:
+    """No path and no URL holds such characters: the manifest is refused before they reach the system."""
+    with pytest.raises(ManifestError, match=r"field 'shards_at' is .* expected text"):
+        read_manifest(changed({**body, "shards_at": ""}, "shards_at", place))
+
+
+@pytest.mark.parametrize("path", ["dataset", "split", "source.digest", "shards.0.sha256"])
+def test_names_that_command_a_terminal_are_refused(path: str, body: Body) -> None:
+    """No string of a manifest has control characters, so that commands may print them."""
+    with pytest.raises(ManifestError, match="expected text without control characters"):
+        read_manifest(signed(changed(body, path, "\x1b]0;x\x07")))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        ("extra", 1, "extra"),
+        ("shards.1.extra", 1, "shards.1.extra"),
+        ("source.url", "x", "source.url"),
+        ("index.name", "other.json", "index.name"),
+        ("foreign", False, "foreign"),
+    ],
+)
+def test_an_unknown_field_is_named(path: str, value: object, named: str, body: Body) -> None:
+    """A manifest of a later version is refused by the field that this one does not know, not by two equal digests."""
+    with pytest.raises(ManifestError, match=rf"would not write: {named}\. Install the version that wrote it"):
+        read_manifest(signed(changed(body, path, value)))
+
+
+def test_thousands_of_unknown_fields_are_one_short_line(body: Body) -> None:
+    """The first few are named, and counted."""
+    with pytest.raises(ManifestError, match=r"x0, x1, x2 \.\.\. \(20,000\)") as caught:
+        read_manifest(signed({**body, **{f"x{number}": 0 for number in range(20_000)}}))
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("where", ["manifest", "index"])
+@pytest.mark.parametrize("depth", [500, 900, 990, 3_000, 100_000])
+def test_a_value_nested_deeply_is_refused(where: str, depth: int, body: Body) -> None:
+    """A depth that can be parsed but not printed or hashed, or not even parsed, is a ManifestError of one line."""
+    deep = "[" * depth + "]" * depth
+    if where == "manifest":
+        text = json.dumps({**body, "extra": "DEEP"}).replace('"DEEP"', deep)
+        with pytest.raises(ManifestError) as caught:
+            Manifest.from_json(text.encode(), where="manifest.json")
+    else:
+        data = json.dumps({**COLUMNS, "real_label": ["DEEP", [], []]}).replace('"DEEP"', deep).encode()
+        with pytest.raises(ManifestError) as caught:
+            SampleIndex.from_json(data, manifest=manifest_of(data), where="index.json")
+    assert len(str(caught.value)) < 250
+
+
+def test_a_field_twice_is_refused(body: Body) -> None:
+    """Of two values for one field, none is taken: another reader may take the other one."""
+    text = json.dumps(body)
+    for data in (text.replace('"partial": true', '"partial": true, "partial": true'), '{"digest": "x", ' + text[1:]):
+        with pytest.raises(ManifestError, match="occurs twice"):
+            Manifest.from_json(data.encode(), where="manifest.json")
+    index = encoded(COLUMNS).replace(b'{"key"', b'{"key":["x","y","z"],"key"')
+    with pytest.raises(ManifestError, match='field "key" occurs twice'):
+        SampleIndex.from_json(index, manifest=manifest_of(index), where="index.json")
 
 
 def test_a_shard_listed_twice_is_refused(body: Body) -> None:
@@ -307,7 +373,7 @@ def test_a_column_missing_short_or_of_another_type_is_refused(name: str, value: 
     [
         ("key", ["b", "a", "c"], "not strictly ascending"),
         ("key", ["a", "a", "c"], "not strictly ascending"),
-        ("key.0", "", "not a string"),
+        ("key.0", "", "not text"),
         ("shard.2", 2, "a shard the manifest lacks"),
         ("shard.2", -1, "not integers"),
         ("shard.1", 1, "num_samples of the shards differ"),
@@ -321,6 +387,13 @@ def test_a_column_missing_short_or_of_another_type_is_refused(name: str, value: 
         ("checksum.0", "-1", "not 64-bit hex"),
         ("checksum.0", "1" + "0" * 16, "not 64-bit hex"),
         ("checksum.0", 1, "not 64-bit hex"),
+        ("checksum.0", "0" * 16, "not 64-bit hex above 0"),
+        ("checksum.0", "", "not 64-bit hex above 0"),
+        ("checksum.0", None, "not 64-bit hex above 0"),
+        ("checksum.0", "1", "not 64-bit hex"),
+        ("checksum.0", " 00000000000000f", "not 64-bit hex"),
+        ("offset.1", 1000, "two samples overlap"),
+        ("offset.1", 512, "two samples overlap"),
         ("width.0", -500, "not integers"),
         ("original_label.0", 1000, "an original label is not 0..999"),
         ("original_label.0", 66, "labels digest"),
@@ -342,6 +415,8 @@ def test_a_key_that_is_no_text_is_refused() -> None:
     """Half a surrogate pair is JSON, but no text that could be hashed or be a file name."""
     with pytest.raises(ManifestError):
         read_index(changed(COLUMNS, "key.2", "\ud800"))
+    with pytest.raises(ManifestError, match="not text"):
+        read_index(changed(COLUMNS, "key.2", "c\n"))
 
 
 JSON = st.recursive(

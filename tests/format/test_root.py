@@ -26,8 +26,11 @@ from wds_real.storage.local import LocalStore
 if TYPE_CHECKING:
     from pathlib import Path
 
-ROWS = [SampleRow(Label(f"{key}.JPEG", 1, (1, 2)), 0, 512, 10, 1536, 20, 7, 8, 9) for key in ("a", "b")]
-SHARDS = [ShardInfo("s.tar", 2, 4096, "0" * 64)]
+ROWS = [
+    SampleRow(Label(f"{key}.JPEG", 1, (1, 2)), 0, offset, 10, offset + 1024, 20, 7, 8, 9)
+    for key, offset in (("a", 512), ("b", 2560))
+]
+SHARDS = [ShardInfo("s.tar", 2, 5120, "0" * 64)]
 
 
 @pytest.mark.parametrize("external", [False, True])

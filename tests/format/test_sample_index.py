@@ -98,7 +98,7 @@ row = st.builds(
     width=large,
     height=large,
 )
-names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=8)
+names = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=8)
 
 
 def keyed(key: str, unnamed: SampleRow) -> SampleRow:

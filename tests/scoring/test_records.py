@@ -261,7 +261,10 @@ def test_whole_records_of_another_run_are_refused(tmp_path: Path) -> None:
         '{"format": {"name": "wds_real.run", "version": 2}, "identity": {}}',
         '{"format": {"name": "wds_real.run", "version": 1}}',
         '{"format": {"name": "wds_real.run", "version": 1}, "identity": 5}',
+        '{"format": {"name": "wds_real.run", "version": 1}, "identity": {}, "identity": {}}',
+        '{"format": {"name": "wds_real.run", "version": 1}, "identity": {"x": NaN}}',
         pytest.param("[" * 100_000, id="deep"),
+        pytest.param("9" * 5_000, id="digits"),
     ],
 )
 def test_a_damaged_run_json_is_refused(tmp_path: Path, text: str) -> None:

@@ -147,7 +147,12 @@ class Dataset:
         """Return the row of `key` if it is in this view."""
         keys = self.index.keys
         row = bisect.bisect_left(keys, key)
-        return row if row < len(keys) and keys[row] == key and row in self.positions else None
+        if row == len(keys) or keys[row] != key:
+            return None
+        positions = self.positions  # ascending, or descending after a slice with a negative step
+        ascending = positions if len(positions) < 2 or positions[0] < positions[-1] else positions[::-1]
+        place = int(ascending.searchsorted(row))
+        return row if place < len(ascending) and ascending[place] == row else None
 
     def _position_of(self, key: str) -> int:
         position = self._find(key.removesuffix(".JPEG"))

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["sliced_split", "split_positions"]
 
-_PART = re.compile(r"\[(?P<start>(?:-?\d+%?)?):(?P<stop>(?:-?\d+%?)?)(?::(?P<step>-?[1-9]\d*))?\]", re.ASCII)
+_MAX_SHOWN = 100  # characters of a split in a message
+_PART = re.compile(
+    r"\[(?P<start>(?:-?\d{1,20}%?)?):(?P<stop>(?:-?\d{1,20}%?)?)(?::(?P<step>-?[1-9]\d{0,19}))?\]", re.ASCII
+)
 _SPLIT = re.compile(rf"(?P<name>[A-Za-z0-9_]+)(?P<parts>(?:{re.sub(r'[?]P<[a-z]+>', '?:', _PART.pattern)})*)", re.ASCII)
 
 
@@ -34,7 +37,7 @@ def split_positions(text: str, name: str, length: int) -> NDArray[np.int64]:
     """
     match = _SPLIT.fullmatch(text.replace(" ", ""))
     if match is None or match["name"] != name:
-        raise PlanError(f"split is {text!r}, expected {name!r} or a part of it such as '{name}[:10%]'.")
+        raise PlanError(f"split is {_shown(text)}, expected {name!r} or a part of it such as '{name}[:10%]'.")
     positions = np.arange(length, dtype=np.int64)
     for part in _PART.finditer(match["parts"]):
         size = len(positions)
@@ -59,5 +62,9 @@ def _bound(value: str | None, length: int, text: str) -> int | None:
     if not value.endswith("%"):
         return int(value)
     if not -100 <= int(value[:-1]) <= 100:
-        raise PlanError(f"split is {text!r}, expected percents from -100 to 100.")
+        raise PlanError(f"split is {_shown(text)}, expected percents from -100 to 100.")
     return round(int(value[:-1]) * length / 100)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}...")

@@ -9,11 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from wds_real.errors import ManifestError
-from wds_real.format.json_fields import field, parse_object
+from wds_real.errors import ManifestError, first_few
+from wds_real.format.json_fields import field, parse_object, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = [
     "DATASET",
@@ -106,7 +110,7 @@ class Manifest:
             "source": {"num_bytes": self.source_num_bytes, "digest": self.source_digest},
             "labels": {"digest": self.labels_digest},
             "index": {"name": INDEX_NAME, "num_bytes": self.index_num_bytes, "sha256": self.index_sha256},
-            "shards": [asdict(shard) for shard in self.shards],
+            "shards": [_shard_body(shard) for shard in self.shards],
         }
 
     @classmethod
@@ -120,7 +124,7 @@ class Manifest:
         found = body.get("format")
         if found != _FORMAT:
             raise ManifestError(
-                f"{where}: format is {json.dumps(found)[:80]}, this version of wds_real reads {json.dumps(_FORMAT)}. "
+                f"{where}: format is {shown(found)}, this version of wds_real reads {json.dumps(_FORMAT)}. "
                 "Pack again, or install the version that wrote it."
             )
         source, labels, index = (field(body, name, dict, where) for name in ("source", "labels", "index"))
@@ -141,20 +145,20 @@ class Manifest:
         )
         stored = field(body, "digest", str, where)
         # Over what was read, so that a field this version does not know is not dropped from the identity unseen.
-        digest = _digest({name: value for name, value in body.items() if name not in ("digest", "shards_at")})
-        if stored != digest or digest != manifest.digest:
+        content = {name: value for name, value in body.items() if name not in ("digest", "shards_at")}
+        digest = _digest(content)
+        if stored != digest:
             raise ManifestError(
                 f"{where}: digest says {stored[:16]}..., the content gives {digest[:16]}.... The manifest was edited "
                 "or damaged. Copy it again, or pack again."
             )
-        names = [shard.name for shard in manifest.shards]
-        wrong = [
-            name for name in names if "/" in name or "\0" in name or name in ("", ".", "..") or names.count(name) > 1
-        ]
-        if wrong:
-            raise ManifestError(f"{where}: shard {wrong[0]!r} is named twice or is not a plain file name.")
-        if sum(shard.num_samples for shard in manifest.shards) != manifest.num_samples:
-            raise ManifestError(f"{where}: the shards' num_samples do not add up to {manifest.num_samples:,}.")
+        if digest != manifest.digest:
+            differing = first_few(list(_differences(content, manifest._body())))
+            raise ManifestError(
+                f"{where}: this version of wds_real does not know, or would not write: {differing}. Install the "
+                "version that wrote it, or pack again."
+            )
+        _check_shards(manifest, where)
         return manifest
 
 
@@ -172,9 +176,43 @@ def _digest(body: dict[str, Any]) -> str:
     return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
 
+def _shard_body(shard: ShardInfo) -> dict[str, Any]:
+    return {
+        "name": shard.name,
+        "num_samples": shard.num_samples,
+        "num_bytes": shard.num_bytes,
+        "sha256": shard.sha256,
+    }
+
+
+def _differences(found: object, expected: object, name: str = "") -> Iterator[str]:
+    """Yield the paths of fields that differ or that only one of two JSON values has."""
+    if isinstance(found, dict) and isinstance(expected, dict):
+        for key in {**found, **expected}:
+            if key not in found or key not in expected:
+                yield f"{name}{key}"
+            else:
+                yield from _differences(found[key], expected[key], f"{name}{key}.")
+    elif isinstance(found, list) and isinstance(expected, list) and len(found) == len(expected):
+        for number, pair in enumerate(zip(found, expected, strict=True)):
+            yield from _differences(*pair, f"{name}{number}.")
+    elif found != expected:
+        yield name.removesuffix(".")
+
+
+def _check_shards(manifest: Manifest, where: str) -> None:
+    """Check that shards are distinct files of one folder, which hold as many samples as the manifest says."""
+    counts = Counter(shard.name for shard in manifest.shards)
+    wrong = [name for name, count in counts.items() if count > 1 or "/" in name or name in ("", ".", "..")]
+    if wrong:
+        raise ManifestError(f"{where}: shard {wrong[0]!r} is named twice or is not a plain file name.")
+    if sum(shard.num_samples for shard in manifest.shards) != manifest.num_samples:
+        raise ManifestError(f"{where}: the shards' num_samples do not add up to {manifest.num_samples:,}.")
+
+
 def _shard_info(entry: object, where: str) -> ShardInfo:
     if not isinstance(entry, dict):
-        raise ManifestError(f"{where}: a shard is {json.dumps(entry)[:60]}, expected an object.")
+        raise ManifestError(f"{where}: a shard is {shown(entry)}, expected an object.")
     return ShardInfo(
         name=field(entry, "name", str, where),
         num_samples=field(entry, "num_samples", int, where),

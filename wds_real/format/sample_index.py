@@ -8,13 +8,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from wds_real.errors import ManifestError
-from wds_real.format.json_fields import field, parse_object
+from wds_real.format.json_fields import field, is_text, parse_object, shown
 from wds_real.labels import NUM_CLASSES, Label, digest_labels
 
 if TYPE_CHECKING:
@@ -78,6 +79,12 @@ class SampleIndex:
         """Return the label of one sample."""
         return Label(f"{self.keys[position]}.JPEG", int(self.original_label[position]), self.real_label[position])
 
+    def positions_by_shard(self, num_shards: int) -> list[list[int]]:
+        """Return the positions of the samples of each shard, ascending."""
+        order = np.argsort(self.shard, kind="stable")
+        starts = np.searchsorted(self.shard[order], np.arange(1, num_shards))
+        return [part.tolist() for part in np.split(order, starts)][:num_shards]
+
     @property
     def labels_digest(self) -> str:
         """`wds_real.labels.digest_labels` over the samples."""
@@ -123,7 +130,7 @@ class SampleIndex:
         columns = parse_object(data, where)
         keys = field(columns, "key", list, where)
         _check(len(keys) == manifest.num_samples, f"{len(keys):,} keys for {manifest.num_samples:,} samples", where)
-        _check(all(isinstance(key, str) and key and _is_text(key) for key in keys), "a key is not a string", where)
+        _check(all(isinstance(key, str) and key and is_text(key) for key in keys), "a key is not text", where)
         _check(all(a < b for a, b in itertools.pairwise(keys)), "keys are not strictly ascending", where)
         integers = {name: _integer_column(columns, name, len(keys), where) for name in _INTEGER_COLUMNS}
         index = cls(
@@ -145,6 +152,11 @@ class SampleIndex:
         ends = np.array([shard.num_bytes for shard in manifest.shards], dtype=np.int64)[self.shard]
         for start, length in ((self.offset, self.num_bytes), (self.json_offset, self.json_num_bytes)):
             _check(bool(np.all(start + length <= ends)), "a sample ends behind its shard's end", where)
+        order = np.lexsort((self.offset, self.shard))
+        starts, stops, shards = self.offset[order], (self.offset + self.num_bytes)[order], self.shard[order]
+        overlap = (shards[1:] == shards[:-1]) & (starts[1:] < stops[:-1])
+        # Hard links in an external shard are several samples of the same bytes.
+        _check(manifest.external or not np.any(overlap), "two samples overlap in their shard", where)
 
 
 _INTEGER_COLUMNS = (
@@ -159,14 +171,17 @@ _INTEGER_COLUMNS = (
 )
 
 
+_CHECKSUM = re.compile(r"[0-9a-f]{16}")
+_NO_CHECKSUM = "0" * 16
+
+
 def _check(condition: bool, problem: str, where: str) -> None:
     if not condition:
-        raise ManifestError(f"{where}: {problem}. The index was not written by wds_real, or is damaged: pack again.")
+        raise _damaged(problem, where)
 
 
-def _is_text(key: str) -> bool:
-    """Return whether this is Unicode text: JSON can smuggle in halves of surrogate pairs."""
-    return key.isascii() or not any("\ud800" <= character <= "\udfff" for character in key)
+def _damaged(problem: str, where: str) -> ManifestError:
+    return ManifestError(f"{where}: {problem}. The index was not written by wds_real, or is damaged: pack again.")
 
 
 def _integer_column(columns: dict[str, Any], name: str, length: int, where: str) -> NDArray[np.int64]:
@@ -181,21 +196,22 @@ def _integer_column(columns: dict[str, Any], name: str, length: int, where: str)
 def _checksum_column(columns: dict[str, Any], length: int, where: str, *, optional: bool) -> NDArray[np.uint64]:
     values = field(columns, "checksum", list, where)
     _check(len(values) == length, f"column 'checksum' has {len(values):,} of {length:,} values", where)
-    try:
-        return np.array([0 if optional and value == "" else int(value, 16) for value in values], dtype=np.uint64)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ManifestError(f"{where}: column 'checksum' is not 64-bit hex ({error}). Pack again.") from error
+    for value in values:
+        is_one = isinstance(value, str) and _CHECKSUM.fullmatch(value) is not None and value != _NO_CHECKSUM
+        if not is_one and not (optional and value == ""):
+            raise _damaged(f"column 'checksum' is not 64-bit hex above 0: {shown(value)}", where)
+    return np.array([int(value or "0", 16) for value in values], dtype=np.uint64)
 
 
 def _real_label_column(columns: dict[str, Any], length: int, where: str) -> tuple[tuple[int, ...], ...]:
     values = field(columns, "real_label", list, where)
     _check(len(values) == length, f"column 'real_label' has {len(values):,} of {length:,} values", where)
     for labels in values:
-        _check(
+        if not (
             isinstance(labels, list)
             and all(type(label) is int and 0 <= label < NUM_CLASSES for label in labels)
-            and len(set(labels)) == len(labels),
-            f"real_label {json.dumps(labels)[:60]} is not a list of distinct integers 0..{NUM_CLASSES - 1}",
-            where,
-        )
+            and len(set(labels)) == len(labels)
+        ):
+            problem = f"real_label {shown(labels)} is not a list of distinct integers 0..{NUM_CLASSES - 1}"
+            raise _damaged(problem, where)
     return tuple(tuple(labels) for labels in values)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from wds_real.errors import SourceError
+from wds_real.errors import SourceError, first_few
+from wds_real.format.json_fields import is_text
 from wds_real.labels import NUM_CLASSES, Label, bundled, canonical_file_name, classes
 
 __all__ = ["external_label", "official_label"]
@@ -27,15 +28,15 @@ def external_label(key: str, contents: dict[str, dict[str, Any]], where: str) ->
     Raises:
         SourceError: there is no label, the labels disagree, or the key is not text.
     """
-    if not _is_text(key):
-        raise SourceError(f"{where}: {key!a} is not text in UTF-8.")
+    if not is_text(key):
+        raise SourceError(f"{where}: {key!a} is not text in UTF-8 without control characters. Rename the member.")
     fields = contents.get("json", {})
     given = {_class_index(value[name]) for value in contents.values() for name in _CLASS_FIELDS if name in value}
     given -= {None}
     names = [key, *(fields[name] for name in _FILE_NAME_FIELDS if isinstance(fields.get(name), str))]
     official = {label.key: label for label in (official_label(name, where) for name in names) if label is not None}
     if len(official) > 1:
-        raise SourceError(f"{where}: {key} names two images: {' and '.join(official)}.")
+        raise SourceError(f"{where}: {key} names two images: {first_few(official)}.")
     if official:
         (label,) = official.values()
         wrong = sorted(index for index in given if index is not None and index != label.original_label)
@@ -91,14 +92,6 @@ def _class_index(value: object) -> int | None:
 
 def _is_class(value: object) -> bool:
     return type(value) is int and value in _CLASSES
-
-
-def _is_text(key: str) -> bool:
-    try:
-        key.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 @functools.cache

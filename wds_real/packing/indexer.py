@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 import re
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import braceexpand
 import xxhash
 
-from wds_real.errors import MissingError, SourceError
+from wds_real.errors import MissingError, SourceError, first_few
+from wds_real.format.json_fields import parse_json
 from wds_real.format.manifest import DATASET, VERSION, Manifest, ShardInfo
 from wds_real.format.root import Provenance, open_root, refuse_finished_root, remove_manifest, write_root
 from wds_real.format.sample_index import SampleRow
@@ -216,7 +216,7 @@ def _row(sample: _Sample, read: Callable[[int, int], bytes], number: int, where:
     images = [member for extension, member in sample.members.items() if extension.rpartition(".")[2] in _IMAGES]
     if len(images) != 1:
         raise SourceError(
-            f"{where}: {sample.key} has {len(images)} images among {', '.join(sorted(sample.members))}, expected one."
+            f"{where}: {sample.key} has {len(images)} images among {first_few(sorted(sample.members))}, expected one."
         )
     image = images[0]
     width, height = _image_size(image, read)
@@ -256,8 +256,8 @@ def _content(kind: str, member: Member, read: Callable[[int, int], bytes], where
         raise SourceError(f"{where}: {member.name} has {member.size:,} bytes, too many for a label.")
     data = read(member.offset, member.offset + member.size)
     try:
-        value = json.loads(data) if kind == "json" else data.decode("utf-8").strip()
-    except (ValueError, RecursionError) as error:
+        value = parse_json(data) if kind == "json" else data.decode("utf-8").strip()
+    except ValueError as error:
         raise SourceError(f"{where}: {member.name} is not {kind}: {error}.") from error
     return value if isinstance(value, dict) else {"label": value}
 

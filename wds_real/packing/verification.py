@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import xxhash
 
 from wds_real.errors import StoreError, UnavailableError
@@ -25,7 +24,7 @@ from wds_real.image.decode import DecodeError, decode_rgb
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from wds_real.format.manifest import Manifest
+    from wds_real.format.manifest import Manifest, ShardInfo
     from wds_real.format.sample_index import SampleIndex
     from wds_real.storage.base import Store
 
@@ -74,8 +73,10 @@ def verify(
     index = read_index(store, manifest)
     shards = open_shards(store, manifest, storage_options)
 
+    positions = index.positions_by_shard(len(manifest.shards))
+
     def check(number: int) -> list[str]:
-        found = list(_check_shard(shards, manifest, index, number, level))
+        found = list(_check_shard(shards, manifest.shards[number], manifest, index, positions[number], level))
         if progress is not None:
             progress(manifest.shards[number].num_bytes)
         return found
@@ -89,9 +90,10 @@ def verify(
     return Report(level, manifest, tuple(problems))
 
 
-def _check_shard(store: Store, manifest: Manifest, index: SampleIndex, number: int, level: Level) -> Iterator[str]:
-    """Yield what is wrong with one shard, one line each."""
-    shard = manifest.shards[number]
+def _check_shard(
+    store: Store, shard: ShardInfo, manifest: Manifest, index: SampleIndex, positions: list[int], level: Level
+) -> Iterator[str]:
+    """Yield what is wrong with one shard and its samples, one line each."""
     try:
         num_bytes = store.head(shard.name)
         if num_bytes != shard.num_bytes:
@@ -108,7 +110,6 @@ def _check_shard(store: Store, manifest: Manifest, index: SampleIndex, number: i
     found = hashlib.sha256(data).hexdigest()
     if found != shard.sha256 and (shard.sha256 or not manifest.external):
         yield f"{shard.name}: SHA-256 is {found[:16]}..., the manifest says {shard.sha256[:16]}.... Pack it again."
-    positions = np.flatnonzero(index.shard == number).tolist()
     check_layout = _check_external_layout if manifest.external else _check_layout
     for problem in (*check_layout(data, index, positions), *_check_images(data, index, positions, level)):
         yield f"{shard.name}: {problem}"

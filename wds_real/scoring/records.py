@@ -34,6 +34,7 @@ import numpy as np
 import xxhash
 
 from wds_real.errors import PredictionsError
+from wds_real.format.json_fields import parse_json
 from wds_real.scoring.predictions import TOP
 from wds_real.storage.files import os_errors_as, write_all
 from wds_real.storage.local import LocalStore
@@ -237,10 +238,10 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / RUN_NAME
     try:
-        run = json.loads(path.read_bytes())
+        run = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise PredictionsError(f"{path}: no such file: {folder} is not the --output of `wds-real eval`.") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise PredictionsError(f"{path}: cannot be read: {error}. Choose another --output.") from error
     if not isinstance(run, dict) or run.get("format") != _FORMAT or not isinstance(run.get("identity"), dict):
         raise PredictionsError(f"{path}: not written by this version of wds_real. Choose another --output.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wds_real.errors import CoverageError
+from wds_real.errors import CoverageError, first_few
 from wds_real.scoring.breakdown import break_down
 from wds_real.scoring.counts import Accuracy, Coverage
 from wds_real.scoring.predictions import TOP, Predictions
@@ -125,7 +125,7 @@ class PredictionTable:
         )
         if missing or doubled or others:
             titles = {"Missing": missing, "Seen twice or more": doubled, "Not expected": others}
-            named = [f" {title}: {_some(keys)}." for title, keys in titles.items() if keys]
+            named = [f" {title}: {first_few(keys, count=_MAX_KEYS_SHOWN)}." for title, keys in titles.items() if keys]
             ranks = f"{world_size} {'rank' if world_size == 1 else 'ranks'}"
             raise CoverageError(
                 f"saw {coverage.expected - len(missing):,} of {coverage.expected:,} samples ({len(missing):,} missing, "
@@ -137,7 +137,3 @@ class PredictionTable:
 
     def _keys(self, chosen: NDArray[np.bool_]) -> list[str]:
         return [self.targets.keys[position] for position in np.flatnonzero(chosen)]
-
-
-def _some(keys: list[str]) -> str:
-    return ", ".join(keys[:_MAX_KEYS_SHOWN]) + (f" ... ({len(keys):,})" if len(keys) > _MAX_KEYS_SHOWN else "")

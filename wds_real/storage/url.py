@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from wds_real.errors import StoreError
+from wds_real.errors import StoreError, first_few
 from wds_real.storage.environment import endpoint_from_environment
 from wds_real.storage.retry import RetryPolicy
 
@@ -213,4 +213,4 @@ def _boolean(name: str, value: str) -> bool:
 
 
 def _names(options: Mapping[str, str]) -> str:
-    return ", ".join(sorted(options))
+    return first_few(sorted(options))
