@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from hypothesis import strategies as st
 from wds_real import Accuracy, Batch, CoverageError, Dataset, EvalTransform, Loader, ModelError, RealAccuracy, Result
 from wds_real import open_dataset as open_packed
 from wds_real.labels import bundled
+from wds_real.scoring.score import score
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -226,6 +227,35 @@ def test_one_nan_among_the_scores_is_seen(ds: Dataset, batches: list[Batch]) -> 
     scores[19, 999] = math.nan
     with pytest.raises(ModelError, match="NaN"):
         metric.update(scores, last)
+
+
+def test_names_are_taken_in_every_spelling_that_score_takes(ds: Dataset) -> None:
+    """Paths of ImageFolder, names with folders, wnids and other endings, bytes and Path give one result."""
+    names: dict[str, Any] = {
+        "ImageFolder": [f"/data/val/n0000000{number % 10}/{key}.JPEG" for number, key in enumerate(KEYS[:120])],
+        "folder": [f"val/{key}.JPEG" for key in KEYS[:120]],
+        "Windows": [f"D:\\val\\{key}.JPEG" for key in KEYS[:120]],
+        "wnid": [f"{key}_n01751748.JPEG" for key in KEYS[:120]],
+        "jpeg": [f"{key}.jpeg" for key in KEYS[:120]],
+        "bytes": [f"{key}.JPEG".encode() for key in KEYS[:120]],
+        "array of bytes": np.array([f"{key}.JPEG".encode() for key in KEYS[:120]]),
+        "array of text": np.array(KEYS[:120]),
+        "Path": [Path(f"val/{key}.JPEG") for key in KEYS[:120]],
+    }
+    top5 = random_top5(120, 0)
+    for spelling, given_names in names.items():
+        metric = RealAccuracy(ds)
+        metric.update(top5, given_names)
+        assert counts(metric.compute()) == naive(top5.tolist()), spelling
+        scored = score(dict(zip(given_names, top5.tolist(), strict=True)), allow_partial=True)
+        assert counts(scored) == naive(top5.tolist()), spelling
+
+
+@pytest.mark.parametrize("name", [f"{KEYS[0]}.JPEG", KEYS[0].encode()])
+def test_one_name_is_not_a_list_of_names(ds: Dataset, name: Any) -> None:
+    """A name in place of a list is refused as such, not letter by letter."""
+    with pytest.raises(ValueError, match="in a list, not one name"):
+        RealAccuracy(ds).update(torch.zeros(len(name), 1000), name)
 
 
 # --- coverage ---------------------------------------------------------------------------------------------------------

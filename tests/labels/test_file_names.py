@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath, PureWindowsPath
+
+import numpy as np
 import pytest
 
 from wds_real.errors import SourceError
 from wds_real.labels import canonical_file_name
-from wds_real.labels.file_names import FileName, parse_file_name
+from wds_real.labels.file_names import FileName, Name, parse_file_name, sample_key
 
 NAME = "ILSVRC2012_val_00000001"
 
@@ -66,3 +69,50 @@ def test_digits_of_other_scripts_are_refused(one: str) -> None:
     """Digits outside ASCII are not accepted: each image number has one spelling."""
     with pytest.raises(SourceError):
         canonical_file_name(f"ILSVRC2012_val_0000000{one}.JPEG")
+
+
+WINDOWS = PureWindowsPath(rf"D:\val\n01751748\{NAME}.JPEG")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        NAME,
+        f"{NAME}.JPEG",
+        f" {NAME}.JPEG\n",
+        f"{NAME}.jpeg",
+        f"{NAME}.png",
+        f"{NAME}_n01751748",
+        f"{NAME}_n01751748.JPEG",
+        f"val/{NAME}.JPEG",
+        f"/data/val/n01751748/{NAME}.JPEG",
+        str(WINDOWS),
+        WINDOWS,
+        PurePosixPath(f"val/{NAME}.JPEG"),
+        f"{NAME}.JPEG".encode(),
+        f"val/{NAME}_n01751748.JPEG".encode(),
+        f"b'{NAME}.JPEG'",
+        f'b"{NAME}.JPEG"',
+        np.bytes_(f"{NAME}.JPEG"),
+        np.str_(f"{NAME}.JPEG"),
+    ],
+)
+def test_a_name_with_a_prediction_may_be_spelled_in_any_way(name: Name) -> None:
+    """Key, file name and path, as text, bytes, the text of bytes, or a path object, are the same sample."""
+    assert sample_key(name) == NAME
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("dog.jpeg", "dog"),
+        (b"a/dog.PNG", "dog"),
+        ("b'dog.jpeg", "b'dog"),
+        ("ILSVRC2012_val_00050001.JPEG", "ILSVRC2012_val_00050001"),
+        (b"\xff.jpg", "\ufffd"),
+        ("", ""),
+    ],
+)
+def test_the_key_of_another_image_is_its_stem(name: Name, key: str) -> None:
+    """Names that are not of validation images lose folders and an image's ending, and nothing else."""
+    assert sample_key(name) == key

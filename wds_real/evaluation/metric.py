@@ -11,7 +11,9 @@ import torch
 from wds_real.data.batch import Batch
 from wds_real.data.distributed import all_reduce, current_world, is_initialized
 from wds_real.errors import CoverageError, ModelError
+from wds_real.evaluation.loop_advice import loop_advice
 from wds_real.labels import NUM_CLASSES
+from wds_real.labels.file_names import sample_key
 from wds_real.scoring.predictions import TOP
 from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wds_real.data.dataset import Dataset
+    from wds_real.labels.file_names import Name
     from wds_real.scoring.predictions import Predictions
     from wds_real.scoring.result import Result
 
@@ -60,14 +63,14 @@ class RealAccuracy:
         self._position_of = {key: position for position, key in enumerate(self.targets.keys)}
         self._table = PredictionTable(self.targets)
 
-    def update(self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[str]) -> None:
+    def update(self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[Name] | NDArray[Any]) -> None:
         """Count the predictions of one batch.
 
         Args:
             predictions: Scores float (B, 1000), classes int (B,), or classes int (B, 5), best first. Equal scores rank
                 by class index.
-            batch: The `Batch` they were made from (rows that are not valid are ignored), or the keys or file names
-                of B samples.
+            batch: The `Batch` they were made from (rows that are not valid are ignored), or the names of B samples:
+                keys, file names or paths in any spelling that `wds_real.score` takes, as text, bytes or `Path`.
 
         Raises:
             ModelError: the predictions have another shape, a score is NaN, or a class is not 0..999.
@@ -76,14 +79,16 @@ class RealAccuracy:
         ranked = self.rank_classes(predictions, batch)
         self.add(ranked.positions, ranked.classes, ranked.probabilities)
 
-    def rank_classes(self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[str]) -> RankedClasses:
+    def rank_classes(
+        self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[Name] | NDArray[Any]
+    ) -> RankedClasses:
         """Return the five best classes of each sample of a batch, without counting them; `update` also counts them."""
         if isinstance(batch, torch.Tensor):
             raise ValueError("expected the Batch, or the keys or file names of its samples, not labels.")  # noqa: TRY004
         if isinstance(batch, Batch):
             rows, valid = self._rows_of_batch(batch), batch.valid.numpy()
         else:
-            rows, valid = self._rows_of_keys(batch), np.ones(len(batch), dtype=np.bool_)
+            rows, valid = self._rows_of_names(batch), np.ones(len(batch), dtype=np.bool_)
         if isinstance(predictions, np.ndarray):
             predictions = torch.from_numpy(np.require(predictions, requirements="W"))
         if not isinstance(predictions, torch.Tensor):
@@ -127,14 +132,13 @@ class RealAccuracy:
         try:
             return table.result(world_size=world_size), table.predictions()
         except CoverageError as error:
-            if not (self.sync_on_compute and world_size > 1 and table is self._table):
-                raise
-            raise CoverageError(
-                f"{error} torch.distributed is not initialised, so only this rank's samples were counted: call "
-                "torch.distributed.init_process_group() first.",
-                missing=error.missing,
-                doubled=error.doubled,
-            ) from error
+            advice = loop_advice(error, gathered=world_size > 1 and len(error.doubled) == self.targets.expected.sum())
+            if self.sync_on_compute and world_size > 1 and table is self._table:
+                advice = (
+                    " torch.distributed is not initialised, so only this rank's samples were counted: call "
+                    "torch.distributed.init_process_group() first."
+                )
+            raise CoverageError(f"{error}{advice}", missing=error.missing, doubled=error.doubled) from error
 
     def reset(self) -> None:
         """Forget all predictions."""
@@ -176,13 +180,21 @@ class RealAccuracy:
         self._check_expected(rows[rows >= 0])
         return rows
 
-    def _rows_of_keys(self, keys: Sequence[str]) -> NDArray[np.int64]:
-        unknown = [key for key in keys if key.removesuffix(".JPEG") not in self._position_of]
-        if unknown:
-            raise ValueError(f"{unknown[0]} is not a sample of the data set ({len(unknown):,} such keys).")
-        rows = np.array([self._position_of[key.removesuffix(".JPEG")] for key in keys], dtype=np.int64)
+    def _rows_of_names(self, names: Sequence[Name] | NDArray[Any]) -> NDArray[np.int64]:
+        if isinstance(names, (str, bytes)):
+            raise ValueError(f"expected the names of the batch's samples in a list, not one name: {names!r}.")  # noqa: TRY004
+        rows = np.array([self._row_of(name) for name in names], dtype=np.int64)
+        unknown = np.flatnonzero(rows < 0)
+        if len(unknown):
+            raise ValueError(f"{names[unknown[0]]} is not a sample of the data set ({len(unknown):,} such names).")
         self._check_expected(rows)
         return rows
+
+    def _row_of(self, name: Name) -> int:
+        """Return the position of a sample by its key, which may hold folders, or by any spelling of its name; or -1."""
+        key = name.removesuffix(".JPEG") if isinstance(name, str) else ""
+        found = self._position_of.get(key)
+        return self._position_of.get(sample_key(name), -1) if found is None else found
 
     def _check_expected(self, rows: NDArray[np.int64]) -> None:
         outside = rows[~self.targets.expected[rows]]

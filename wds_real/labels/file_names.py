@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from wds_real.errors import SourceError
 
-__all__ = ["NUM_IMAGES", "FileName", "canonical_file_name", "parse_file_name"]
+if TYPE_CHECKING:
+    from pathlib import PurePath
+    from typing import TypeAlias
+
+__all__ = ["NUM_IMAGES", "FileName", "Name", "canonical_file_name", "parse_file_name", "sample_key"]
+
+Name: TypeAlias = "str | bytes | PurePath"
 
 NUM_IMAGES = 50_000
 
@@ -15,6 +22,8 @@ NUM_IMAGES = 50_000
 _FILE_NAME = re.compile(
     r"(?P<stem>ILSVRC2012_val_(?P<number>\d{8}))(?:_(?P<wnid>n\d{8}))?\.(?:JPEG|jpeg|JPG|jpg)", re.ASCII
 )
+_BYTES_AS_TEXT = re.compile(r"b'([^']*)'|b\"([^\"]*)\"")  # what str() makes of bytes
+_IMAGE_ENDING = re.compile(r"\.(?:jpe?g|png)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +69,26 @@ def canonical_file_name(name: str) -> str:
         SourceError: this is not the name of one of the 50,000 validation images.
     """
     return parse_file_name(name).canonical
+
+
+def sample_key(name: Name) -> str:
+    r"""Return the key that a name given with a prediction stands for; `score` and `RealAccuracy.update` both use it.
+
+    A name is a key, a file name or a path of any system, as text, bytes or `pathlib.Path`, or as the text ``b'...'``.
+    Of a validation image the official key is returned, otherwise the file name without its ending.
+
+    >>> sample_key("val/n01751748/ILSVRC2012_val_00000001_n01751748.JPEG")
+    'ILSVRC2012_val_00000001'
+    >>> sample_key(b"ILSVRC2012_val_00000001.jpeg"), sample_key("D:\\photos\\dog.png")
+    ('ILSVRC2012_val_00000001', 'dog')
+    """
+    text = name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name)
+    text = text.strip()
+    as_bytes = _BYTES_AS_TEXT.fullmatch(text)
+    if as_bytes is not None:
+        text = as_bytes[1] if as_bytes[1] is not None else as_bytes[2]
+    stem = _IMAGE_ENDING.sub("", re.split(r"[/\\]", text)[-1])
+    try:
+        return canonical_file_name(f"{stem}.JPEG").removesuffix(".JPEG")
+    except SourceError:
+        return stem

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wds_real.errors import CoverageError, PredictionsError, SourceError
-from wds_real.labels import NUM_CLASSES, NUM_IMAGES, canonical_file_name, classes
+from wds_real.errors import CoverageError, PredictionsError
+from wds_real.labels import NUM_CLASSES, NUM_IMAGES, classes
+from wds_real.labels.file_names import sample_key
 from wds_real.scoring.prediction_files import read_columns, twice_message
 from wds_real.scoring.predictions import PROBABILITY_COLUMNS, RANKED_COLUMNS, TOP, Predictions
 
@@ -148,21 +149,11 @@ def _keys(names: Sequence[Any] | NDArray[Any] | None, length: int, where: str) -
     nameless = [row for row, name in enumerate(names) if name is None]
     if nameless:
         raise PredictionsError(f"{where}: record {nameless[0]} has no name.")
-    keys = [_key(str(name)) for name in names]
+    keys = [sample_key(name) for name in names]
     twice = [key for key, count in Counter(keys).items() if count > 1]
     if twice:
         raise CoverageError(f"{where}: {twice_message(twice)}", doubled=twice)
     return keys
-
-
-def _key(name: str) -> str:
-    """Return the key of a file name or key: of a validation image the official one, else the name's stem."""
-    stem = re.split(r"[/\\]", name.strip())[-1]
-    stem = re.sub(r"\.(jpe?g|png)$", "", stem, flags=re.IGNORECASE)
-    try:
-        return canonical_file_name(f"{stem}.JPEG").removesuffix(".JPEG")
-    except SourceError:
-        return stem
 
 
 def _classes(columns: Columns, values: list[str], keys: list[str], where: str) -> NDArray[np.int64]:
