@@ -17,8 +17,8 @@ PACKAGE = Path(wds_real.__file__).parent
 # A package, or a module beside the packages, imports only from those listed with it; imports for type checkers count.
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
-    "labels": {"errors"},
     "storage": {"errors"},
+    "labels": {"errors", "storage"},
     "format": {"errors", "labels", "storage"},
     "image": {"errors"},
     "packing": {"errors", "labels", "storage", "format", "image"},

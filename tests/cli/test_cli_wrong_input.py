@@ -183,3 +183,29 @@ def test_eval_records_a_damaged_sample_by_its_key(run: Callable[..., Ended]) -> 
     assert "119 seen once, 0 missing, 0 twice, 1 unreadable" in out
     assert KEY in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("place", "arguments", "code"),
+    [
+        ("shards/manifest.json", ["info", "shards"], 1),
+        ("shards/index.json", ["info", "shards"], 4),
+        (f"shards/{SHARD}", ["verify", "shards"], 4),
+        (f"shards/{SHARD}", ["eval", "shards", "-m", MODEL], 4),
+        ("val.tar", ["pack", "val.tar", "new", PARTIAL], 1),
+        ("real.json", ["pack", "val.tar", "new", PARTIAL, "--real-json", "real.json"], 1),
+        ("predictions.csv", ["score", "predictions.csv"], 1),
+        ("images/ILSVRC2012_val_00000001.JPEG", ["pack", "images", "new", PARTIAL], 1),
+    ],
+)
+def test_a_named_pipe_is_refused(
+    here: Path, run: Callable[..., Ended], place: str, arguments: list[str], code: int
+) -> None:
+    """In place of any file: reading it does not wait for a writer."""
+    (here / place).unlink(missing_ok=True)
+    (here / place).parent.mkdir(exist_ok=True)
+    os.mkfifo(here / place)
+    ended = run(*arguments)
+    assert ended.code == code
+    assert "Traceback" not in ended.err
+    assert Path(place).name in ended.err

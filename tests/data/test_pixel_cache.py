@@ -455,7 +455,7 @@ def test_name_that_is_taken_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
     path.rmdir()
     path.symlink_to(tmp_path / "nowhere")
-    with pytest.raises(StoreError, match="was created 10 times and is not there"):
+    with pytest.raises(StoreError, match="is a symbolic link, which is not followed here"):
         opened(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
 
@@ -627,3 +627,36 @@ def test_closing_waits_for_a_row_in_progress(cache: PixelCache) -> None:
     in_progress = cache._opened()
     cache.close()
     os.fstat(in_progress.descriptor)
+
+
+def test_folder_is_private(tmp_path: Path) -> None:
+    """It is made for this user alone; a link in place of the file is not followed, and nothing is made outside."""
+    with opened(tmp_path / "new") as cache:
+        assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+    outside = tmp_path / "outside"
+    cache.path.rename(outside)
+    before = outside.read_bytes()
+    cache.path.symlink_to(outside)
+    with pytest.raises(StoreError, match="is a symbolic link, which is not followed here"):
+        opened(tmp_path / "new")
+    assert outside.read_bytes() == before
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_another_user_owns_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Its owner could forge rows or plant links."""
+    with opened(tmp_path) as cache:
+        path = cache.path if what == "file" else tmp_path
+    if what == "folder":
+        cache.path.unlink()
+    if os.geteuid() == 0:  # what root owns is trusted
+        os.chown(path, 4321, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    with pytest.raises(StoreError, match=r"belongs to another user \(uid \d+\)"):
+        opened(tmp_path)
+
+
+def test_url_is_refused() -> None:
+    """The cache is one file of this machine, so a URL does not become a folder of that name."""
+    with pytest.raises(StoreError, match="needs a folder of this machine, not a URL"):
+        PixelCache("s3://lab/cache", identity={}, num_samples=1, shape=(1, 1, 3))

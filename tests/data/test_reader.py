@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import shutil
 import tarfile
@@ -14,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wds_real.data.reader import SampleReader
-from wds_real.errors import ManifestError, ShardError, StoreError
+from wds_real.errors import ManifestError, ShardError, StoreError, UnavailableError
 from wds_real.format.root import read_index, read_manifest
+from wds_real.storage.buffers import Buffers
 from wds_real.storage.local import LocalStore
 
 if TYPE_CHECKING:
@@ -177,3 +180,19 @@ def test_an_index_that_is_not_the_manifests_is_refused(copied: Path, change: byt
     store = LocalStore(copied)
     with pytest.raises(ManifestError, match=r"index\.json"):
         read_index(store, read_manifest(store))
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
+def test_what_the_machine_lacks_is_no_damage(packed: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    """The error is the machine's: it is neither a ShardError nor returned in place of a sample."""
+    reader = open_reader(LocalStore(packed))
+
+    def fail(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    for call in ("pread", "preadv"):
+        monkeypatch.setattr(os, call, fail)
+    with pytest.raises(UnavailableError, match=os.strerror(code)):
+        reader.read(0)
+    with pytest.raises(UnavailableError, match=os.strerror(code)):
+        reader.read_many([0, 1], Buffers(max_kept=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import struct
 import subprocess
@@ -378,3 +379,46 @@ def test_a_folder_that_cannot_be_made_is_one_of_our_errors(tmp_path: Path) -> No
     (tmp_path / "records").touch()
     with pytest.raises(WdsRealError, match="records"):
         append(RunRecords(tmp_path, KEY), record(0))
+
+
+def test_the_folder_of_records_is_private(tmp_path: Path) -> None:
+    """Others may read the results, and only this user may write: nobody can plant a link."""
+    with RunRecords(tmp_path / "run", KEY) as ledger:
+        append(ledger, record(0))
+    assert (tmp_path / "run").stat().st_mode & 0o022 == 0
+    assert (tmp_path / "run" / "records").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_planted_link_is_not_followed(tmp_path: Path) -> None:
+    """In place of the file of this process, which gets another name then."""
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "00000-000.bin").symlink_to(tmp_path / "outside")
+    with RunRecords(tmp_path, KEY) as ledger:
+        append(ledger, record(0))
+    assert not (tmp_path / "outside").exists()
+    assert (tmp_path / "records" / "00000-001.bin").is_file()
+
+
+@pytest.mark.parametrize("what", ["run", "records"])
+def test_a_folder_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Its owner could plant links."""
+    folder = tmp_path / "run" if what == "run" else tmp_path / "run" / "records"
+    folder.mkdir(parents=True)
+    if os.geteuid() == 0:  # what root owns is trusted
+        os.chown(folder, 4321, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: folder.stat().st_uid + 1)
+    if what == "records":
+        os.chown(tmp_path / "run", folder.stat().st_uid + 1, -1) if os.getuid() == 0 else pytest.skip("needs root")
+    with pytest.raises(PredictionsError, match="belongs to another user"), RunRecords(tmp_path / "run", KEY) as ledger:
+        append(ledger, record(0))
+
+
+@pytest.mark.parametrize("name", ["run.json", "records/00000-000.bin"])
+def test_a_named_pipe_is_no_record(tmp_path: Path, name: str) -> None:
+    """Reading it does not wait for a writer."""
+    with RunRecords(tmp_path, KEY) as ledger:
+        append(ledger, record(0))
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(PredictionsError, match="is a named pipe, expected a regular file"):
+        read_run(tmp_path) if name == "run.json" else RunRecords(tmp_path, KEY).read()

@@ -684,3 +684,47 @@ def test_pieces_are_complete_after_kills(tmp_path: Path, trials: int) -> None:
     assert process.returncode == 0, err
     assert "damaged" not in err
     assert json.loads(out) == [".lock"]
+
+
+def test_planted_links_are_not_followed(tmp_path: Path) -> None:
+    """Neither in place of a piece, nor of an unfinished one, nor of the lock: no file outside is made or changed."""
+    store = Scripted({"a.tar": shard_bytes(1, 5000)})
+    piece = pieces_of(tmp_path / "template", store)
+    for number, name in enumerate((piece.name, f".{piece.name}.part", ".lock")):
+        for target in (tmp_path / f"there {number}", tmp_path / f"missing {number}"):
+            folder = tmp_path / f"cache of {target.name}"
+            folder.mkdir()
+            (folder / name).symlink_to(target)
+            if target.name.startswith("there"):
+                target.write_bytes(b"mine")
+            front = cached(store, folder)
+            for _ in range(2):
+                assert read(front, "a.tar", 5, 500) == store.files["a.tar"][5:500]
+            if target.name.startswith("there"):
+                assert target.read_bytes() == b"mine"
+            else:
+                assert not target.exists()
+
+
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    """It is made for this user alone."""
+    store = Scripted({"a.tar": shard_bytes(1, 5000)})
+    assert read(cached(store, tmp_path / "new"), "a.tar", 5, 500) == store.files["a.tar"][5:500]
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_of_another_user_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its owner could plant links: everything comes from the store, with one warning."""
+    store = Scripted({"a.tar": shard_bytes(1, 5000)})
+    if os.geteuid() == 0:  # what root owns is trusted
+        os.chown(tmp_path, 4321, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: tmp_path.stat().st_uid + 1)
+    front = cached(store, tmp_path)
+    for _ in range(2):
+        assert read(front, "a.tar", 5, 500) == store.files["a.tar"][5:500]
+    assert [*tmp_path.iterdir()] == []
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: not used as a cache any more: belongs to another user (uid {tmp_path.stat().st_uid})"
+    ]

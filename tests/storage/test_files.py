@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -10,10 +13,37 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wds_real.errors import StoreError
-from wds_real.storage.files import OpenFile, lock, locked, os_errors_as, remove_if_unlocked, write_all
+from wds_real.storage.files import (
+    OpenFile,
+    check_owner,
+    is_of_the_machine,
+    lock,
+    locked,
+    make_own_folder,
+    max_kept_files,
+    os_errors_as,
+    read_bytes,
+    reason_of,
+    remove_if_unlocked,
+    write_all,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+
+def make_socket(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+
+
+NOT_REGULAR: dict[str, tuple[Callable[[Path], object], str]] = {
+    "pipe": (os.mkfifo, "is a named pipe, expected a regular file"),
+    "socket": (make_socket, "is a socket, expected a regular file"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "is a device, expected a regular file"),
+    "folder": (lambda path: path.mkdir(), "Is a directory"),
+}
 
 
 @pytest.fixture
@@ -162,3 +192,106 @@ def test_os_errors_become_the_given_error() -> None:
 
 def _store_error(error: OSError) -> StoreError:
     return StoreError(f"a: {error.strerror}")
+
+
+@pytest.mark.parametrize("kind", NOT_REGULAR)
+@pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR | os.O_CREAT])
+def test_only_regular_files_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, flags: int) -> None:
+    """Anything else is an error at once: a named pipe without another end does not block."""
+    monkeypatch.chdir(tmp_path)  # the path of a socket is short
+    path = tmp_path / "it"
+    make, reason = NOT_REGULAR[kind]
+    make(path.relative_to(tmp_path) if kind == "socket" else path)
+    with pytest.raises(OSError, match=reason):
+        OpenFile.open(path, flags)
+    with pytest.raises(OSError, match=reason):
+        read_bytes(path)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 3_000_000])
+def test_a_whole_file_is_read(tmp_path: Path, num_bytes: int) -> None:
+    """Whatever its length."""
+    data = os.urandom(num_bytes)
+    (tmp_path / "file").write_bytes(data)
+    assert read_bytes(tmp_path / "file") == data
+
+
+def test_a_lock_follows_no_link(tmp_path: Path) -> None:
+    """Neither a symbolic link, also a broken one, nor another name of a file elsewhere."""
+    outside = tmp_path / "outside"
+    for target in ("missing", "there"):
+        if target == "there":
+            outside.write_bytes(b"mine")
+        path = tmp_path / f"link to {target}"
+        path.symlink_to(outside)
+        with pytest.raises(OSError, match="is a symbolic link, which is not followed here"), locked(path):
+            pass
+        assert outside.exists() == (target == "there")
+    (tmp_path / "second name").hardlink_to(outside)
+    with pytest.raises(OSError, match="has a second name elsewhere"), locked(tmp_path / "second name"):
+        pass
+    assert outside.read_bytes() == b"mine"
+
+
+def test_a_folder_of_our_own_is_private(tmp_path: Path) -> None:
+    """It is made with its parents; one that is there keeps its rights."""
+    folder = tmp_path / "a" / "b"
+    for _ in range(2):
+        make_own_folder(folder)
+        assert folder.stat().st_mode & 0o777 == 0o700
+    tmp_path.chmod(0o750)
+    make_own_folder(tmp_path)
+    assert tmp_path.stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize(("user", "owner", "good"), [(7, 7, True), (7, 0, True), (7, 8, False), (0, 8, True)])
+def test_what_another_user_owns_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, user: int, owner: int, *, good: bool
+) -> None:
+    """This user and root are trusted; root may use everything, because a container's user often is root."""
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    status = os.stat_result((*tmp_path.stat()[:4], owner, *tmp_path.stat()[5:]))
+    if good:
+        check_owner(status, tmp_path)
+        return
+    with pytest.raises(PermissionError, match=rf"belongs to another user \(uid {owner}\)"):
+        check_owner(status, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(8, 2), (64, 16), (1024, 128), (1 << 20, 128), (resource.RLIM_INFINITY, 128), (2, 1)]
+)
+def test_files_kept_open_follow_the_limit(monkeypatch: pytest.MonkeyPatch, limit: int, kept: int) -> None:
+    """A quarter of the limit, at most 128."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert max_kept_files() == kept
+
+
+@pytest.mark.parametrize(
+    ("code", "of_the_machine", "reason"),
+    [
+        (errno.ENOENT, False, "No such file or directory."),
+        (errno.EISDIR, False, "Is a directory."),
+        (errno.ELOOP, False, "Too many levels of symbolic links."),
+        (errno.EMFILE, True, "raise it with `ulimit -n`."),
+        (errno.ENFILE, True, "The machine has too many open files."),
+        (errno.ENOMEM, True, "The machine is out of memory."),
+        (errno.EIO, True, "The disk or the network file system failed: see the system's log."),
+        (errno.ENOSPC, True, "Make room, or choose another place."),
+        (errno.EDQUOT, True, "Make room, or choose another place."),
+        (errno.EACCES, True, "Permission denied."),
+        (errno.ESTALE, True, "Stale file handle."),
+    ],
+)
+def test_errors_of_the_machine_are_told_from_those_of_a_file(code: int, reason: str, *, of_the_machine: bool) -> None:
+    """What says nothing of the file is the machine's, and says what to do."""
+    error = OSError(code, os.strerror(code))
+    assert is_of_the_machine(error) == of_the_machine
+    assert reason_of(error).startswith(os.strerror(code))
+    assert reason_of(error).endswith(reason)
+
+
+def test_an_error_without_a_code_is_of_the_file() -> None:
+    """It comes from Python, not from the system."""
+    assert not is_of_the_machine(OSError("cannot be mapped"))
+    assert reason_of(OSError("cannot be mapped")) == "cannot be mapped."

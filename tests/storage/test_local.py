@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wds_real.errors import MissingError, StoreError
+from wds_real.errors import MissingError, StoreError, UnavailableError
+from wds_real.storage.files import OpenFile
 from wds_real.storage.local import LocalStore
 
 if TYPE_CHECKING:
@@ -544,3 +545,75 @@ def test_failing_advice_is_not_an_error(store: LocalStore, monkeypatch: pytest.M
     with store.create("long") as file:
         file.write(bytes(9 << 20))
     assert store.head("long") == 9 << 20
+
+
+@pytest.mark.parametrize("limit", [24, 64])
+def test_few_descriptors_are_enough(store: LocalStore, limit: int) -> None:
+    """The files kept open follow the limit of the process; any number of files is read, by any number of threads."""
+    store.root.mkdir()
+    for number in range(150):
+        (store.root / f"{number}.tar").write_bytes(b"%03d" % number)
+    script = """
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from wds_real.storage.local import LocalStore
+limit = int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+store = LocalStore(Path(sys.argv[1]))
+read = lambda number: store.get_range(f'{number}.tar', 0, 3) == b'%03d' % number
+with ThreadPoolExecutor(4) as pool: print(all(pool.map(read, [*range(150)] * 3)))
+"""
+    command = [sys.executable, "-c", script, str(store.root), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_the_least_recently_used_file_is_closed(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is read again and again stays open while others come and go."""
+    opened: list[str] = []
+    real_open = OpenFile.open
+
+    def counted_open(path: Path, flags: int = os.O_RDONLY) -> OpenFile:
+        opened.append(path.name)
+        return real_open(path, flags)
+
+    for name in "abcdef":
+        store.put(name, b"x")
+    monkeypatch.setattr("wds_real.storage.local.max_kept_files", lambda: 2)
+    monkeypatch.setattr(OpenFile, "open", counted_open)
+    for name in "abacadaeaf":
+        store.get_range(name, 0, 1)
+    assert opened == list("abcdef")
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("verb", ["get", "get_range", "read_into", "view"])
+def test_what_the_machine_lacks_is_said_as_it_is(
+    store: LocalStore, monkeypatch: pytest.MonkeyPatch, code: int, verb: str
+) -> None:
+    """It says nothing of the file, so it is an UnavailableError with the system's reason."""
+    store.put("a", b"0123")
+
+    def fail(*_: object) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "open", fail)
+    verbs: dict[str, Callable[[], object]] = {
+        "get": lambda: store.get("a"),
+        "get_range": lambda: store.get_range("a", 0, 2),
+        "read_into": lambda: store.read_into("a", 0, memoryview(bytearray(2))),
+        "view": lambda: store.view("a", 0, 2),
+    }
+    with pytest.raises(UnavailableError, match=rf"/a: {os.strerror(code)}\."):
+        verbs[verb]()
+
+
+@pytest.mark.parametrize("verb", ["get", "get_range"])
+def test_a_named_pipe_is_no_file(store: LocalStore, verb: str) -> None:
+    """Reading it does not wait for a writer."""
+    store.root.mkdir()
+    os.mkfifo(store.root / "a")
+    with pytest.raises(StoreError, match="a: is a named pipe, expected a regular file") as caught:
+        store.get("a") if verb == "get" else store.get_range("a", 0, 1)
+    assert type(caught.value) is StoreError

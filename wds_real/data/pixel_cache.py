@@ -16,7 +16,10 @@ Rows are read and written with preadv and pwrite, not through a memory map: if t
 full, a call returns an error, where access through a map ends the process with SIGBUS. The page cache holds the rows
 once for all processes of a node in both cases.
 
-Nothing is evicted: the full size is known beforehand, and a disk without room for it is an error. Runs without torch.
+Nothing is evicted: the full size is known beforehand, and a disk without room for it is an error.
+
+Who could write the file could forge rows. So the folder is made for this user alone, a file or folder of another user
+than this one and root is an error, and a symbolic link in place of the file is not followed. Runs without torch.
 """
 
 from __future__ import annotations
@@ -29,7 +32,6 @@ import logging
 import operator
 import os
 import shutil
-import stat
 import threading
 import uuid
 from pathlib import Path
@@ -39,7 +41,16 @@ import numpy as np
 import xxhash
 
 from wds_real.errors import StoreError
-from wds_real.storage.files import OpenFile, lock, os_errors_as, write_all
+from wds_real.storage.files import (
+    OpenFile,
+    check_owner,
+    lock,
+    make_own_folder,
+    os_errors_as,
+    reason_of,
+    write_all,
+)
+from wds_real.storage.url import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,8 +100,8 @@ class PixelCache:
         shape: As given.
 
     Raises:
-        StoreError: there is no file and none can be made, a damaged one cannot be removed, or the disk lacks the room
-            for the rows still to be written.
+        StoreError: there is no file and none can be made, a damaged one cannot be removed, another user owns it, or the
+            disk lacks the room for the rows still to be written.
         ValueError: num_samples, shape or num_rows is impossible, or identity takes more room than the header has.
     """
 
@@ -103,6 +114,8 @@ class PixelCache:
         shape: tuple[int, ...],
         num_rows: int | None = None,
     ) -> None:
+        if is_url(os.fspath(folder)):
+            raise StoreError("the pixel cache needs a folder of this machine, not a URL.")
         shape = tuple(map(int, shape))
         wanted = num_samples if num_rows is None else num_rows
         if not 0 <= wanted <= num_samples or min(shape, default=0) < 1:
@@ -257,7 +270,9 @@ def _open(path: Path, header: bytes, num_bytes: int, num_wanted_bytes: int) -> t
             if file is None:
                 _refuse_full_disk(path.parent, num_wanted_bytes)
                 _create(path, header, num_bytes)
-            elif not _is_whole(file, header, num_bytes):
+                continue
+            check_owner(os.fstat(file.descriptor), path)
+            if not _is_whole(file, header, num_bytes):
                 _remove_damaged(path, file)
             else:
                 if read_only_reason is None:
@@ -265,33 +280,31 @@ def _open(path: Path, header: bytes, num_bytes: int, num_wanted_bytes: int) -> t
                     _refuse_full_disk(path.parent, num_wanted_bytes - num_there)
                 return file, read_only_reason
     raise StoreError(
-        f"{path}: the pixel cache was created {_ATTEMPTS} times and is not there. Check whether the path is a broken "
-        "link or another program removes the file, or choose another folder."
+        f"{path}: the pixel cache was created {_ATTEMPTS} times and is not there. Check whether another program "
+        "removes the file, or choose another folder."
     )
 
 
 def _error(path: Path, error: OSError) -> StoreError:
     return StoreError(
-        f"{path}: the pixel cache can be neither opened nor created: {error.strerror or error}. Choose another folder "
-        "for it, or evaluate without it."
+        f"{path}: the pixel cache can be neither opened nor created: {reason_of(error)} Choose another folder for it, "
+        "or evaluate without it."
     )
 
 
 def _open_existing(path: Path) -> tuple[OpenFile | None, str | None]:
     """Return the file, or None if there is none, and the reason if it can only be read."""
     try:
-        return OpenFile.open(path, os.O_RDWR), None
+        return OpenFile.open(path, os.O_RDWR | os.O_NOFOLLOW), None
     except FileNotFoundError:
         return None, None
     except OSError as error:
-        return OpenFile.open(path), str(error.strerror)
+        return OpenFile.open(path, os.O_RDONLY | os.O_NOFOLLOW), str(error.strerror)
 
 
 def _is_whole(file: OpenFile, header: bytes, num_bytes: int) -> bool:
     status = os.fstat(file.descriptor)
-    if not stat.S_ISREG(status.st_mode) or status.st_size != num_bytes:
-        return False
-    return os.pread(file.descriptor, len(header), 0) == header
+    return status.st_size == num_bytes and os.pread(file.descriptor, len(header), 0) == header
 
 
 def _remove_damaged(path: Path, file: OpenFile) -> None:
@@ -316,7 +329,7 @@ def _refuse_full_disk(folder: Path, num_bytes: int) -> None:
 
 def _create(path: Path, header: bytes, num_bytes: int) -> None:
     """Create the file without rows, atomically; a file that another process created meanwhile is kept."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_own_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as file:

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +15,11 @@ from wds_real.errors import SourceError
 from wds_real.labels.bundled_files import read_bundled
 from wds_real.labels.class_names import NUM_CLASSES, classes
 from wds_real.labels.file_names import NUM_IMAGES, parse_file_name
+from wds_real.storage.files import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 __all__ = [
     "Label",
@@ -110,7 +111,7 @@ def load_real_json(path: str | Path) -> Labels:
         SourceError: the file cannot be read, or is not 50,000 lists of distinct integers 0..999.
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_bytes(path)
     except OSError as error:
         raise SourceError(f"{path}: cannot read the ReaL labels: {error.strerror}.") from error
     return Labels(original=bundled().original, real=parse_real_json(data, where=str(path)))

@@ -14,6 +14,7 @@ from wds_real.format.tar import TarError
 from wds_real.format.tar_reader import TarReader
 from wds_real.labels import NUM_IMAGES, bundled
 from wds_real.storage.buffers import Buffers
+from wds_real.storage.files import read_bytes
 from wds_real.storage.prefetch import ByteRange, Prefetcher, merge
 from wds_real.storage.store import open_store
 from wds_real.storage.url import is_url, redact_url, split_url
@@ -212,7 +213,7 @@ class _FolderReader:
 
     def read(self, image: SourceImage) -> bytes:
         try:
-            return Path(image.path).read_bytes()
+            return read_bytes(image.path)
         except OSError as error:
             raise SourceError(f"{image.path}: cannot be read: {error.strerror}.") from error
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wds_real.errors import CoverageError, PredictionsError
+from wds_real.storage.files import read_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +60,7 @@ def read_columns(path: Path) -> Columns:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # numpy warns of old or damaged headers
-            columns = reader(path.read_bytes())
+            columns = reader(read_bytes(path))
     except FileNotFoundError as error:
         raise PredictionsError(f"{path}: no such file.") from error
     except CoverageError as error:

@@ -36,7 +36,7 @@ import xxhash
 from wds_real.errors import PredictionsError
 from wds_real.format.json_fields import parse_json
 from wds_real.scoring.predictions import TOP
-from wds_real.storage.files import os_errors_as, write_all
+from wds_real.storage.files import make_own_folder, os_errors_as, read_bytes, reason_of, write_all
 from wds_real.storage.local import LocalStore
 from wds_real.storage.url import is_url, redact_url
 
@@ -60,6 +60,7 @@ _HEAD = struct.Struct("<4sII16s")
 _TAIL = struct.Struct("<Q")
 _ROW = np.dtype([("index", "<i4"), ("classes", "<i2", (TOP,)), ("probabilities", "<f4", (TOP,))])
 _FORMAT = {"name": "wds_real.run", "version": 1}
+_FOLDER_RIGHTS = 0o755  # others may read the results; who could write here could plant links
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +192,15 @@ class RunRecords:
         return (self.folder / "records").glob("*.bin")
 
     def _write_run(self, run: dict[str, Any]) -> None:
+        with _errors(self.folder):
+            make_own_folder(self.folder, mode=_FOLDER_RIGHTS)
         self._store.put(RUN_NAME, (json.dumps(run, indent=1) + "\n").encode("ascii"))
 
     def _create(self) -> FileIO:
         """Create a file with a name that no other process, and no earlier start, has used."""
         folder = self.folder / "records"
-        folder.mkdir(parents=True, exist_ok=True)
+        make_own_folder(self.folder, mode=_FOLDER_RIGHTS)
+        make_own_folder(folder)
         for start in range(1000):
             try:
                 return (folder / f"{self._rank:05d}-{start:03d}.bin").open("xb", buffering=0)
@@ -206,7 +210,7 @@ class RunRecords:
 
     def _read(self, path: Path) -> Iterator[Record]:
         with _errors(path):
-            data, position = path.read_bytes(), 0
+            data, position = read_bytes(path), 0
         while position < len(data):
             frame = _frame_at(data, position)
             if frame is None:
@@ -226,7 +230,7 @@ class RunRecords:
 
 def _errors(path: Path) -> AbstractContextManager[None]:
     return os_errors_as(
-        lambda error: PredictionsError(f"{path}: records cannot be read or written: {error.strerror or error}.")
+        lambda error: PredictionsError(f"{path}: records cannot be read or written: {reason_of(error)}")
     )
 
 
@@ -238,7 +242,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / RUN_NAME
     try:
-        run = parse_json(path.read_bytes())
+        run = parse_json(read_bytes(path))
     except FileNotFoundError as error:
         raise PredictionsError(f"{path}: no such file: {folder} is not the --output of `wds-real eval`.") from error
     except (OSError, ValueError) as error:

@@ -4,10 +4,13 @@ The digest identifies the content: the same shard is kept once whatever its URL,
 another one. Every piece ends with a checksum, which is compared when a process first uses the piece. Samples have
 checksums of their own; where one is wrong, the sample is read again past the cache.
 
-Any number of processes share a folder. A process that fetches a piece locks a file for it; the others wait for the
-lock, which the system releases if the holder dies. Pieces of other data sets are evicted to make room, least recently
-used first. Pieces of the data set being read are never evicted: ranges that do not fit are read over the network each
-time. If the folder cannot be written, everything is.
+Any number of processes of one user share a folder. It is made for that user alone; a folder or piece of another user
+than this one and root is not used, and symbolic links in the folder are not followed.
+
+A process that fetches a piece locks a file for it; the others wait for the lock, which the system releases if the
+holder dies. Pieces of other data sets are evicted to make room, least recently used first. Pieces of the data set being
+read are never evicted: ranges that do not fit are read over the network each time. If the folder cannot be written,
+everything is.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING
 import xxhash
 
 from wds_real.errors import StoreError
-from wds_real.storage.files import locked, remove_if_unlocked, write_all
+from wds_real.storage.files import OpenFile, check_owner, locked, make_own_folder, remove_if_unlocked, write_all
 from wds_real.storage.prefetch import BLOCK_BYTES
 
 if TYPE_CHECKING:
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from wds_real.storage.base import RangeReader
-    from wds_real.storage.files import OpenFile
 
 __all__ = ["DEFAULT_MAX_BYTES", "ByteCache", "CachedRanges"]
 
@@ -140,19 +142,20 @@ class CachedRanges:
         """Return bytes of a piece, or None if it is missing or damaged."""
         length = piece.stop - piece.start
         try:
-            with self._path(piece).open("rb", buffering=0) as file:
-                if piece.file_name not in self._checked:
-                    stored = file.read()
-                    if len(stored) != length + _CHECKSUM_BYTES or _checksum(stored[:length]) != stored[length:]:
-                        self._forget(piece)
-                        _LOG.warning("%s: a damaged piece was removed from the cache", self._path(piece))
-                        return None
-                    with contextlib.suppress(OSError):  # a read-only folder
-                        os.utime(file.fileno())  # the least recently used piece is evicted first
-                    self._checked.add(piece.file_name)
-                    return stored[within]
-                found = os.pread(file.fileno(), within.stop - within.start, within.start)
-                return found if len(found) == within.stop - within.start else None
+            file = OpenFile.open(self._path(piece), os.O_RDONLY | os.O_NOFOLLOW)
+            if piece.file_name not in self._checked:
+                check_owner(os.fstat(file.descriptor), self._path(piece))
+                stored = os.pread(file.descriptor, length + _CHECKSUM_BYTES + 1, 0)
+                if len(stored) != length + _CHECKSUM_BYTES or _checksum(stored[:length]) != stored[length:]:
+                    self._forget(piece)
+                    _LOG.warning("%s: a damaged piece was removed from the cache", self._path(piece))
+                    return None
+                with contextlib.suppress(OSError):  # a read-only folder
+                    os.utime(file.descriptor)  # the least recently used piece is evicted first
+                self._checked.add(piece.file_name)
+                return stored[within]
+            found = os.pread(file.descriptor, within.stop - within.start, within.start)
+            return found if len(found) == within.stop - within.start else None
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -169,7 +172,7 @@ class CachedRanges:
             for entry in os.scandir(self._cache.folder):
                 if _SUFFIX in entry.name:
                     with contextlib.suppress(FileNotFoundError):  # its process has removed it meanwhile
-                        stat = entry.stat()
+                        stat = entry.stat(follow_symlinks=False)
                         total += stat.st_size
                         if entry.name.endswith(_SUFFIX) and entry.name.partition("-")[0] not in self._digests:
                             evictable.append((stat.st_mtime_ns, stat.st_size, entry.path))
@@ -230,7 +233,7 @@ class _Claim:
 @contextlib.contextmanager
 def _claimed(final: Path) -> Iterator[_Claim | None]:
     """Wait for the right to write a piece; None if another process or thread has written it meanwhile."""
-    final.parent.mkdir(parents=True, exist_ok=True)
+    make_own_folder(final.parent)
     unfinished = final.with_name(f".{final.name}{_UNFINISHED}")
     while True:
         with locked(unfinished) as file:

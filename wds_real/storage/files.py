@@ -1,18 +1,56 @@
-"""Files of the operating system: owned descriptors, complete writes, locks, and errors of this package's own."""
+"""Files of the operating system: owned descriptors, complete writes, locks, and errors of this package's own.
+
+Every file is opened by `OpenFile.open`, which never waits: something else than a regular file is an error, because
+opening a named pipe would block until another process writes to it.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import mmap
 import os
+import resource
+import stat
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["OpenFile", "lock", "locked", "os_errors_as", "remove_if_unlocked", "write_all"]
+__all__ = [
+    "OpenFile",
+    "check_owner",
+    "is_of_the_machine",
+    "lock",
+    "locked",
+    "make_own_folder",
+    "max_kept_files",
+    "os_errors_as",
+    "read_bytes",
+    "reason_of",
+    "remove_if_unlocked",
+    "write_all",
+]
+
+_MAX_KEPT_FILES = 128
+_SHARE_OF_LIMIT = 4  # a process has other files open: the interpreter's, the model's, those of other stores
+# What these errors say is a fact about the named file. All others are about the machine: its limits, memory, disks.
+_OF_THE_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}
+_ADVICE = {
+    errno.ENFILE: "The machine has too many open files.",
+    errno.ENOMEM: "The machine is out of memory.",
+    errno.EIO: "The disk or the network file system failed: see the system's log.",
+    errno.ENOSPC: "Make room, or choose another place.",
+    errno.EDQUOT: "Make room, or choose another place.",
+}
+_KINDS = (
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class OpenFile:
@@ -33,8 +71,25 @@ class OpenFile:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> OpenFile:
-        """Open a file, for reading by default; child processes that run another program do not inherit it."""
-        return cls(os.open(path, flags | os.O_CLOEXEC, 0o666))
+        """Open a regular file, for reading by default; child processes that run another program do not inherit it.
+
+        With ``os.O_DIRECTORY`` in `flags`, open a folder.
+
+        Raises:
+            OSError: the file cannot be opened, is not a regular one, or, with ``os.O_NOFOLLOW``, is a symbolic link.
+        """
+        try:
+            file = cls(os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK, 0o666))
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # a socket, or a named pipe to be written
+                raise _not_regular(path, os.stat(path).st_mode) from error  # noqa: PTH116 -- any path
+            if error.errno == errno.ELOOP and flags & os.O_NOFOLLOW:
+                raise OSError(errno.ELOOP, "is a symbolic link, which is not followed here", str(path)) from error
+            raise
+        mode = os.fstat(file.descriptor).st_mode
+        if not (stat.S_ISREG(mode) or flags & os.O_DIRECTORY):
+            raise _not_regular(path, mode)
+        return file
 
     def mapped(self) -> memoryview:
         """Return a read-only memory map of the whole file, the same one each time.
@@ -68,6 +123,67 @@ class OpenFile:
         self.close()
 
 
+def _not_regular(path: str | os.PathLike[str], mode: int) -> OSError:
+    if stat.S_ISDIR(mode):
+        return IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    kind = next((name for matches, name in _KINDS if matches(mode)), "something else")
+    return OSError(errno.EINVAL, f"is {kind}, expected a regular file", str(path))
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Return the content of a regular file.
+
+    Raises:
+        OSError: as `OpenFile.open`, or the file cannot be read.
+    """
+    file, parts = OpenFile.open(path), list[bytes]()
+    num_bytes = os.fstat(file.descriptor).st_size + 1  # one more shows the end without another large buffer
+    while part := os.read(file.descriptor, num_bytes):
+        parts.append(part)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def max_kept_files() -> int:
+    """Return how many files may be kept open only to save opening them again, by the limit of this process."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _MAX_KEPT_FILES
+    return max(1, min(_MAX_KEPT_FILES, soft // _SHARE_OF_LIMIT))
+
+
+def is_of_the_machine(error: OSError) -> bool:
+    """Return whether an error is about this machine (limits, memory, disk, rights) and says nothing of the file."""
+    return error.errno is not None and error.errno not in _OF_THE_FILE
+
+
+def reason_of(error: OSError) -> str:
+    """Return the system's reason as a sentence, and what to do where that is known."""
+    reason = f"{error.strerror or error}."
+    if error.errno == errno.EMFILE:
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        return f"{reason} The limit of this process is {soft}: raise it with `ulimit -n`."
+    return " ".join((reason, _ADVICE.get(error.errno or 0, ""))).strip()
+
+
+def make_own_folder(path: Path, *, mode: int = 0o700) -> None:
+    """Make a folder with these rights unless it is there, and check its owner; its parents get the usual rights.
+
+    Raises:
+        OSError: it cannot be made, or another user owns it, who could plant links and files in it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        path.mkdir(mode=mode)
+    check_owner(path.stat(), path)
+
+
+def check_owner(status: os.stat_result, path: Path) -> None:
+    """Raise PermissionError unless this user or root owns a file or folder; for root, any owner is good."""
+    user = os.geteuid()
+    if user and status.st_uid not in (user, 0):
+        raise PermissionError(errno.EACCES, f"belongs to another user (uid {status.st_uid})", str(path))
+
+
 def write_all(descriptor: int, data: bytes | memoryview, offset: int) -> None:
     """Write all of `data` at `offset`; one system call may write only a part.
 
@@ -92,12 +208,14 @@ def lock(descriptor: int, *, wait: bool = True) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[OpenFile]:
-    """Hold an exclusive lock on a file, which is created if it does not exist.
+    """Hold an exclusive lock on a file, which is created if it does not exist; a symbolic link is not followed.
 
     Raises:
-        OSError: the file can be neither opened nor locked.
+        OSError: the file can be neither opened nor locked, or has a second name elsewhere.
     """
-    file = OpenFile.open(path, os.O_RDWR | os.O_CREAT)
+    file = OpenFile.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    if os.fstat(file.descriptor).st_nlink > 1:
+        raise OSError(errno.EMLINK, "has a second name elsewhere (a hard link)", str(path))
     lock(file.descriptor)
     try:
         yield file
@@ -112,7 +230,7 @@ def remove_if_unlocked(path: Path) -> bool:
         OSError: the file cannot be removed.
     """
     try:
-        file = OpenFile.open(path, os.O_RDWR)
+        file = OpenFile.open(path, os.O_RDWR | os.O_NOFOLLOW)
         lock(file.descriptor, wait=False)
     except OSError:  # no permission, or no locks: the writer may be alive
         return False

@@ -6,15 +6,27 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import re
 import threading
 import uuid
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
-from wds_real.errors import MissingError, StoreError
-from wds_real.storage.files import OpenFile, lock, os_errors_as, remove_if_unlocked, write_all
+from wds_real.errors import MissingError, StoreError, UnavailableError
+from wds_real.storage.files import (
+    OpenFile,
+    is_of_the_machine,
+    lock,
+    max_kept_files,
+    os_errors_as,
+    read_bytes,
+    reason_of,
+    remove_if_unlocked,
+    write_all,
+)
 
 if TYPE_CHECKING:
     import builtins
@@ -27,13 +39,13 @@ __all__ = ["LocalStore"]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _FLUSH_BYTES = 8 << 20
-_MAX_OPEN_FILES = 128  # the file opened first is closed to make room
 
 
 class LocalStore:
     """A folder; also a `FileReader`.
 
-    Every method raises StoreError, with the path and the system's reason, where a system call fails.
+    Every method raises StoreError, with the path and the system's reason, where a system call fails: UnavailableError
+    where the reason is the machine's (limits, memory, the disk, rights), which says nothing of the file.
     """
 
     listable = True
@@ -41,7 +53,7 @@ class LocalStore:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._files: dict[str, OpenFile] = {}
+        self._files: OrderedDict[str, OpenFile] = OrderedDict()  # least recently used first
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -80,7 +92,7 @@ class LocalStore:
     def get(self, name: str) -> bytes:
         """Return a whole file."""
         with self._errors(name):
-            return (self.root / name).read_bytes()
+            return read_bytes(self.root / name)
 
     def get_range(self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False) -> bytes:
         """Return exactly the bytes of the half-open range; check that the file has `size` bytes if that is given.
@@ -93,7 +105,7 @@ class LocalStore:
         """
         del fresh  # nothing is cached
         try:  # not `with self._errors`, which costs more: this is called for each sample
-            file = self._files.get(name) or self._open(name)
+            file = self._opened(name)
             data = os.pread(file.descriptor, stop - start, start)
             if len(data) == stop - start and size is None:
                 return data
@@ -109,7 +121,7 @@ class LocalStore:
             StoreError: the file cannot be read.
         """
         try:
-            file = self._files.get(name) or self._open(name)
+            file = self._opened(name)
             return os.preadv(file.descriptor, (out,), start) == out.nbytes
         except OSError as error:
             raise self._error(name, error) from error
@@ -125,7 +137,7 @@ class LocalStore:
             StoreError: the file ends before `stop`, or cannot be mapped.
         """
         try:
-            file = self._files.get(name) or self._open(name)
+            file = self._opened(name)
             with self._lock:  # one map for all threads
                 mapped = file.mapped()
             num_bytes = min(len(mapped), os.fstat(file.descriptor).st_size)  # it may have been truncated since
@@ -149,14 +161,27 @@ class LocalStore:
             raise StoreError(f"{self.root / name}: the file has {num_bytes:,} bytes, expected {size:,}.")
         return data
 
-    def _open(self, name: str) -> OpenFile:
+    def _opened(self, name: str) -> OpenFile:
         """Return an open file, which stays open: opening it costs as much as reading a sample."""
+        file = self._files.get(name)
+        if file is None:
+            return self._open(name)
+        with contextlib.suppress(KeyError):  # another thread has closed it to make room; this one can still read it
+            self._files.move_to_end(name)
+        return file
+
+    def _open(self, name: str) -> OpenFile:
         with self._lock:
-            if name not in self._files:
-                if len(self._files) >= _MAX_OPEN_FILES:
-                    del self._files[next(iter(self._files))]
-                self._files[name] = OpenFile.open(self.root / name)
-            return self._files[name]
+            while (file := self._files.get(name)) is None:
+                while len(self._files) >= max_kept_files():
+                    self._files.popitem(last=False)
+                try:
+                    self._files[name] = OpenFile.open(self.root / name)
+                except OSError as error:
+                    if error.errno != errno.EMFILE or not self._files:
+                        raise
+                    self._files.clear()  # others in this process need more than their share
+            return file
 
     def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
         """Write a whole file, atomically and durably.
@@ -211,8 +236,9 @@ class LocalStore:
         return os_errors_as(functools.partial(self._error, name))
 
     def _error(self, name: str, error: OSError) -> StoreError:
-        kind = MissingError if isinstance(error, FileNotFoundError) else StoreError
-        return kind(f"{self.root / name}: {error.strerror or error}.")
+        kind = UnavailableError if is_of_the_machine(error) else StoreError
+        kind = MissingError if isinstance(error, FileNotFoundError) else kind
+        return kind(f"{self.root / name}: {reason_of(error)}")
 
 
 class _Writer:
@@ -254,5 +280,5 @@ def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:
 
 def _fsync_folder(path: Path) -> None:
     """Make a rename durable: the folder's entry has to reach the disk too."""
-    folder = OpenFile.open(path)
+    folder = OpenFile.open(path, os.O_RDONLY | os.O_DIRECTORY)
     os.fsync(folder.descriptor)
