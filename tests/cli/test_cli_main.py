@@ -6,10 +6,8 @@ import json
 import os
 import pty
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +46,14 @@ def test_help_names_every_command(run: Callable[..., Ended]) -> None:
     import wds_real.cli
 
     folder = Path(wds_real.cli.__path__[0])
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__", "console", "main", "options"}
+    modules = {path.stem for path in folder.glob("*.py")} - {
+        "__init__",
+        "console",
+        "failures",
+        "main",
+        "options",
+        "signals",
+    }
     assert modules == set(COMMANDS)
     assert all(f"  {name} " in run("--help").out for name in COMMANDS)
 
@@ -92,37 +97,50 @@ def test_roots_default_to_shards(run: Callable[..., Ended]) -> None:
     assert run("pack", "val.tar", "--allow-partial").err.startswith("error: shards: holds a finished set")
 
 
+LAUNCHERS = [{"RANK": "1", "WORLD_SIZE": "2"}, {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}]
+
+
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("arguments", [JSON_COMMANDS[name] for name in ("pack", "verify", "info")])
-@pytest.mark.parametrize(
-    "launcher", [{"RANK": "1", "WORLD_SIZE": "2"}, {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4"}]
-)
-def test_only_rank_0_runs(arguments: list[str], launcher: dict[str, str]) -> None:
-    """Under a launcher, rank 0 runs the command; the other ranks end with exit code 0 and print nothing."""
-    assert in_child(*arguments, **launcher) == Ended(0, "", "")
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_commands_that_write_run_on_rank_0(launcher: dict[str, str]) -> None:
+    """Other ranks do nothing, say so in one line with the way to run there, and end with exit code 0."""
+    rank, world_size = launcher.values()
+    names = " and ".join(launcher)
+    for arguments in (["pack", "val.tar", "new", "--allow-partial"], ["index", "shards"], ["merge", "run"], ["demo"]):
+        code, out, err = in_child(*arguments, **launcher)
+        assert (code, out) == (0, "")
+        assert err.startswith(f"rank {rank} of {world_size}: nothing done, {arguments[0]} runs on rank 0. ")
+        assert f"unset {names}" in err
+        assert len(err.splitlines()) == 1
     assert not Path("new").exists()
-    first = {name: "0" if name in ("RANK", "SLURM_PROCID") else value for name, value in launcher.items()}
-    code, out, _ = in_child(*arguments, **first)
-    assert code == 0
-    assert out
+    assert in_child("pack", "val.tar", "new", "--allow-partial", **{**launcher, next(iter(launcher)): "0"}).code == 0
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [(["info", "shards", "nokey"], 2), (["pack", "val.tar", "--fast"], 2), (["eval", "nope", "-m", "x"], 1)],
-)
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_commands_that_only_read_run_on_each_rank(launcher: dict[str, str]) -> None:
+    """Each rank verifies, shows or scores by itself, with its own exit code, and says so."""
+    for arguments in (["verify", "shards"], ["info", "shards"]):
+        ended = in_child(*arguments, **launcher)
+        assert (ended.code, ended.out) == (0, in_child(*arguments).out)
+        assert f": {arguments[0]} runs on each rank by itself\n" in ended.err
+    for arguments, code in ((["verify", "nope"], 1), (["info", "shards", "nokey"], 2), (["score", "nope.csv"], 1)):
+        ended = in_child(*arguments, **launcher)
+        assert (ended.code, ended.out) == (code, "")
+        assert len(messages(ended.err)) == 2
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(("arguments", "code"), [(["nope", "-m", "x"], 1), (["shards", "--fast"], 2)])
 def test_only_rank_0_reports_an_error_of_all_ranks(
     run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
 ) -> None:
-    """An error that all ranks meet is printed once."""
+    """An error that all ranks of an evaluation meet is printed once."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    assert messages(run(*arguments).err)
+    assert messages(run("eval", *arguments).err)
     monkeypatch.setenv("RANK", "1")
-    ended = run(*arguments)
-    assert (ended.out, ended.err) == ("", "")
-    assert ended.code in (0, code)
+    assert run("eval", *arguments) == Ended(code, "", "")
 
 
 @pytest.mark.usefixtures("here")
@@ -157,30 +175,6 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_in_a_pipe() -> None:
     assert done.stdout.startswith(b"packed 120 images")
     piped = in_child("pack", "val.tar", "new", "--allow-partial", "--overwrite").err
     assert re.fullmatch(r"(wds-real: .*\n)*pack: 100 %, .* MB/s, .* s\n", piped)
-
-
-@pytest.mark.usefixtures("here")
-def test_interrupting_gives_130() -> None:
-    """Ctrl-C ends an evaluation with exit code 130, no traceback, and a hint at --output."""
-    Path("slow.py").write_text(
-        "import pathlib, time, torch\n"
-        "def model():\n"
-        "    def forward(image):\n"
-        "        pathlib.Path('running').touch()\n"
-        "        time.sleep(30)\n"
-        "        return torch.zeros(len(image), 1000)\n"
-        "    return forward\n"
-    )
-    command = [sys.executable, "-m", "wds_real", "eval", "shards", "-m", "slow:model", "-b", "10"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        while not Path("running").exists():
-            assert running.poll() is None
-            time.sleep(0.01)
-        running.send_signal(signal.SIGINT)
-        out, err = running.communicate(timeout=20)
-    assert running.returncode == 130
-    assert out == ""
-    assert messages(err) == ["no batch was saved; use --output to be able to resume", "interrupted"]
 
 
 def test_help_starts_without_numpy() -> None:

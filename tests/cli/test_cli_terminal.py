@@ -16,7 +16,7 @@ import pytest
 from support.commands import MODEL, Ended, in_child
 
 import wds_real.cli
-from wds_real.cli.console import PrintableFormatter, print_lines, print_message
+from wds_real.cli.console import LogHandler, print_lines, print_message
 from wds_real.labels import bundled
 from wds_real.scoring.score import score
 
@@ -58,8 +58,8 @@ def test_lines_and_messages_are_escaped(capsys: pytest.CaptureFixture[str]) -> N
     print_lines(HOSTILE, "plain é")
     print_message(HOSTILE)
     record = logging.LogRecord("n", logging.WARNING, "f", 1, "%s: kept", (HOSTILE,), None)
-    assert capsys.readouterr() == (f"{ESCAPED}\nplain é\n", f"{ESCAPED}\n")
-    assert PrintableFormatter("wds-real: %(message)s").format(record) == f"wds-real: {ESCAPED}: kept"
+    LogHandler().handle(record)
+    assert capsys.readouterr() == (f"{ESCAPED}\nplain é\n", f"{ESCAPED}\nwds-real: {ESCAPED}: kept\n")
 
 
 @pytest.mark.usefixtures("here")

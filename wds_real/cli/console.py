@@ -6,8 +6,12 @@ write to the terminal.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
+import os
+import signal
 import sys
 import threading
 import time
@@ -17,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from wds_real.data.distributed import launched_world
-from wds_real.errors import printable
+from wds_real.errors import StoreError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from wds_real.scoring.result import Result
 
 __all__ = [
-    "PrintableFormatter",
+    "LogHandler",
     "counted",
     "is_main_rank",
     "print_json",
@@ -61,14 +65,27 @@ def counted(number: int, noun: str) -> str:
 
 
 def print_lines(*lines: str, bold: bool = False) -> None:
-    """Print lines on stdout, each made printable."""
-    for line in lines:
-        click.secho(printable(line), bold=bold)
+    """Print lines on stdout, each made printable.
+
+    A closed pipe, as after ``| head``, ends the process without a word, with the exit code that shells give for it.
+
+    Raises:
+        StoreError: stdout cannot be written: the disk that it leads to is full.
+    """
+    try:
+        for line in lines:
+            click.secho(printable(line), bold=bold)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing is left to fail when Python ends
+        if error.errno == errno.EPIPE:
+            sys.exit(128 + signal.SIGPIPE)
+        raise StoreError(f"stdout cannot be written: {error.strerror or error}.") from error
 
 
 def print_message(message: str) -> None:
-    """Print one line on stderr, made printable."""
-    click.echo(printable(message), err=True)
+    """Print one line on stderr, made printable; a stderr that cannot be written is no error."""
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(printable(message), err=True)
 
 
 def print_usage_error(error: click.ClickException) -> None:
@@ -82,17 +99,17 @@ def print_usage_error(error: click.ClickException) -> None:
     print_message(f"Error: {' '.join(error.format_message().split())}")
 
 
-class PrintableFormatter(logging.Formatter):
-    """Formats log records as one printable line each."""
+class LogHandler(logging.Handler):
+    """Prints each log record as a message."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- the name in logging
-        """Return the line of the record; a traceback follows in lines of its own."""
-        return printable(super().formatMessage(record))
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print the record."""
+        print_message(f"wds-real: {record.getMessage()}")
 
 
 def print_json(value: dict[str, Any]) -> None:
     """Print one JSON object on stdout."""
-    click.echo(json.dumps(value, indent=1))
+    print_lines(*json.dumps(value, indent=1).split("\n"))
 
 
 def print_result(result: Result, *, per_class: bool) -> None:

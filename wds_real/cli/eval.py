@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from wds_real.cli.console import is_main_rank, print_json, print_lines, print_message, print_result, progress_bar
+from wds_real.cli.console import is_main_rank, print_json, print_lines, print_result, progress_bar
 from wds_real.cli.options import cache_options, json_option, open_cache, per_class_option, storage_option
+from wds_real.cli.signals import kept_if_stopped
 from wds_real.errors import WdsRealError
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def command(
     On many GPUs: torchrun --nnodes N --nproc-per-node 8 -m wds_real eval ROOT -m MODEL. Exit code 3, and no accuracy,
     if an image is missing or counted twice.
     """
+    Path.cwd()  # where it was removed, importing torch ends the process
     from wds_real.data.dataset import open_dataset
     from wds_real.data.distributed import current_world
     from wds_real.evaluation.loop import evaluate
@@ -181,15 +183,11 @@ def command(
     )
     world = current_world()
     title = "eval" if world.world_size == 1 else f"eval, rank {world.rank} of {world.world_size}"
-    try:
-        with progress_bar(title, 0, unit="images", hidden=as_json) as progress:
-            result = evaluate(model, dataset, options=options, output=output, progress=progress)
-    except KeyboardInterrupt:
-        saved = "no batch was saved; use --output to be able to resume"
-        if output is not None:
-            saved = f"the finished batches are saved in {output}; run the same command to resume"
-        print_message(saved)
-        raise
+    saved = "no batch was saved; use --output to be able to resume"
+    if output is not None:
+        saved = f"the finished batches are saved in {output}; run the same command to resume"
+    with kept_if_stopped(saved), progress_bar(title, 0, unit="images", hidden=as_json) as progress:
+        result = evaluate(model, dataset, options=options, output=output, progress=progress)
     if not is_main_rank():
         return
     if as_json:

@@ -6,6 +6,7 @@ import click
 
 from wds_real.cli.console import counted, print_json, print_lines, progress_bar
 from wds_real.cli.options import json_option, storage_option
+from wds_real.cli.signals import kept_if_stopped
 from wds_real.storage.url import redact_url
 
 
@@ -29,7 +30,7 @@ def command(
     """
     from wds_real.packing.indexer import index_shards, place_of
 
-    with progress_bar("index", 0, unit="bytes", hidden=as_json) as progress:
+    with kept_if_stopped("nothing was written"), progress_bar("index", 0, unit="bytes", hidden=as_json) as progress:
         manifest = index_shards(
             spec,
             root,

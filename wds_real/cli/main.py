@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import os
 import sys
 from typing import NoReturn
 
 import click
 
 from wds_real import __version__
-from wds_real.cli.console import PrintableFormatter, is_main_rank, print_message, print_usage_error, rank_prefix
-from wds_real.data.distributed import launched_world
+from wds_real.cli.console import LogHandler, is_main_rank, print_message, print_usage_error, rank_prefix
+from wds_real.cli.failures import describe, print_traceback
+from wds_real.cli.signals import SignalHandling
+from wds_real.data.distributed import launched_world, way_to_run_alone
 from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
 
 _COMMANDS = {
@@ -26,7 +29,8 @@ _COMMANDS = {
     "score": "Score a prediction file; no model, no images.",
     "verify": "Check a packed data set.",
 }
-_ON_EVERY_RANK = {"eval"}
+_TOGETHER = {"eval"}
+_ON_RANK_0 = {"demo", "index", "merge", "pack"}  # they write; the others read, and each rank runs them by itself
 # Every rank finds these errors at the same place, so only rank 0 reports them.
 _SAME_ON_ALL_RANKS = (CoverageError, ManifestError, PlanError)
 
@@ -57,35 +61,74 @@ class _LazyGroup(click.Group):
 def cli(ctx: click.Context) -> None:
     """Evaluate image classifiers on ImageNet with ReaL labels.
 
-    Exit codes: 0 success, 1 failure, 2 wrong usage, 3 images missing or counted twice, 4 damaged data, 130 interrupted.
+    Exit codes: 0 success, 1 failure, 2 wrong usage, 3 images missing or counted twice, 4 damaged data, 130 interrupted
+    (SIGINT), 143 terminated (SIGTERM).
     """
-    if ctx.invoked_subcommand not in _ON_EVERY_RANK and not is_main_rank():
+    world, name = launched_world(), ctx.invoked_subcommand
+    if not world.rank or name in _TOGETHER:
+        return
+    if name in _ON_RANK_0:
+        print_message(
+            f"rank {world.rank} of {world.world_size}: nothing done, {name} runs on rank 0. To run it here, "
+            f"{way_to_run_alone()}."
+        )
         ctx.exit(0)
+    print_message(f"rank {world.rank} of {world.world_size}: {name} runs on each rank by itself")
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
+    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler()])
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # as stderr is: a name may be outside the terminal's encoding
-    handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("wds-real: %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    with SignalHandling() as signals:
+        try:
+            status = _run(sys.argv[1:] if arguments is None else arguments, signals)
+        except SystemExit:
+            raise
+        except BaseException as error:  # noqa: BLE001 -- what a command does not expect ends in one line too
+            status = _failed(error, signals)
+    sys.exit(status)
+
+
+def _run(arguments: list[str], signals: SignalHandling) -> int:
+    """Run a command and return its exit code; report the errors that it is made to raise."""
     try:
         launched_world()
     except PlanError as error:
         print_message(f"error: {error}")
-        sys.exit(error.exit_code)
+        return error.exit_code
+    if "_WDS_REAL_COMPLETE" in os.environ:  # a shell asks for completions
+        cli.main(arguments, prog_name="wds-real")
+    context: click.Context | None = None
     try:
-        status = cli.main(arguments, prog_name="wds-real", standalone_mode=False)
+        with cli.make_context("wds-real", list(arguments), obj=signals) as context:
+            return cli.invoke(context) or 0
+    except click.exceptions.Exit as left:
+        return left.exit_code
     except click.ClickException as error:
-        if is_main_rank():
+        if is_main_rank() or not _is_together(context):
             print_usage_error(error)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except WdsRealError as error:
-        if is_main_rank() or not isinstance(error, _SAME_ON_ALL_RANKS):
+        if signals.received is not None:
+            raise
+        print_traceback(error)
+        if is_main_rank() or not _is_together(context) or not isinstance(error, _SAME_ON_ALL_RANKS):
             print_message(f"{rank_prefix()}error: {error}")
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        print_message(f"{rank_prefix()}interrupted")
-        sys.exit(130)
-    sys.exit(status or 0)
+        return error.exit_code
+
+
+def _is_together(context: click.Context | None) -> bool:
+    """Return whether all ranks run this command as one, and so meet the same errors of some kinds."""
+    return context is not None and context.invoked_subcommand in _TOGETHER
+
+
+def _failed(error: BaseException, signals: SignalHandling) -> int:
+    """Report a signal, or an error that no command expects; return the exit code."""
+    if signals.received is not None or isinstance(error, KeyboardInterrupt):
+        signals.say()  # other errors may follow from the interruption
+        return signals.exit_code
+    print_traceback(error)
+    print_message(f"{rank_prefix()}error: {describe(error)}")
+    return 1

@@ -9,6 +9,7 @@ import click
 
 from wds_real.cli.console import counted, print_json, print_lines, progress_bar
 from wds_real.cli.options import json_option, real_json_option, storage_option, url_options
+from wds_real.cli.signals import kept_if_stopped
 from wds_real.labels import bundled, load_real_json
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
@@ -60,7 +61,8 @@ def command(
     source_options = url_options(source, storage_options)
     with open_source(source, labels=labels, allow_partial=allow_partial, storage_options=source_options) as images:
         total = sum(image.num_bytes for image in images.images)
-        with progress_bar("pack", total, unit="bytes", hidden=as_json) as progress:
+        kept = f"the finished shards are kept in {redact_url(root)}; run the same command to resume"
+        with kept_if_stopped(kept), progress_bar("pack", total, unit="bytes", hidden=as_json) as progress:
             manifest = write_shards(
                 images,
                 open_store(root, storage_options=url_options(root, storage_options)),

@@ -30,7 +30,14 @@ __all__ = [
     "process_group",
     "resolve_world",
     "threads_of_this_process",
+    "way_to_run_alone",
 ]
+
+_LAUNCHERS = (
+    ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
+    # The tasks of the srun step; SLURM_NTASKS counts those of the job, even if only one process was started.
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,21 +70,46 @@ def launched_world(environ: Mapping[str, str] | None = None) -> World:
         PlanError: a variable is not a number, or rank is not below world size.
     """
     environ = os.environ if environ is None else environ
-    for rank, world_size, *local in (
-        ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-        # The tasks of the srun step; SLURM_NTASKS counts those of the job, even if only one process was started.
-        ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
-    ):
-        if rank in environ and world_size in environ:
-            try:
-                local_values = [int(environ.get(name, default)) for name, default in zip(local, (0, 1), strict=False)]
-                world = World(int(environ[rank]), int(environ[world_size]), *local_values)
-            except ValueError as error:
-                raise PlanError(f"environment variables {rank}, {world_size}: {error}.") from error
-            if not 0 <= world.rank < world.world_size:
-                raise PlanError(f"{rank}={world.rank} is not in [0, {world_size}={world.world_size}).")
-            return world
-    return World()
+    names = _launcher_variables(environ)
+    if names is None:
+        return World()
+    rank, world_size, *local = names
+    values = [_number(environ, rank), _number(environ, world_size)]
+    values += [_number(environ, name, default) for name, default in zip(local, (0, 1), strict=False)]
+    world = World(*values)
+    if not 0 <= world.rank < world.world_size:
+        raise PlanError(
+            f"{rank}={world.rank} is not in [0, {world_size}={world.world_size}). To run alone, "
+            f"{way_to_run_alone(environ)}."
+        )
+    if world.local_rank < 0 or world.local_world_size < 1:
+        raise PlanError(f"{' and '.join(local)} are {world.local_rank} and {world.local_world_size}: impossible.")
+    return world
+
+
+def way_to_run_alone(environ: Mapping[str, str] | None = None) -> str:
+    """Return what to do to run as a single process, with the names of the variables that this process has.
+
+    >>> way_to_run_alone({"RANK": "1", "WORLD_SIZE": "2"})
+    'unset RANK and WORLD_SIZE (env -u RANK -u WORLD_SIZE wds-real ...)'
+    """
+    names = _launcher_variables(os.environ if environ is None else environ)
+    rank, world_size = (names or _LAUNCHERS[0])[:2]
+    text = f"unset {rank} and {world_size} (env -u {rank} -u {world_size} wds-real ...)"
+    return text if rank != "SLURM_PROCID" else f"{text}, or start it with srun -n 1"
+
+
+def _launcher_variables(environ: Mapping[str, str]) -> tuple[str, ...] | None:
+    """Return the names of the variables of the launcher that set rank and world size; an empty value is none."""
+    return next((names for names in _LAUNCHERS if environ.get(names[0]) and environ.get(names[1])), None)
+
+
+def _number(environ: Mapping[str, str], name: str, default: int = 0) -> int:
+    text = environ.get(name) or str(default)
+    try:
+        return int(text)
+    except ValueError as error:
+        raise PlanError(f"{name}={text[:40]!r} is not a number. It is set by a launcher, or unset.") from error
 
 
 def current_world() -> World:
@@ -140,9 +172,9 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
     missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise PlanError(
-            f"{world.world_size} processes were launched, but {' and '.join(missing)} is not set. To run alone, unset "
-            "RANK and WORLD_SIZE. To run on all of them, launch with torchrun, or under SLURM: export "
-            "MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) MASTER_PORT=29500."
+            f"{world.world_size} processes were launched, but {' and '.join(missing)} {'are' if missing[1:] else 'is'}"
+            f" not set. To run alone, {way_to_run_alone()}. To run on all of them, launch with torchrun, or under "
+            "SLURM: export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) MASTER_PORT=29500."
         )
     if device.type != "cpu":
         torch.accelerator.set_device_index(device)  # reductions run on it
