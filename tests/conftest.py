@@ -126,3 +126,13 @@ def _files_left_open() -> Iterator[None]:
         warnings.simplefilter("ignore", ResourceWarning)
         yield
         gc.collect()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the counts of the campaigns."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    lines = [str(value) for report in reports for name, value in report.user_properties if name == "counts"]
+    if lines:
+        terminalreporter.section("counts of the campaigns")
+        for line in dict.fromkeys(lines):
+            terminalreporter.write_line(line)
