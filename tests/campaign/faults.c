@@ -191,4 +191,13 @@ DESCRIPTOR(fdatasync, (int file), (int), (file))
 DESCRIPTOR(ftruncate, (int file, off_t length), (int, off_t), (file, length))
 DESCRIPTOR(ftruncate64, (int file, off64_t length), (int, off64_t), (file, length))
 DESCRIPTOR(fchmod, (int file, mode_t permissions), (int, mode_t), (file, permissions))
+int utimensat(int at, const char *path, const struct timespec times[2], int flags) {
+    REAL(int, "utimensat", int, const char *, const struct timespec *, int);
+    DISTURBED(int, "utimensat", path ? is_below(path) : is_descriptor_below(at), real(at, path, times, flags));
+}
+
+int fchmodat(int at, const char *path, mode_t permissions, int flags) {
+    REAL(int, "fchmodat", int, const char *, mode_t, int);
+    DISTURBED(int, "fchmodat", is_below(path), real(at, path, permissions, flags));
+}
 DESCRIPTOR(futimens, (int file, const struct timespec times[2]), (int, const struct timespec *), (file, times))

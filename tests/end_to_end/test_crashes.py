@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support import SUPPORT
+from support.trials import check_trials, evaluate_slowly, run_trials, trial_environment
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,46 +19,16 @@ if TYPE_CHECKING:
 NUM_BATCHES = 12
 
 
-def environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": f"{SUPPORT}:{SUPPORT.parent}", "OMP_NUM_THREADS": "1", **more}
-
-
 @pytest.fixture(scope="module")
 def undisturbed(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The prediction file of a run that nothing happened to."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    command = [sys.executable, "-m", "wds_real", "eval", str(packed), "-m", "slow_model:slow_model", "-b", "10",
-               "-o", str(folder / "run")]  # fmt: skip
-    subprocess.run(command, check=True, env=environment(SLOW_MODEL_LOG=str(folder / "log")), capture_output=True)
-    return (folder / "run" / "predictions.csv").read_text()
-
-
-def check_trials(root: Path, folder: Path, *, seed: int, count: int, predictions: str) -> None:
-    command = [sys.executable, str(SUPPORT / "agent.py"), str(root), str(folder), str(seed), str(count)]
-    done = subprocess.run(command, check=False, env=environment(), capture_output=True, text=True, timeout=60 * count)
-    assert done.returncode == 0, done.stderr
-    trials = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(trials) == count
-    interrupted = 0
-    for trial in trials:
-        assert set(trial["codes"]) == {0}, (trial, done.stderr)
-        assert trial["predictions"] == predictions, trial["world_sizes"]
-        assert NUM_BATCHES <= trial["batches_in_all"] <= NUM_BATCHES + trial["lost_ranks"], trial
-        assert trial["seconds"] < 60
-        interrupted += 0 < trial["batches_before"] < trial["batches_in_all"]
-    assert interrupted > count / 5, "too few of the kills came while batches were being done to mean anything"
+    return evaluate_slowly(packed, tmp_path_factory.mktemp("undisturbed"))
 
 
 def test_killed_run_resumes_to_the_same_bytes(packed: Path, tmp_path: Path, undisturbed: str) -> None:
-    """SIGKILL of a random rank at a random moment, 50 times: the same predictions, at most one batch a rank redone."""
-    check_trials(packed, tmp_path, seed=1, count=50, predictions=undisturbed)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_killed_run_resumes_to_the_same_bytes_many_times(packed: Path, tmp_path: Path, undisturbed: str) -> None:
-    """The same, three hundred times."""
-    check_trials(packed, tmp_path, seed=2, count=300, predictions=undisturbed)
+    """SIGKILL of a random rank at a random moment, 20 times: the same predictions, at most one batch a rank redone."""
+    trials = run_trials(packed, tmp_path, seed=1, count=20, most_ranks=4, signals=["SIGKILL"])
+    check_trials(trials, predictions=undisturbed, num_batches=NUM_BATCHES)
 
 
 @pytest.mark.parametrize("kill_after_batches", [1, 4, pytest.param(8, marks=pytest.mark.slow)])
@@ -73,7 +43,7 @@ def test_torchrun_restarts_a_killed_rank(
                "-b", "10", "-o", str(tmp_path / "run")]  # fmt: skip
     run = subprocess.Popen(
         command,
-        env=environment(SLOW_MODEL_LOG=str(log), SLOW_MODEL_SECONDS="0.2"),
+        env=trial_environment(SLOW_MODEL_LOG=str(log), SLOW_MODEL_SECONDS="0.2"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -225,6 +225,8 @@ def test_a_field_missing_or_of_another_type_is_refused(path: str, value: object,
         pytest.param("extra", "field", id="a field this version does not know"),
         pytest.param("shards.0.extra", 1, id="a field of a shard this version does not know"),
         pytest.param("index.name", "other.json", id="another name for the index"),
+        pytest.param("split", "", id="a split without a name"),
+        pytest.param("split", "../x", id="a split that no notation names"),
     ],
 )
 def test_a_signed_manifest_that_cannot_be_is_refused(path: str, value: object, body: Body) -> None:
@@ -310,6 +312,12 @@ def test_a_shard_listed_twice_is_refused(body: Body) -> None:
     """One file cannot be two shards."""
     with pytest.raises(ManifestError):
         read_manifest(signed(changed(body, "shards.1.name", body["shards"][0]["name"])))
+
+
+def test_a_set_without_samples_is_refused(body: Body) -> None:
+    """A manifest that counts no sample describes nothing that can be read."""
+    with pytest.raises(ManifestError, match="num_samples is 0"):
+        read_manifest(signed({**body, "num_samples": 0, "shards": []}))
 
 
 def test_an_edited_manifest_is_refused(body: Body) -> None:

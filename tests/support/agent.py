@@ -1,8 +1,8 @@
 """A small launcher that kills: forks ranks from one process, so that many launches take little time.
 
-python agent.py ROOT FOLDER SEED TRIALS runs so many trials and prints one JSON line for each. A trial launches an
-evaluation of a random number of ranks, kills a random rank at a random moment with SIGKILL, kills the rest as
-torchrun's agent does, and runs the same command again with another number of ranks until it is done.
+python agent.py ROOT FOLDER SEED TRIALS MOST_RANKS SIGNAL ... runs so many trials and prints one JSON line for each. A
+trial launches an evaluation of a random number of ranks, sends one of the signals, in turn, at a random moment, and
+runs the same command again with another number of ranks until it is done.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import NoReturn
 
 import wds_real.evaluation.loop
 import wds_real.labels
 from support import slow_model  # noqa: F401 -- imported before the forks, so that each rank starts at once
-from wds_real.cli.main import main
+from support.forks import fork_command
 
 DEADLINE_S = 60.0
 
@@ -30,17 +29,18 @@ def launch(arguments: list[str], world_size: int, *, log: Path) -> dict[int, int
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    pids = {}
-    for rank in range(world_size):
-        pid = os.fork()
-        if pid == 0:
-            _be_rank(arguments, rank, world_size, port, log)
-        pids[rank] = pid
-    return pids
+    with Path(os.devnull).open("w") as null:
+        return {
+            rank: fork_command(arguments, environment=_rank(rank, world_size, port, log), out=null.fileno(), err=2)
+            for rank in range(world_size)
+        }
 
 
-def wait(pids: dict[int, int], deadline: float) -> list[int]:
-    """Wait for all ranks; once one fails, or the deadline passes, kill the others. Return their exit codes by rank."""
+def wait(pids: dict[int, int], deadline: float, *, patient: bool = False) -> list[int]:
+    """Wait for all ranks and return their exit codes by rank; those that still run at the deadline are killed.
+
+    Unless `patient`, the others are killed once one fails, as launchers do.
+    """
     codes: dict[int, int] = {}
     while len(codes) < len(pids):
         for rank, pid in pids.items():
@@ -48,7 +48,7 @@ def wait(pids: dict[int, int], deadline: float) -> list[int]:
                 done, status = os.waitpid(pid, os.WNOHANG)
                 if done:
                     codes[rank] = os.waitstatus_to_exitcode(status)
-        if any(codes.values()) or time.monotonic() > deadline:
+        if (any(codes.values()) and not patient) or time.monotonic() > deadline:
             for rank, pid in pids.items():
                 if rank not in codes:
                     os.kill(pid, signal.SIGKILL)
@@ -57,24 +57,34 @@ def wait(pids: dict[int, int], deadline: float) -> list[int]:
     return [codes[rank] for rank in sorted(codes)]
 
 
-def trial(root: str, folder: Path, chance: random.Random) -> dict[str, object]:
-    """Kill, run again, and say what happened."""
+def trial(root: str, folder: Path, chance: random.Random, sent: signal.Signals, most_ranks: int) -> dict[str, object]:
+    """End a run by a signal, run it again, and say what happened.
+
+    SIGKILL reaches one rank, and the launcher kills the others. SIGINT and SIGTERM reach all, as from a terminal or a
+    scheduler.
+    """
     output, log = folder / "run", folder / "log"
     log.touch()
     arguments = ["eval", root, "-m", "slow_model:slow_model", "-b", "10", "-j", "1", "-o", str(output)]
     started = time.monotonic()
-    world_sizes, lost = [], 0
+    world_sizes, codes_of_ended, lost = [], list[int](), 0
     for _ in range(chance.choice((1, 1, 2))):
-        world_sizes.append(chance.randint(1, 4))
+        world_sizes.append(chance.randint(1, most_ranks))
         pids = launch(arguments, world_sizes[-1], log=log)
-        _wait_for_the_moment(chance, log)
-        os.kill(pids[chance.randrange(world_sizes[-1])], signal.SIGKILL)
-        lost += sum(code != 0 for code in wait(pids, time.monotonic() + DEADLINE_S))
+        _wait_for_the_moment(chance, log, pids)
+        killed = sent == signal.SIGKILL
+        for rank in [chance.randrange(world_sizes[-1])] if killed else pids:
+            os.kill(pids[rank], sent)
+        ended = wait(pids, time.monotonic() + DEADLINE_S, patient=not killed)
+        codes_of_ended += ended
+        lost += sum(code != 0 for code in ended)
     done_before = len(log.read_text().splitlines())
-    world_sizes.append(chance.randint(1, 4))
+    world_sizes.append(chance.randint(1, most_ranks))
     codes = wait(launch(arguments, world_sizes[-1], log=log), time.monotonic() + DEADLINE_S)
     return {
+        "signal": sent.name,
         "world_sizes": world_sizes,
+        "codes_of_ended": codes_of_ended,
         "codes": codes,
         "lost_ranks": lost,
         "batches_before": done_before,
@@ -84,45 +94,41 @@ def trial(root: str, folder: Path, chance: random.Random) -> dict[str, object]:
     }
 
 
-def _wait_for_the_moment(chance: random.Random, log: Path) -> None:
-    """Wait for a while of the start, or until some more batches are done and a little longer."""
+def _wait_for_the_moment(chance: random.Random, log: Path, pids: dict[int, int]) -> None:
+    """Wait for a while of the start, or until some more batches are done and a little longer, or the run has ended."""
     if chance.random() < 0.25:
         time.sleep(chance.uniform(0.0, 0.3))
         return
     wanted = len(log.read_text().splitlines()) + chance.randint(1, 8)
-    deadline = time.monotonic() + 1.0  # the launch may have ended, or have less left to do
-    while len(log.read_text().splitlines()) < wanted and time.monotonic() < deadline:
+    deadline = time.monotonic() + DEADLINE_S
+    while len(log.read_text().splitlines()) < wanted and time.monotonic() < deadline and _any_runs(pids):
         time.sleep(0.001)
     time.sleep(chance.uniform(0.0, 0.02))
 
 
-def _be_rank(arguments: list[str], rank: int, world_size: int, port: int, log: Path) -> NoReturn:
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.environ.update(
-        RANK=str(rank),
-        WORLD_SIZE=str(world_size),
-        LOCAL_RANK=str(rank),
-        LOCAL_WORLD_SIZE=str(world_size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        SLOW_MODEL_LOG=str(log),
-    )
-    try:
-        main(arguments)
-    except SystemExit as done:
-        sys.stderr.flush()
-        os._exit(int(done.code or 0))
-    finally:
-        os._exit(70)
+def _any_runs(pids: dict[int, int]) -> bool:
+    return any(os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None for pid in pids.values())
+
+
+def _rank(rank: int, world_size: int, port: int, log: Path) -> dict[str, str]:
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(world_size),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(world_size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "SLOW_MODEL_LOG": str(log),
+    }
 
 
 if __name__ == "__main__":
     wds_real.labels.bundled()
-    trials_root, trials_folder, seed, count = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    for number in range(count):
-        place = trials_folder / f"{seed}-{number}"
+    trials_root, trials_folder, seed, count, most, *names = sys.argv[1:]
+    for number in range(int(count)):
+        place = Path(trials_folder) / f"{seed}-{number}"
         place.mkdir(parents=True)
-        report = trial(trials_root, place, random.Random(f"{seed} {number}"))  # noqa: S311 -- not for secrets
+        chance_of_trial = random.Random(f"{seed} {number}")  # noqa: S311 -- not for secrets
+        report = trial(trials_root, place, chance_of_trial, signal.Signals[names[number % len(names)]], int(most))
         sys.stdout.write(json.dumps(report) + "\n")
         sys.stdout.flush()

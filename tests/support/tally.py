@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 import traceback
 from collections import Counter
@@ -17,6 +18,7 @@ __all__ = ["HANG_S", "Tally", "tallied"]
 
 HANG_S = 60.0  # an attempt that takes as long hangs; on a machine with nothing else to do the slowest takes under 5 s
 _SHOWN = 40
+_COLLECTED = 100
 
 _T = TypeVar("_T")
 
@@ -41,6 +43,8 @@ class Tally:
         """Return what a call gives, or its exception; one that is no `WdsRealError` is kept in `outside`."""
         started = time.perf_counter()
         self.counts["attempts"] += 1
+        if self.counts["attempts"] % _COLLECTED == 0:
+            gc.collect()  # exceptions form circles that keep files open
         try:
             return call()
         except WdsRealError as error:
@@ -74,9 +78,12 @@ class Tally:
 def tallied(title: str, report: Callable[[str, object], None]) -> Iterator[Tally]:
     """Count in the block; then report the counts, and assert that nothing was lost silently, nothing else was raised, nothing hung."""
     tally = Tally()
+    gc.collect()
+    gc.freeze()  # so that the collections in between are short
     try:
         yield tally
     finally:
+        gc.unfreeze()
         report("counts", f"{title}: {tally}")
     assert not tally.silent, "\n".join(tally.silent[:_SHOWN])
     assert not tally.outside, "\n".join(tally.outside[:_SHOWN])

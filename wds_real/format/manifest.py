@@ -39,6 +39,7 @@ SPLIT = "validation"
 
 SHARD_NAME = re.compile(rf"{DATASET}-{SPLIT}-\d{{6}}\.tar")
 
+_SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")  # what `open_dataset(split=...)` can name
 _FORMAT = {"name": "wds_real", "version": 1}
 
 
@@ -159,6 +160,10 @@ class Manifest:
                 "version that wrote it, or pack again."
             )
         _check_shards(manifest, where)
+        if not _SPLIT_NAME.fullmatch(manifest.split):
+            raise ManifestError(f"{where}: split is {manifest.split[:40]!r}, expected a name such as {SPLIT!r}.")
+        if not manifest.num_samples:
+            raise ManifestError(f"{where}: num_samples is 0, expected at least one sample.")
         return manifest
 
 
