@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from wds_real.synthetic import write_source_tar
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
 
 @pytest.fixture
@@ -46,4 +46,4 @@ def shard_of_twenty(twenty: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def copy_of_twenty(twenty: Path, tmp_path: Path) -> Path:
     """A copy of the source tar, to be damaged."""
-    return shutil.copy(twenty, tmp_path / "val.tar")
+    return Path(shutil.copy(twenty, tmp_path / "val.tar"))

@@ -41,7 +41,11 @@ SEED = 11
 def load(dataset: Dataset, *, record: bool = False) -> dict[int, NDArray[np.uint8] | None]:
     """Return the pixels of each sample by position; None for those that are recorded as unreadable."""
     loader = Loader(
-        dataset, batch_size=16, threads=1, transform=EvalTransform(img_size=16), on_error="record" if record else "raise"
+        dataset,
+        batch_size=16,
+        threads=1,
+        transform=EvalTransform(img_size=16),
+        on_error="record" if record else "raise",
     )
     found: dict[int, NDArray[np.uint8] | None] = {}
     for batch in loader:
@@ -120,7 +124,7 @@ def test_every_cut_of_a_source(copy_of_twenty: Path, tally: Tallies) -> None:
 
 
 def test_every_header_bit_of_a_shard(shard_of_twenty: Path, tmp_path: Path, tally: Tallies) -> None:
-    """Any bit of a tar header flipped: verify reports it; index refuses or finds the same; the Loader reads the same."""
+    """Any bit of a tar header flipped: verify reports it; index refuses it or finds the same; the Loader delivers."""
     root, shard = shard_of_twenty, shard_of_twenty / shard_name(0)
     whole, indexed_whole = load(open_dataset(root)), index(root, tmp_path / "index").index_sha256
     with (
@@ -159,7 +163,7 @@ def test_every_header_bit_of_a_source(copy_of_twenty: Path, tally: Tallies) -> N
 def test_flipped_bits_in_images(
     shard_of_twenty: Path, tmp_path: Path, tally: Tallies, external: bool, flips: int
 ) -> None:
-    """Bits flipped in some images: verify and the Loader name exactly these images, and deliver the others unchanged."""
+    """Bits flipped in some images: verify and the Loader name exactly these, and deliver the others unchanged."""
     root, shard = shard_of_twenty, shard_of_twenty / shard_name(0)
     if external:
         index_shards(str(shard), str(tmp_path / "index"), checksums=True)

@@ -1,4 +1,4 @@
-"""Edits of manifest.json and index.json: each one is refused, reported by verify, or changes nothing that is delivered."""
+"""Edits of manifest.json and index.json: each is refused, reported by verify, or changes nothing that is read."""
 
 from __future__ import annotations
 
@@ -32,10 +32,30 @@ NUM_SEMANTIC_EDITS = 250
 SEED = 11
 
 # What stands in place of a value of each type. Huge numbers are text that JSON takes as numbers.
-NUMBERS = [-1, 0, 1, 7, 999, 1000, 2**31, 2**53, 2**62, 2**63, 2**64, 10**30, 1.0, 0.5, "1", None, True, [], {}]
-TEXTS = ["", "x", ".", "..", "a/b", "/etc/passwd", "../x", "a\0b", "\ud800", "a\nb", "\x1b[2J", "ü", "x" * 10_000, 1, None,
-         True, [], {}]  # fmt: skip
-FLAGS = [True, False, 0, 1, None, "false", [], {}]
+NUMBERS: list[object] = [
+    -1,
+    0,
+    1,
+    7,
+    999,
+    1000,
+    2**31,
+    2**53,
+    2**62,
+    2**63,
+    2**64,
+    10**30,
+    1.0,
+    0.5,
+    "1",
+    None,
+    True,
+    [],
+    {},
+]
+TEXTS: list[object] = ["", "x", ".", "..", "a/b", "/etc/passwd", "../x", "a\0b", "\ud800", "a\nb", "\x1b[2J", "ü"]
+TEXTS += ["x" * 10_000, 1, None, True, [], {}]
+FLAGS: list[object] = [True, False, 0, 1, None, "false", [], {}]
 
 
 def delivered(root: Path) -> list[tuple[str, int, tuple[int, ...], bytes]]:
@@ -136,7 +156,10 @@ def edits(manifest: Body, index: Body) -> Iterator[tuple[str, Body, Body]]:
         yield f"all columns cut to {count}", manifest, short
         shards = [{**manifest["shards"][0], "num_samples": count}]
         yield f"a set of {count}", {**manifest, "num_samples": count, "shards": shards}, short
-        doubled = [{**manifest["shards"][0], "num_samples": count}, {**manifest["shards"][0], "num_samples": 10 - count}]
+        doubled = [
+            {**manifest["shards"][0], "num_samples": count},
+            {**manifest["shards"][0], "num_samples": 10 - count},
+        ]
         yield f"one shard named twice, {count} in the first", {**manifest, "shards": doubled}, index
 
 

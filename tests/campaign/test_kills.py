@@ -19,10 +19,8 @@ NUM_TRIALS = 200
 SEED = 11
 
 
-def test_200_ends_by_signals(
-    packed: Path, tmp_path: Path, record_property: Callable[[str, object], None]
-) -> None:
-    """SIGINT, SIGTERM and SIGKILL in turn, under one and two ranks: equal bytes after a resume, 130 and 143, no trace."""
+def test_200_ends_by_signals(packed: Path, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
+    """SIGINT, SIGTERM and SIGKILL in turn, under one and two ranks: the same bytes after a resume."""
     undisturbed = evaluate_slowly(packed, tmp_path)
     signals = ["SIGINT", "SIGTERM", "SIGKILL"]
     trials = run_trials(packed, tmp_path, seed=SEED, count=NUM_TRIALS, most_ranks=2, signals=signals)

@@ -101,7 +101,9 @@ SCENARIOS = {
     "pack --overwrite": Scenario(
         f"{PACK} --samples-per-shard 10 --overwrite", watched_tree, before=(f"{PACK} --samples-per-shard 7",)
     ),
-    "index": Scenario(f"index {SET} -o FOLDER/watched", watched_tree, repeat=f"index {SET} -o FOLDER/watched --overwrite"),
+    "index": Scenario(
+        f"index {SET} -o FOLDER/watched", watched_tree, repeat=f"index {SET} -o FOLDER/watched --overwrite"
+    ),
     "eval --output": Scenario(f"{EVAL} -o FOLDER/watched", watched_result),
     "merge": Scenario(f"merge FOLDER/watched --root {SET}", watched_result, before=(f"{EVAL} -o FOLDER/watched",)),
     "eval --pixel-cache": Scenario(
@@ -246,20 +248,33 @@ def test_every_changing_system_call(name: str, place: tuple[Path, str], server: 
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_the_library_sees_every_call(
-    name: str, place: tuple[Path, str], server: ForkServer, faults: Path, tmp_path: Path
-) -> None:
-    """strace sees as many calls that change files below the folder as the library counts: none is left undisturbed."""
+def test_the_library_sees_every_call(name: str, place: tuple[Path, str], server: ForkServer, tmp_path: Path) -> None:
+    """Strace sees as many calls that change files below the folder as the library counts: none is left undisturbed."""
     if shutil.which("strace") is None:
         pytest.skip("needs strace (Debian: apt-get install strace)")
     trials = Trials(SCENARIOS[name], place, server)
     folder, log = trials.new(), tmp_path / "strace"
     words = trials.scenario.arguments.replace("FOLDER", str(folder)).replace("ENDPOINT", place[1]).split()
     traced = f"trace=/^({CHANGING})$"
-    command = ["strace", "-f", "-y", "-qq", "-s", "4096", "-e", traced, "-o", log, sys.executable, "-m", "wds_real", *words]
+    command: list[str | Path] = [
+        "strace",
+        "-f",
+        "-y",
+        "-qq",
+        "-s",
+        "4096",
+        "-e",
+        traced,
+        "-o",
+        log,
+        sys.executable,
+        "-m",
+        "wds_real",
+        *words,
+    ]
     environment = trial_environment(PYTHONDONTWRITEBYTECODE="1")
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode and not log.exists() or "ptrace" in done.stderr:
+    if (done.returncode and not log.exists()) or "ptrace" in done.stderr:
         pytest.skip(f"strace may not trace here: {done.stderr.strip()[-200:]}")
     assert done.returncode == 0, done.stderr
     seen = [line for line in log.read_text().splitlines() if _changes(line, os.fspath(folder / "watched"))]

@@ -25,8 +25,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-__all__ = ["COUNT", "DIED", "FAIL", "KILL_AFTER", "KILL_BEFORE", "KILL_WITHIN", "Fault", "ForkServer", "Trial", "fork_command",
-           "fork_server"]  # fmt: skip
+__all__ = [
+    "COUNT",
+    "DIED",
+    "FAIL",
+    "KILL_AFTER",
+    "KILL_BEFORE",
+    "KILL_WITHIN",
+    "Fault",
+    "ForkServer",
+    "Trial",
+    "fork_command",
+    "fork_server",
+]
 
 DIED = 70  # the exit code of a fork that did not end by sys.exit, as `main` always does
 
@@ -164,7 +175,7 @@ def _exit_code(arguments: list[str]) -> int:
     except KeyboardInterrupt:  # before `main` takes over
         return 130
     except BaseException:  # noqa: BLE001 -- shown as the interpreter would
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
         sys.stderr.flush()
     return DIED
 

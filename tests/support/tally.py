@@ -76,7 +76,7 @@ class Tally:
 
 @contextmanager
 def tallied(title: str, report: Callable[[str, object], None]) -> Iterator[Tally]:
-    """Count in the block; then report the counts, and assert that nothing was lost silently, nothing else was raised, nothing hung."""
+    """Count in the block, then report the counts; assert that none was silent, raised besides, or hung."""
     tally = Tally()
     gc.collect()
     gc.freeze()  # so that the collections in between are short
