@@ -19,7 +19,50 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
-__all__ = ["LoadedModel", "first_line", "import_package", "name_of"]
+__all__ = ["AcceptedInput", "LoadedModel", "first_line", "import_package", "name_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedInput:
+    """The input that a program was exported for.
+
+    Attributes:
+        sizes: Smallest and largest batch, channels, height and width; None where there is no largest.
+        dtype: Of the images.
+    """
+
+    sizes: tuple[tuple[int, int | None], ...]
+    dtype: torch.dtype = torch.float32
+
+    def check(self, spec: str, shape: tuple[int, ...]) -> None:
+        """Compare the shape of a batch (B, C, H, W) with what is accepted.
+
+        Raises:
+            ModelError: the program accepts only other shapes.
+        """
+        batch, channels, *image = (
+            low <= size and (high is None or size <= high) for size, (low, high) in zip(shape, self.sizes, strict=True)
+        )
+        if not batch:
+            low, high = self.sizes[0]
+            advice = f"-b {low if high is None or shape[0] < low else high}"
+            raise ModelError(f"{spec}: exported for batches of {_interval(low, high)}, not {shape[0]}: {advice}.")
+        if not (channels and all(image)):
+            height, width = (_interval(low, high) for low, high in self.sizes[2:])
+            size = self.sizes[2][0] if shape[2] < self.sizes[2][0] else self.sizes[2][1]
+            raise ModelError(
+                f"{spec}: exported for images of height {height} and width {width}, not {shape[2]} x {shape[3]}: "
+                f"--img-size {size}."
+            )
+
+
+def _interval(low: int, high: int | None) -> str:
+    """Return the words for a size or a range of sizes.
+
+    >>> [_interval(8, 8), _interval(1, 64), _interval(2, None)]
+    ['8', '1 to 64', '2 or more']
+    """
+    return f"{low} or more" if high is None else f"{low}" if low == high else f"{low} to {high}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +73,13 @@ class LoadedModel:
         spec: The name it was loaded by.
         module: Takes float (B, 3, H, W), returns scores (B, 1000).
         transform: The preprocessing of its weights, as far as the source of the model gives one.
+        accepts: The input that an exported program is limited to.
     """
 
     spec: str
     module: Callable[[torch.Tensor], torch.Tensor]
     transform: EvalTransform = field(default_factory=EvalTransform)
+    accepts: AcceptedInput | None = None
 
     def identity(self) -> dict[str, Any]:
         """Return the model's name and the digest of its weights or code, JSON-ready."""
