@@ -17,6 +17,7 @@ from wds_real.errors import (
     ManifestError,
     MissingError,
     ModelError,
+    ModelRunError,
     PlanError,
     PredictionsError,
     ShardError,
@@ -33,6 +34,7 @@ EXIT_CODES = {
     ManifestError: 4,
     MissingError: 1,
     ModelError: 2,
+    ModelRunError: 1,
     PlanError: 2,
     PredictionsError: 1,
     ShardError: 4,
@@ -50,6 +52,7 @@ EXAMPLES = [
     UnavailableError("gave up after 3 attempts"),
     PlanError("rank is 2"),
     ModelError("no such model"),
+    ModelRunError("out of memory"),
     PredictionsError("no such column"),
     CoverageError("saw 1 of 2", missing=["a"], doubled=["b", "c"]),
     ShardError("checksum is wrong.", shard="s.tar", key="a.jpg", byte_range=(512, 700)),
@@ -72,10 +75,14 @@ def test_the_docstring_draws_the_tree() -> None:
     classes = [value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, Exception)]
     assert sorted([*drawn, "WdsRealError"]) == sorted(cls.__name__ for cls in classes)
     assert errors.__all__ == [*sorted(cls.__name__ for cls in classes), "first_few", "printable"]
-    parents = {cls.__name__: StoreError if cls in (MissingError, UnavailableError) else WdsRealError for cls in classes}
-    assert all(cls.__mro__[1] is parents[cls.__name__] for cls in classes if cls is not WdsRealError)
+    parents: dict[type[Exception], type[WdsRealError]] = {
+        MissingError: StoreError,
+        UnavailableError: StoreError,
+        ModelRunError: ModelError,
+    }
+    assert all(cls.__mro__[1] is parents.get(cls, WdsRealError) for cls in classes if cls is not WdsRealError)
     below = re.findall(r"│   [├└]── (\w+)", errors.__doc__ or "")
-    assert below == ["MissingError", "UnavailableError"]
+    assert below == ["MissingError", "UnavailableError", "ModelRunError"]
 
 
 def test_only_a_plan_error_is_also_a_builtin_one() -> None:

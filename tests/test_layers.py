@@ -48,7 +48,10 @@ ALSO_WITHOUT_TORCH = (
     "data.dataset", "data.distributed", "data.pixel_cache", "data.plan", "data.reader",
     "cli.main", "cli.compare", "cli.index", "cli.info", "cli.merge", "cli.pack", "cli.score", "cli.verify",
 )  # fmt: skip
-READS_THE_ENVIRONMENT = {"data.distributed", "storage.environment"}  # launchers and AWS have variables of their own
+READS_THE_ENVIRONMENT = {
+    "data.distributed", "storage.environment",  # launchers and AWS have variables of their own
+    "evaluation.models.weights_only",  # sets torch's switch while weights are loaded
+}  # fmt: skip
 MAX_ENTRIES, MAX_MODULES, MAX_LINES = 12, 16, 400
 
 

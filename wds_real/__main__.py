@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
+
+if __name__ == "__main__":
+    # `python -m` looks for modules in the current folder first: a signal.py or torch.py there would be imported.
+    try:
+        if sys.path[:1] == [os.getcwd()]:  # noqa: PTH109 -- pathlib may be such a file too
+            sys.path.append(sys.path.pop(0))
+    except OSError:
+        pass
+
+import signal
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:

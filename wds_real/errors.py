@@ -9,6 +9,7 @@
     │   └── UnavailableError  access was denied, or all retries failed; the objects may be intact
     ├── PlanError         impossible rank, world_size or batch_size (also a ValueError)
     ├── ModelError        the model cannot be loaded, or does not return class scores
+    │   └── ModelRunError     the model raised an error, or memory ran out, during the evaluation
     ├── PredictionsError  a prediction file or a run's records are damaged, or belong to another run
     └── CoverageError     the samples seen are not exactly the samples expected
 
@@ -32,6 +33,7 @@ __all__ = [
     "ManifestError",
     "MissingError",
     "ModelError",
+    "ModelRunError",
     "PlanError",
     "PredictionsError",
     "ShardError",
@@ -133,6 +135,12 @@ class ModelError(WdsRealError):
     """The model cannot be loaded, or does not return class scores."""
 
     exit_code: ClassVar[int] = 2
+
+
+class ModelRunError(ModelError):
+    """The model raised an error, or memory ran out, during the evaluation; ``__cause__`` is the model's own error."""
+
+    exit_code: ClassVar[int] = 1
 
 
 class PredictionsError(WdsRealError):

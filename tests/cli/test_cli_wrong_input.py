@@ -56,7 +56,7 @@ WRONG_EVALUATIONS: dict[str, tuple[list[str], int, list[str]]] = {
     "no model": (["shards"], 2, ["--model"]),
     "timm: not a model": (["shards", "-m", "timm:nope"], 2, ["timm:nope", "timm"]),
     "torchvision: not a model": (["shards", "-m", "torchvision:nope"], 2, ["torchvision:nope", "torchvision"]),
-    "missing module": (["shards", "-m", "no.such:model"], 2, ["no.such:model", "No module named"]),
+    "missing module": (["shards", "-m", "no.such:model"], 2, ["no.such:model", "no module 'no'"]),
     "missing factory": (["shards", "-m", "wds_real.synthetic:nope"], 2, ["wds_real.synthetic:nope"]),
     "relative module": (["shards", "-m", ".models:resnet50"], 2, [".models:resnet50"]),
     "empty module": (["shards", "-m", ":resnet50"], 2, [":resnet50"]),

@@ -149,6 +149,7 @@ def handle_errors(root: str) -> str:
     except (
         wds_real.ManifestError,
         wds_real.ModelError,
+        wds_real.ModelRunError,
         wds_real.PlanError,
         wds_real.PredictionsError,
         wds_real.SourceError,

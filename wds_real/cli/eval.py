@@ -157,18 +157,18 @@ def command(
     from wds_real.data.dataset import open_dataset
     from wds_real.data.distributed import current_world
     from wds_real.evaluation.loop import evaluate
-    from wds_real.evaluation.models.load import load_model
+    from wds_real.evaluation.models.load import is_factory, load_model
     from wds_real.evaluation.options import EvalOptions
 
-    sys.path.insert(0, str(Path.cwd()))  # for package.module:factory, as with `python -m`
     for module in ("evaluation.loop", "data.decode_stage") if is_main_rank() else ():
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
     with _reported_by_rank_0():
         dataset = open_dataset(root, split=split, storage_options=storage_options, cache=open_cache(cache, cache_bytes))
+        if is_factory(spec):  # found in the current folder, after all installed packages
+            sys.path.append("")
         loaded = load_model(spec)
     geometry = {"img_size": img_size, "crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation}
     model = _with_transform(loaded, {**geometry, "mean": mean, "std": std})
-    _check_device(device)
     options = EvalOptions(
         batch_size=batch_size,
         threads=threads,
@@ -217,17 +217,6 @@ def _with_transform(model: LoadedModel, changes: dict[str, Any]) -> LoadedModel:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     return replace(model, transform=transform)
-
-
-def _check_device(device: str | None) -> None:
-    import torch
-
-    if device is None:
-        return
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise click.BadParameter(f"--device {device}: {str(error).splitlines()[0]}") from error
 
 
 def _print_timings(result: Result) -> None:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from wds_real.data.distributed import current_world
+from wds_real.errors import ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from wds_real.data.batch import Batch
 
-__all__ = ["Normalize", "default_device", "device_name", "on_device"]
+__all__ = ["Normalize", "default_device", "device_name", "on_device", "open_device"]
 
 
 class Normalize:
@@ -68,6 +69,21 @@ def default_device() -> torch.device:
         return torch.device("cpu")
     # Where a launcher makes only one accelerator visible to each process, its number is 0.
     return torch.device(accelerator.type, current_world().local_rank % torch.accelerator.device_count())
+
+
+def open_device(name: str | None) -> torch.device:
+    """Return the device of this name after a first use of it; None means `default_device`.
+
+    Raises:
+        ModelError: torch does not know the name, was built without such devices, or does not find this one.
+    """
+    if name is None:
+        return default_device()
+    try:
+        return torch.empty(1, device=name).device
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        text = next(iter(str(error).splitlines()), "")
+        raise ModelError(f"device {name}: {text} Expected cpu, cuda, cuda:1, ... (--device).") from error
 
 
 def device_name(device: torch.device) -> str:

@@ -2,20 +2,85 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 import sysconfig
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
-__all__ = ["describe", "is_out_of_memory"]
+from wds_real.errors import ModelRunError, WdsRealError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["check_batch_fits", "describe", "is_out_of_memory", "memory_errors", "model_errors"]
 
 _MAX_LENGTH = 300
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory", "ALLOC_FAILED")
 _NOT_THE_USERS = (  # torch, this package, and the standard library
     str(Path(torch.__file__).parent), str(Path(__file__).parent), sysconfig.get_paths()["stdlib"],
 )  # fmt: skip
+
+
+@contextmanager
+def model_errors(what: str, *, batch_size: int) -> Iterator[None]:
+    """Turn what is raised in the block into a `ModelRunError` that says it in one line; errors of this package pass.
+
+    Args:
+        what: What the block does, as the subject of the message.
+        batch_size: For the advice if memory runs out.
+
+    Raises:
+        ModelRunError: memory ran out, or something else was raised, which is the error's ``__cause__``.
+    """
+    try:
+        yield
+    except WdsRealError:
+        raise
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise _out_of_memory(batch_size) from error
+        raise ModelRunError(f"{what} raised {describe(error)}") from error
+
+
+@contextmanager
+def memory_errors(batch_size: int) -> Iterator[None]:
+    """Turn an error that says that memory ran out into a `ModelRunError`; all others pass.
+
+    Raises:
+        ModelRunError: memory ran out.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise _out_of_memory(batch_size) from error
+
+
+def check_batch_fits(shape: tuple[int, int, int, int]) -> None:
+    """Refuse a batch (B, C, H, W) that this machine's memory cannot hold as uint8 and as float32 together.
+
+    Raises:
+        ModelRunError: the batch is larger than the memory.
+    """
+    batch_size, *image = shape
+    per_image = math.prod(image) * 5
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on every system: then the allocation itself fails
+        return
+    if batch_size * per_image <= memory:
+        return
+    size = f"out of memory at batch {batch_size}: {batch_size * per_image / 1e9:,.1f} GB for images of "
+    size += f"{image[1]} x {image[2]}, this machine has {memory / 1e9:,.1f} GB"
+    largest = memory // 4 // per_image
+    raise ModelRunError(f"{size}: try {f'-b {2 ** int(math.log2(largest))}' if largest else 'a smaller --img-size'}.")
 
 
 def describe(error: BaseException) -> str:
@@ -33,6 +98,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def _out_of_memory(batch_size: int) -> ModelRunError:
+    advice = f"try -b {batch_size // 2}" if batch_size > 1 else "the model needs another device, or --amp"
+    return ModelRunError(f"out of memory at batch {batch_size}: {advice}.")
 
 
 def _place(error: BaseException) -> str:

@@ -1,39 +1,70 @@
-"""The forward pass: normalise, run the model under autocast or compiled, and return its scores."""
+"""The forward pass: normalise, run the model in its dtype, under autocast or compiled, and return its scores."""
 
 from __future__ import annotations
 
+import functools
+import itertools
 from typing import TYPE_CHECKING
 
 import torch
 
 from wds_real.errors import ModelError
+from wds_real.evaluation.failures import model_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from wds_real.evaluation.device import Normalize
+    from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.options import EvalOptions
 
-__all__ = ["prepare_forward"]
+__all__ = ["input_dtype", "prepare_forward"]
+
+_INPUT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def input_dtype(loaded: LoadedModel) -> torch.dtype:
+    """Return the dtype of a model's input: an exported program's own, else that of a module's first parameter.
+
+    Without floating-point parameters, the first such buffer counts; a function takes float32.
+    """
+    if loaded.accepts is not None:
+        return loaded.accepts.dtype
+    if not isinstance(loaded.module, torch.nn.Module):
+        return torch.float32
+    tensors = itertools.chain(loaded.module.parameters(), loaded.module.buffers())
+    return next((tensor.dtype for tensor in tensors if tensor.dtype in _INPUT_DTYPES), torch.float32)
 
 
 def prepare_forward(
-    model: Callable[[torch.Tensor], torch.Tensor], normalize: Normalize, device: torch.device, options: EvalOptions
+    loaded: LoadedModel, normalize: Normalize, device: torch.device, options: EvalOptions
 ) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function from a batch's image on `device` to scores; a module is moved there, in eval mode."""
+    """Return a function from a batch's image on `device` to scores; a module is moved there, in eval mode.
+
+    The function raises `ModelRunError` for what the model raises.
+
+    Raises:
+        ModelError: a function is given that uses a module in training mode.
+        ModelRunError: memory ran out, or the model cannot be moved or compiled.
+    """
+    model, dtype = loaded.module, input_dtype(loaded)
+    _check_not_training(model)
     if isinstance(model, torch.nn.Module):
-        model = _in_eval_mode(model).to(device)
-        if options.channels_last:
-            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
+        with model_errors(f"moving the model to {device}", batch_size=options.batch_size):
+            model = _in_eval_mode(model).to(device)
+            if options.channels_last:
+                model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
     if options.torchcompile:
         model = torch.compile(model)
     memory_format = torch.channels_last if options.channels_last else torch.contiguous_format
     amp_dtype = getattr(torch, options.amp_dtype)
 
     def forward(image: torch.Tensor) -> torch.Tensor:
-        pixels = normalize(image).contiguous(memory_format=memory_format)
-        with torch.autocast(device.type, dtype=amp_dtype, enabled=options.amp):
-            scores = model(pixels)
+        what = f"the model, given {_shape(image)} {str(dtype).removeprefix('torch.')},"
+        with model_errors(what, batch_size=len(image)):
+            pixels = normalize(image).to(dtype).contiguous(memory_format=memory_format)
+            with torch.autocast(device.type, dtype=amp_dtype, enabled=options.amp):
+                scores = model(pixels)
         if not isinstance(scores, torch.Tensor):
             raise ModelError(
                 f"the model returned a {type(scores).__name__}, expected a tensor of scores (B, 1000). Wrap it in a "
@@ -49,3 +80,30 @@ def _in_eval_mode(model: torch.nn.Module) -> torch.nn.Module:
         return model.eval()
     except NotImplementedError:  # a module from torch.export keeps the mode in which it was exported
         return model
+
+
+def _shape(image: torch.Tensor) -> str:
+    return " x ".join(map(str, image.shape))
+
+
+def _check_not_training(model: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    """Refuse a function whose module would drop activations, or normalise by each batch: it is not in our hands."""
+    if isinstance(model, torch.nn.Module):
+        return
+    for module in _modules_of(model):
+        for part in module.modules():
+            dropped = getattr(part, "p", getattr(part, "drop_prob", 0)) if "Drop" in type(part).__name__ else 0
+            if part.training and (dropped or isinstance(part, torch.nn.modules.batchnorm._BatchNorm)):  # noqa: SLF001 -- the base of all
+                raise ModelError(
+                    f"the function uses a module in training mode ({type(part).__name__} is active), so its "
+                    "predictions change from run to run. Call its eval() first, or give the module itself."
+                )
+
+
+def _modules_of(function: object) -> Iterator[torch.nn.Module]:
+    """Yield the modules that a function is bound to, has captured or has as an argument."""
+    held = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    held += [getattr(function, "__self__", None), *getattr(function, "__dict__", {}).values()]
+    if isinstance(function, functools.partial):
+        held += [function.func, *function.args, *function.keywords.values()]
+    yield from (value for value in held if isinstance(value, torch.nn.Module))

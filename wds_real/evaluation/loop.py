@@ -17,8 +17,9 @@ from wds_real.data import plan
 from wds_real.data.batch import output_shape
 from wds_real.data.distributed import all_reduce, process_group
 from wds_real.data.loader import Loader
-from wds_real.evaluation.device import Normalize, default_device, device_name, on_device
-from wds_real.evaluation.forward import prepare_forward
+from wds_real.evaluation.device import Normalize, device_name, on_device, open_device
+from wds_real.evaluation.failures import check_batch_fits, memory_errors
+from wds_real.evaluation.forward import input_dtype, prepare_forward
 from wds_real.evaluation.metric import RealAccuracy
 from wds_real.evaluation.models.base import LoadedModel, name_of
 from wds_real.evaluation.options import EvalOptions
@@ -74,16 +75,23 @@ def evaluate(
     Raises:
         CoverageError: a sample was missed or counted twice.
         ShardError: a sample is damaged.
-        ModelError: the model does not return (B, 1000) finite scores.
+        ModelError: the model does not return (B, 1000) finite scores, takes no batches of this size or images of this
+            size, or is a function that uses a module in training mode.
+        ModelRunError: the model raised an error, which is the ``__cause__``, or memory ran out.
         PredictionsError: `output` holds the records of another run.
     """
     options = options or EvalOptions()
     loaded = model if isinstance(model, LoadedModel) else LoadedModel(name_of(model), model)
-    device = default_device() if options.device is None else torch.device(options.device)
+    device = open_device(options.device)
     inputs = _Inputs.of(transform or loaded.transform, mean, std)
+    shape = (options.batch_size, *inputs.shape)
+    if loaded.accepts is not None:
+        loaded.accepts.check(loaded.spec, shape)
+    check_batch_fits(shape)
     key = _run_key(loaded, dataset, inputs.description, options)
     execution = {"device": device.type, "compile": options.torchcompile, "channels_last": options.channels_last}
     with process_group(device, timeout_s=options.timeout_s) as world, torch.inference_mode(), ExitStack() as stack:
+        stack.enter_context(memory_errors(options.batch_size))
         metric, records = RealAccuracy(dataset), None
         total = plan.num_batches(len(dataset), options.batch_size)
         remaining = list(range(total))
@@ -99,7 +107,7 @@ def evaluate(
             on_error=options.on_error,
             pixel_cache=options.pixel_cache,
         )
-        forward = prepare_forward(loaded.module, Normalize(inputs.mean, inputs.std, device=device), device, options)
+        forward = prepare_forward(loaded, Normalize(inputs.mean, inputs.std, device=device), device, options)
         stopwatch, num_samples = Stopwatch(), loader.num_samples
         for batch, image in on_device(stopwatch.waiting_for(loader), device):
             ranked = metric.rank_classes(forward(image), batch)
@@ -138,12 +146,14 @@ class _Inputs:
         transform: From a Pillow image to pixels.
         mean: Per channel, of values in 0..1.
         std: As `mean`.
+        shape: Channels, height and width.
         description: The same, JSON-ready, for the run's identity and the result.
     """
 
     transform: EvalTransform | Callable[[Any], Any]
     mean: Sequence[float]
     std: Sequence[float]
+    shape: tuple[int, int, int]
     description: dict[str, Any]
 
     @classmethod
@@ -160,9 +170,10 @@ class _Inputs:
         else:
             description = {"name": name_of(transform)}
         mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
-        if not output_shape(transform)[1].is_floating_point:  # floats are normalised by the transform
+        (height, width, channels), dtype = output_shape(transform)
+        if not dtype.is_floating_point:  # floats are normalised by the transform
             description |= {"mean": list(mean), "std": list(std)}
-        return cls(transform, mean, std, description)
+        return cls(transform, mean, std, (channels, height, width), description)
 
 
 def versions() -> dict[str, str]:
@@ -179,7 +190,7 @@ def _run_key(loaded: LoadedModel, dataset: Dataset, preprocessing: dict[str, Any
             "split": dataset.split,
             "model": loaded.identity(),
             "preprocessing": preprocessing,
-            "dtype": options.amp_dtype if options.amp else "float32",
+            "dtype": options.amp_dtype if options.amp else str(input_dtype(loaded)).removeprefix("torch."),
             "batch_size": options.batch_size,
         }
     )

@@ -39,3 +39,7 @@ class EvalOptions:
     on_error: Literal["raise", "record"] = "raise"
     pixel_cache: str | None = None
     timeout_s: float = 1800.0
+
+    def __post_init__(self) -> None:
+        if self.amp_dtype not in ("float16", "bfloat16"):
+            raise ValueError(f"amp_dtype is {self.amp_dtype!r}, expected float16 or bfloat16.")

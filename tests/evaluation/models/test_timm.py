@@ -58,5 +58,5 @@ def test_an_unknown_model_is_refused_with_similar_names(monkeypatch: pytest.Monk
 def test_weights_that_cannot_be_loaded(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever timm raises for weights that are missing or cannot be downloaded is a ModelError."""
     monkeypatch.setitem(sys.modules, "timm", timm_with(error=error))
-    with pytest.raises(ModelError, match=f"timm:resnet50.tv_in1k: timm cannot load it: {error}"):
+    with pytest.raises(ModelError, match=f"timm:resnet50.tv_in1k: timm cannot load it: .*{error}"):
         load_model("timm:resnet50.tv_in1k")

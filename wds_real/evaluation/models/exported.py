@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from wds_real.errors import ModelError
-from wds_real.evaluation.models.base import AcceptedInput, LoadedModel, first_line
+from wds_real.errors import ModelError, ModelRunError
+from wds_real.evaluation.failures import describe, is_out_of_memory
+from wds_real.evaluation.models.base import AcceptedInput, LoadedModel
 from wds_real.evaluation.models.pt2_archive import check_archive
 from wds_real.evaluation.models.weights_only import weights_only
 
@@ -45,8 +45,12 @@ def load_exported(path: str) -> LoadedModel:
         accepts = _accepted_input(program, path)
         _check_evaluation_mode(program, path)
         module = program.module()
-    except (RuntimeError, OSError, ValueError, KeyError, EOFError, AssertionError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path}: not a program saved by torch.export.save: {first_line(error)}") from error
+    except ModelError:
+        raise
+    except Exception as error:  # whatever torch meets in a program that does not fit together
+        if is_out_of_memory(error):
+            raise ModelRunError(f"{path}: out of memory while it was loaded.") from error
+        raise ModelError(f"{path}: not a whole program of torch.export.save: {describe(error)}.") from error
     finally:
         log.disabled = before
     return LoadedModel(path, module, accepts=accepts)
@@ -60,7 +64,7 @@ def _accepted_input(program: ExportedProgram, path: str) -> AcceptedInput:
         raise ModelError(f"{path}: takes {len(inputs)} inputs, expected one: images (B, 3, H, W).")
     image = inputs[0]
     sizes = tuple(_range(size, program.range_constraints) for size in image.shape)
-    if len(sizes) != 4 or not sizes[1][0] <= _IMAGE_CHANNELS <= (sizes[1][1] or _IMAGE_CHANNELS):  # noqa: PLR2004 -- B, C, H, W
+    if len(sizes) != 4 or not sizes[1][0] <= _IMAGE_CHANNELS <= (sizes[1][1] or _IMAGE_CHANNELS):
         raise ModelError(f"{path}: takes an input of shape {tuple(image.shape)}, expected images (B, 3, H, W).")
     return AcceptedInput(sizes, image.dtype)
 
@@ -71,9 +75,9 @@ def _range(size: Any, constraints: Any) -> tuple[int, int | None]:  # noqa: ANN4
         return size, size
     limits = constraints.get(size.node.expr) if size.node.expr.is_symbol else None
     if limits is None:
-        return 0, None
+        return 1, None
     # torch exports no programs that tell 0 and 1 from 2: a smallest size of 2 is one that it does not check.
-    low = 0 if limits.lower <= 2 else int(limits.lower)  # noqa: PLR2004
+    low = 1 if limits.lower <= 2 else int(limits.lower)
     return low, int(limits.upper) if limits.upper < math.inf else None
 
 

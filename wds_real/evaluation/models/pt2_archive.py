@@ -49,7 +49,11 @@ _ON_NUMBERS = {
 }  # fmt: skip
 _TREE_TYPES = {None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"}
 _WORDS = re.compile(r"[\w.+:/@<> -]*")  # no quote, bracket, comma or newline: nothing that ends a string or a name
-_FREE_TEXT = {"as_string", "as_strings", "metadata"}  # torch writes the first two as quoted strings, and parses the third
+_FREE_TEXT = {"as_string", "as_strings", "metadata"}  # torch quotes the first two, and parses the third
+
+_MALFORMED = (
+    RuntimeError, AssertionError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
+)  # fmt: skip
 
 
 def check_archive(file: IO[bytes], path: str) -> None:
@@ -65,13 +69,15 @@ def check_archive(file: IO[bytes], path: str) -> None:
     try:
         with zipfile.ZipFile(file) as archive:  # torch takes such a file for one of the older form if reading fails
             older = "version" in archive.namelist()
+        if older:
+            raise ModelError(
+                f"{path}: saved by torch 2.7 or older. Load it there, and save it with a newer torch.export."
+            )
         file.seek(0)
         reader = PT2ArchiveReader(file)
         records = reader.get_file_names()
-    except (RuntimeError, AssertionError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (*_MALFORMED, zipfile.BadZipFile) as error:
         raise _not_exported(path, file) from error
-    if older:
-        raise ModelError(f"{path}: saved by torch 2.7 or older. Load it there, and save it with a newer torch.export.")
     _check_records(records, path)
     try:
         _check_program(json.loads(reader.read_bytes(_PROGRAM)), path)
@@ -79,7 +85,7 @@ def check_archive(file: IO[bytes], path: str) -> None:
             _check_payloads(reader, folder, path)
         if _EXAMPLE in records:
             _check_pickle(reader.read_bytes(_EXAMPLE), _EXAMPLE, path)
-    except (RuntimeError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _MALFORMED as error:
         raise ModelError(f"{path}: not a whole program of torch.export.save: {error}") from error
 
 

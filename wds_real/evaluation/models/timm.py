@@ -3,29 +3,44 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 
 from wds_real.errors import ModelError
+from wds_real.evaluation.failures import describe
 from wds_real.evaluation.models.base import LoadedModel, import_package
+from wds_real.evaluation.models.weights_only import weights_only
 from wds_real.image.transform import EvalTransform
 
 __all__ = ["load_timm"]
 
+_SOURCES = ("hf-hub", "hf_hub", "local-dir")  # the second is timm's older spelling
+
 
 def load_timm(spec: str, name: str) -> LoadedModel:
-    """Return the pretrained model that timm calls `name`.
+    """Return the pretrained model that timm calls `name`: one of its own, of the Hugging Face hub, or of a folder.
 
     Raises:
-        ModelError: timm is not installed, has no such model, or cannot load its weights.
+        ModelError: timm is not installed, has no such model, or cannot load its weights; or the weights are a pickle of
+            more than tensors.
     """
     timm = import_package("timm", spec, "pip install 'wds_real[timm]'")
+    source, colon, place = name.partition(":")
+    if colon and (source not in _SOURCES or not place):
+        raise ModelError(f"{spec}: expected timm:NAME, timm:hf-hub:USER/MODEL or timm:local-dir:FOLDER.")
+    if colon and source == "local-dir" and not (Path(place) / "config.json").is_file():
+        raise ModelError(f"{spec}: {place} holds no config.json. Expected a folder saved by timm, or a copy of one.")
     architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
+    if not colon and not timm.is_model(architecture):
         similar = difflib.get_close_matches(architecture, timm.list_models(), n=5)
-        raise ModelError(f"{spec}: timm {timm.__version__} has no such model. Similar: {', '.join(similar) or 'none'}.")
+        hub = f" On the Hugging Face hub: timm:hf-hub:{name}." if "/" in name else ""
+        raise ModelError(
+            f"{spec}: timm {timm.__version__} has no such model. Similar: {', '.join(similar) or 'none'}.{hub}"
+        )
     try:
-        model = timm.create_model(name, pretrained=True)
-    except (RuntimeError, OSError, ValueError) as error:
-        raise ModelError(f"{spec}: timm cannot load it: {error}") from error
+        with weights_only(spec):
+            model = timm.create_model(name, pretrained=True)
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, AssertionError, ImportError) as error:
+        raise ModelError(f"{spec}: timm cannot load it: {describe(error)}.") from error
     # The test size: timm's validation script and its published results use it.
     config = timm.data.resolve_model_data_config(model, use_test_size=True)
     return LoadedModel(

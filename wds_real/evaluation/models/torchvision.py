@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 from wds_real.errors import ModelError
+from wds_real.evaluation.failures import describe
 from wds_real.evaluation.models.base import LoadedModel, import_package
+from wds_real.evaluation.models.weights_only import weights_only
 from wds_real.image.transform import EvalTransform
 
 __all__ = ["crop_pct_of", "load_torchvision"]
@@ -25,9 +27,10 @@ def load_torchvision(spec: str, name: str) -> LoadedModel:
         if tag and tag not in available.__members__:
             raise ModelError(f"{spec}: {name} has no such weights. Available: {', '.join(available.__members__)}.")
         weights = available[tag or "DEFAULT"]
-        model = torchvision.models.get_model(name, weights=weights)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise ModelError(f"{spec}: torchvision {torchvision.__version__} cannot load it: {error}") from error
+        with weights_only(spec):
+            model = torchvision.models.get_model(name, weights=weights)
+    except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
+        raise ModelError(f"{spec}: torchvision {torchvision.__version__} cannot load it: {describe(error)}.") from error
     preset = weights.transforms()
     if not hasattr(preset, "crop_size"):
         raise ModelError(f"{spec}: its weights are not for image classification ({type(preset).__name__}).")
