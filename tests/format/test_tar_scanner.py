@@ -52,3 +52,23 @@ def test_a_damaged_header_is_no_end() -> None:
     data = bytearray(ARCHIVES[tarfile.GNU_FORMAT])
     data[150] ^= 1
     assert not ended(bytes(data), 512)
+
+
+def test_members_of_any_kind_are_passed_over() -> None:
+    """Links and devices have no data, whatever their header says; entries of other types have what it says."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as tar:
+        for flag in (b"0", b"1", b"2", b"3", b"5", b"6", b"7", b"V", b"D", b"0"):
+            info = tarfile.TarInfo(f"{flag.decode()}.jpg")
+            info.type, info.size = flag, 700 if flag in b"07VD" else 0
+            tar.addfile(info, io.BytesIO(bytes([255]) * info.size))
+    assert ended(file.getvalue(), 512)
+
+
+def test_a_sparse_file_is_passed_over() -> None:
+    """The data of GNU's sparse format in pax are as long as the header says."""
+    records = b"22 GNU.sparse.major=1\n"
+    header, member = tarfile.TarInfo("pax"), tarfile.TarInfo("a.jpg")
+    header.type, header.size, member.size = tarfile.XHDTYPE, len(records), 600
+    head = header.tobuf() + records + bytes(512 - len(records)) + member.tobuf() + b"x" * 600 + bytes(424)
+    assert ended(head + bytes(1024), 512)

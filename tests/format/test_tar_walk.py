@@ -47,7 +47,7 @@ def archive_of(entries: Sequence[Entry], kind: str) -> bytes:
         for name, flag, data in entries:
             info = tarfile.TarInfo(name)
             info.type, info.size = flag, len(data)
-            info.linkname = "elsewhere" if flag == tarfile.SYMTYPE else ""
+            info.linkname = {tarfile.SYMTYPE: "elsewhere", tarfile.LNKTYPE: "val/b.jpg"}.get(flag, "")
             archive.addfile(info, io.BytesIO(data))
     return file.getvalue()
 
@@ -102,7 +102,7 @@ DATA = st.one_of(
 )
 FILES = st.tuples(NAMES, st.just(tarfile.REGTYPE), DATA)
 FOLDERS = st.tuples(NAMES, st.just(tarfile.DIRTYPE), st.just(b""))
-LINKS = st.tuples(NAMES, st.just(tarfile.SYMTYPE), st.just(b""))
+LINKS = st.tuples(NAMES, st.sampled_from([tarfile.SYMTYPE, tarfile.LNKTYPE]), st.just(b""))
 KINDS = st.sampled_from(sorted(FORMATS))
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from wds_real.errors import SourceError
+from wds_real.errors import SourceError, printable
 from wds_real.labels import bundled, classes, load_real_json
 from wds_real.packing import source as source_module
 from wds_real.packing.source import open_source
@@ -148,7 +148,7 @@ def test_a_foreign_file_is_an_error_even_if_partial(
     with pytest.raises(SourceError) as caught:
         open_source(path, allow_partial=True)
     assert str(path) in str(caught.value)
-    assert name in str(caught.value)
+    assert printable(name) in str(caught.value)
 
 
 @pytest.mark.parametrize("make", [make_tar, make_folder])
@@ -201,12 +201,13 @@ def _zip_of(pictures: dict[str, bytes]) -> bytes:
 @pytest.mark.parametrize(
     ("kind", "advice"),
     [
-        ("empty", "The file is empty"),
+        ("empty", "the file is empty"),
         ("web page", "looks like a web page"),
         ("short web page", "looks like a web page"),
         ("gzip", "run gunzip"),
         ("zip", "unpack it"),
-        ("JPEG", "6,744,924,160 bytes"),
+        ("zstd", "run unzstd"),
+        ("JPEG", "an image, not a tar"),
         ("noise", "6,744,924,160 bytes"),
     ],
 )
@@ -220,12 +221,13 @@ def test_something_else_than_a_tar_is_recognised(
         "short web page": b"<html>403</html>",
         "gzip": gzip.compress(made_tar.read_bytes()),
         "zip": _zip_of(pictures),
+        "zstd": b"\x28\xb5\x2f\xfd" + bytes(2000),
         "JPEG": pictures[OFFICIAL],
         "noise": random.Random(0).randbytes(5000),  # noqa: S311 -- reproducible noise
     }[kind]
     path = tmp_path / "ILSVRC2012_img_val.tar"
     path.write_bytes(data)
-    with pytest.raises(SourceError, match="not a whole tar") as caught:
+    with pytest.raises(SourceError) as caught:
         open_source(path, allow_partial=True)
     assert str(path) in str(caught.value)
     assert advice in str(caught.value)

@@ -2,34 +2,66 @@
 
 Writing knows one kind of member: a regular file whose header is a function of its name and size alone, so the same
 input gives the same bytes. Reading is strict, because ``tarfile`` is not: a cut or damaged archive is an error here,
-never a shorter list of members. Foreign archives may carry directories, GNU long names and pax headers; the checks are
-the same.
+never a shorter list of members. Foreign archives may carry directories, GNU long names, pax headers and hard links;
+the checks are the same.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
-__all__ = ["BLOCK", "END", "Member", "TarError", "encode_header", "iter_members", "padding", "parse_header", "pax_size"]
+__all__ = [
+    "BLOCK",
+    "END",
+    "Member",
+    "TarError",
+    "UnreadEntryError",
+    "encode_header",
+    "iter_entries",
+    "iter_members",
+    "padding",
+    "parse_header",
+    "pax_size",
+    "resolve_links",
+]
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
 
-_RECORD = 20 * BLOCK  # GNU tar and Python's tarfile pad an archive with zeros to a multiple of this
+# Programs pad an archive with zeros to a multiple of a record: 10 KiB, or what `tar -b` says, usually a power of two.
+# Not any size: whatever length the lost end of an archive has, some size would fit it.
+_MAX_RECORD = 64 << 20
+_RECORDS = (20 * BLOCK, *(1 << power for power in range(9, 27)))
 _MAX_NAME = 100
 _MAX_SIZE = 8**11 - 1
 _MAX_EXTENSION = 1 << 20  # a pax or long-name record beyond 1 MiB is damage, not a name
+_LABEL = b"V"  # of a volume, by GNU tar; no member
+_FILES = frozenset((b"0", b"\0", b"7", _LABEL))  # 7 asks for contiguous blocks, and is a file like others
+_EXTENSIONS = frozenset((b"x", b"X", b"g", b"L", b"K"))  # of pax and of GNU tar; X is what Solaris writes for x
+_LEAVE_OUT = "Only files and directories are read: leave it out"
+_UNREAD = {
+    b"2": ("is a symbolic link to {target}", "Write the tar again with `tar --dereference`"),
+    b"3": ("is a character device", _LEAVE_OUT),
+    b"4": ("is a block device", _LEAVE_OUT),
+    b"6": ("is a named pipe", _LEAVE_OUT),
+    b"M": ("goes on from another volume", "Write the tar again without --multi-volume"),
+    b"S": ("is a sparse file, stored without its zeros", "Write the tar again without --sparse"),
+}
 _PAX_RECORD = re.compile(rb"(\d{1,9}) ([^=]+)=")
 
 
 class TarError(ValueError):
     """The bytes are not a whole tar archive. Callers say which archive, and what to do."""
+
+
+class UnreadEntryError(TarError):
+    """The archive may be whole, but holds what is not read. The message says what to do, but for its full stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +73,14 @@ class Member:
         size: Bytes of data.
         offset: Where the data starts in the archive, in bytes.
         is_file: Whether this is a regular file; the only other entries let through are directories.
+        link: Path of the file that a hard link names, as stored; None for other entries, and where links are resolved.
     """
 
     name: str
     size: int
     offset: int
     is_file: bool
+    link: str | None = None
 
 
 def _template() -> bytes:
@@ -121,18 +155,27 @@ def parse_header(block: bytes) -> tuple[str, int, bytes]:
     return (f"{prefix}/{name}" if prefix else name), _number(block[124:136], "size"), block[156:157]
 
 
-def iter_members(
-    read: Callable[[int, int], bytes], num_bytes: int, *, start: int = 0, stop: int | None = None
-) -> Iterator[Member]:
+def iter_members(read: Callable[[int, int], bytes], num_bytes: int) -> Iterator[Member]:
     """Yield the files and directories of an archive of `num_bytes` bytes, reading headers only.
 
     `read(start, stop)` returns exactly the bytes of that half-open range. The archive must end with two zero blocks,
-    and hold nothing but zeros after them up to the next 10 KiB record (GNU tar pads to it), so a cut never goes unseen.
-    A part of an archive is what the headers from `start` to before `stop` name; `start` is the place of a header.
+    and hold nothing but zeros after them up to the end of a record, so a cut never goes unseen. A hard link is the file
+    that it names.
 
     Raises:
-        TarError: a header is damaged, data runs past the end, an entry is a link or device, or the end marker is
-            missing.
+        UnreadEntryError: an entry is a symbolic link, a device or a sparse file, or a hard link without its file.
+        TarError: a header is damaged, data runs past the end, or the end marker is missing.
+    """
+    return resolve_links(iter_entries(read, num_bytes))
+
+
+def iter_entries(
+    read: Callable[[int, int], bytes], num_bytes: int, *, start: int = 0, stop: int | None = None
+) -> Iterator[Member]:
+    """Yield the members of a part of an archive, hard links as they are stored.
+
+    A part is what the headers from `start` to before `stop` name; `start` is the place of a header. Without `stop` it
+    goes to the end marker. Errors are those of `iter_members`.
     """
     offset, override, extended = start, dict[str, str](), False
     while extended or stop is None or offset < stop:
@@ -148,24 +191,55 @@ def iter_members(
             name, size, flag = parse_header(block)
         except TarError as error:
             raise TarError(f"byte {offset}: {error}") from error
-        if flag in b"xgLK":
+        if flag in _EXTENSIONS:
             override |= _extension(read, flag, offset, size, num_bytes)
-            offset, extended = offset + BLOCK + size + padding(size), extended or flag in b"xL"
+            offset, extended = offset + BLOCK + size + padding(size), extended or flag in b"xXL"
             continue
-        name = override.get("path", name)
-        size = int(override.get("size", size))
-        data_start = offset + BLOCK
-        if flag not in (b"0", b"\0", b"5"):
-            raise TarError(f"byte {offset}: {name} has type {flag!r}; only regular files and directories are read")
-        if flag == b"5" or (flag == b"\0" and name.endswith("/")):
-            size, is_file = 0, False
-        else:
-            is_file = True
-        if data_start + size + padding(size) > num_bytes:
-            where = f"{name} [bytes {data_start}-{data_start + size})"
+        member = _member(block, flag, override.get("path", name), int(override.get("size", size)), offset, override)
+        stored = member.size + padding(member.size)
+        if member.offset + stored > num_bytes:
+            where = f"{member.name} [bytes {member.offset}-{member.offset + member.size})"
             raise TarError(f"archive is cut: {where} ends after byte {num_bytes}")
-        yield Member(name, size, data_start, is_file)
-        offset, override, extended = data_start + size + padding(size), {}, False
+        if flag != _LABEL:
+            yield member
+        offset, override, extended = member.offset + stored, {}, False
+
+
+def resolve_links(members: Iterable[Member]) -> Iterator[Member]:
+    """Yield the members with each hard link as the file that it names, which stands before it.
+
+    Raises:
+        UnreadEntryError: no such file stands before a hard link.
+    """
+    files: dict[str, Member] = {}
+    for member in members:
+        if member.link is None:
+            files[member.name] = member
+            yield member
+            continue
+        file = files.get(member.link)
+        if file is None or not file.is_file:
+            raise UnreadEntryError(
+                f"byte {member.offset - BLOCK}: {member.name} is a hard link to {member.link}, which is not a file "
+                "before it in the archive. Write the tar again with `tar --hard-dereference`"
+            )
+        files[member.name] = found = replace(file, name=member.name)
+        yield found
+
+
+def _member(block: bytes, flag: bytes, name: str, size: int, offset: int, override: dict[str, str]) -> Member:
+    """Return the member whose header is at `offset`; only files have data."""
+    start = offset + BLOCK
+    if flag == b"5" or (flag == b"\0" and name.endswith("/")):
+        return Member(name, 0, start, is_file=False)
+    if flag in _FILES:
+        return Member(name, size, start, is_file=True)
+    target = override.get("linkpath", _text(block[157:257]))
+    if flag == b"1":
+        return Member(name, 0, start, is_file=True, link=target)
+    what, advice = _UNREAD.get(flag, (f"has type {flag!r}", "Only files and directories are read"))
+    shown = what.format(target=target)
+    raise UnreadEntryError(f"byte {offset}: {name} {shown}. {advice}")
 
 
 def pax_size(data: bytes) -> int | None:
@@ -182,13 +256,20 @@ def pax_size(data: bytes) -> int | None:
 
 
 def _check_end(read: Callable[[int, int], bytes], offset: int, num_bytes: int) -> None:
-    if num_bytes - offset < len(END):
-        raise TarError(f"archive is cut: its end-of-archive marker has {num_bytes - offset} of {len(END)} bytes")
-    padded_to_a_record = num_bytes % _RECORD == 0 and num_bytes - offset < len(END) + _RECORD
-    if num_bytes - offset > len(END) and not padded_to_a_record:
+    left = num_bytes - offset
+    if left < len(END):
+        raise TarError(f"archive is cut: its end-of-archive marker has {left} of {len(END)} bytes")
+    if left > len(END) + _MAX_RECORD:
         raise TarError(f"end-of-archive marker at byte {offset}, but the archive goes on to byte {num_bytes}")
     if any(read(offset, num_bytes)):
         raise TarError(f"bytes that are not zero after the end-of-archive marker at byte {offset}")
+    # The zeros fill at most one record. More would be what a crash or an unfinished download leaves of lost members.
+    if left > len(END) and not any(num_bytes % size == 0 and left < len(END) + size for size in _RECORDS):
+        raise UnreadEntryError(
+            f"{left:,} zeros from byte {offset} to the end fill no tar record of a usual size. Either members are lost "
+            "there: copy it again. Or it was written with another record size: write it again without -b, or cut it "
+            f"with `truncate -s {offset + len(END)}`"
+        )
 
 
 def _extension(
@@ -199,12 +280,15 @@ def _extension(
     if size > _MAX_EXTENSION or start + size > num_bytes:
         raise TarError(f"byte {offset}: extended header of {size} bytes is damaged or cut")
     data = read(start, start + size)
-    if flag in b"gK":  # global headers and long link names say nothing of where data lies
+    if flag == b"g":  # a global header says nothing of where data lies
         return {}
-    if flag == b"L":
-        return {"path": _text(data)}
+    if flag in b"LK":
+        return {"path" if flag == b"L" else "linkpath": _text(data)}
     records = dict(_pax_records(data, offset))
-    return {name: records[name] for name in ("path", "size") if name in records}
+    if any(keyword.startswith("GNU.sparse.") for keyword in records):
+        what, advice = _UNREAD[b"S"]
+        raise UnreadEntryError(f"byte {offset}: {records.get('GNU.sparse.name', 'a member')} {what}. {advice}")
+    return {name: records[name] for name in ("path", "linkpath", "size") if name in records}
 
 
 def _pax_records(data: bytes, offset: int) -> Iterator[tuple[str, str]]:
@@ -216,8 +300,6 @@ def _pax_records(data: bytes, offset: int) -> Iterator[tuple[str, str]]:
             raise TarError(f"byte {offset}: pax header is damaged")
         value = data[match.end() : position + length - 1].decode("utf-8", "surrogateescape")
         keyword = match[2].decode("utf-8", "surrogateescape")
-        if keyword.startswith("GNU.sparse."):
-            raise TarError(f"byte {offset}: a sparse file; only whole regular files are read")
         if keyword == "size" and not (value.isdecimal() and value.isascii() and len(value) < 20):
             raise TarError(f"byte {offset}: pax header gives size {value!r}")
         yield keyword, value

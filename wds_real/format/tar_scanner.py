@@ -8,6 +8,8 @@ from wds_real.format.tar import BLOCK, END, TarError, padding, parse_header, pax
 
 __all__ = ["TarScanner"]
 
+_WITHOUT_DATA = b"123456"  # links, devices, directories and pipes
+
 
 class TarScanner:
     """A streaming check of an archive's end: `ended` turns True when the end-of-archive marker was fed.
@@ -52,11 +54,11 @@ class TarScanner:
             return
         _, size, flag = parse_header(data)
         self._zero_blocks = 0
-        if flag not in b"xgLK":
-            size, self._pax_size = (self._pax_size or size) if flag in b"0\0" else 0, None
+        if flag not in b"xXgLK":
+            size, self._pax_size = 0 if flag in _WITHOUT_DATA else (self._pax_size or size), None
         data_start = self._start + BLOCK
         self._next_header = data_start + size + padding(size)
-        if flag == b"x" and size:
+        if flag in b"xX" and size:
             self._start, self._length, self._is_header = data_start, size, False
         else:
             self._expect_header(self._next_header)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from wds_real.format.tar import BLOCK, TarError, iter_members, padding, parse_header
+from wds_real.format.tar import BLOCK, TarError, iter_entries, iter_members, padding, parse_header, resolve_links
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +44,7 @@ def walk_members(read: Callable[[int, int], bytes], num_bytes: int, *, chains: i
             return None
         try:
             stop = bounds[part + 1] if part + 1 < parts else None  # the last chain has to find the end marker
-            return start, list(iter_members(read, num_bytes, start=start, stop=stop))
+            return start, list(iter_entries(read, num_bytes, start=start, stop=stop))
         except TarError:
             return None
 
@@ -53,7 +53,7 @@ def walk_members(read: Callable[[int, int], bytes], num_bytes: int, *, chains: i
             found = [chain for chain in pool.map(walk, range(parts)) if chain is not None]
         ends = [_end(start, members) for start, members in found]
         if len(found) == parts and ends[:-1] == [start for start, _ in found[1:]]:
-            return [member for _, members in found for member in members]
+            return list(resolve_links(member for _, members in found for member in members))
     return list(iter_members(read, num_bytes))
 
 

@@ -24,7 +24,8 @@ from wds_real.format.json_fields import parse_json
 from wds_real.format.manifest import DATASET, VERSION, Manifest, ShardInfo
 from wds_real.format.root import Provenance, open_root, refuse_finished_root, remove_manifest, write_root
 from wds_real.format.sample_index import SampleRow
-from wds_real.format.tar import TarError, iter_members
+from wds_real.format.tar import BLOCK, TarError, iter_members
+from wds_real.format.tar_explained import explain_tar_error
 from wds_real.image.jpeg_header import JpegError, jpeg_size
 from wds_real.labels import NUM_IMAGES
 from wds_real.packing.external_labels import external_label, official_label
@@ -154,7 +155,9 @@ def _scan(store: Store, name: str, number: int, *, checksums: bool) -> _ScannedS
         samples = _samples(iter_members(read, num_bytes), where)
         rows = [_row(sample, read, number, where, checksums=checksums) for sample in samples]
     except TarError as error:
-        raise SourceError(f"{where}: not a whole tar: {error}. Copy it again.") from error
+        head = read(0, min(BLOCK, num_bytes))
+        problem = explain_tar_error(error, head, num_bytes, if_damaged="Copy it again.")
+        raise SourceError(f"{where}: {problem}") from error
     except MissingError as error:
         raise SourceError(f"{where}: no such shard. Check the numbers in the braces.") from error
     digest = hashlib.sha256(data).hexdigest() if checksums else ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from wds_real.errors import MissingError, SourceError, StoreError
 from wds_real.format.tar import TarError
+from wds_real.format.tar_explained import explain_tar_error
 from wds_real.format.tar_reader import TarReader
 from wds_real.labels import NUM_IMAGES, bundled
 from wds_real.storage.buffers import Buffers
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Source", "SourceImage", "open_source"]
 
+_OFFICIAL = (
+    "Download it again: the official ILSVRC2012_img_val.tar has 6,744,924,160 bytes and MD5 "
+    "29b22e2961454d5413ddabcf34fc5622."
+)
 _BLOCK_BYTES = 1 << 20  # of a local tar that are read at once
 _MAX_BUFFERS = 8
 _SHOWN = 3  # names listed in an error before "and N more"
@@ -255,10 +260,8 @@ class _TarImages:
             with self._explained():
                 members = self._tar.members()
         except TarError as error:
-            head = self._tar.first_block()
-            raise SourceError(
-                f"{self._shown}: not a whole tar: {error}. {_advice(head, self._tar.num_bytes)}"
-            ) from error
+            problem = explain_tar_error(error, self._tar.first_block(), self._tar.num_bytes, if_damaged=_OFFICIAL)
+            raise SourceError(f"{self._shown}: {problem}") from error
         return [member for member in members if member.is_file and not member.name.rpartition("/")[2].startswith(".")]
 
     @contextlib.contextmanager
@@ -300,16 +303,3 @@ def _check_length(image: SourceImage, data: bytes | memoryview) -> None:
 
 def _where(image: SourceImage) -> str:
     return f"{image.path}: {image.label.file_name} [bytes {image.offset}-{image.offset + image.num_bytes})"
-
-
-def _advice(head: bytes, num_bytes: int) -> str:
-    """Say what the bytes look like instead, from the first block."""
-    if num_bytes == 0:
-        return "The file is empty: download it again."
-    if head.lstrip()[:1] == b"<":
-        return "It looks like a web page, perhaps the sign-in page saved by the download: download the tar itself."
-    if head.startswith(b"\x1f\x8b"):
-        return "It is gzip-compressed: run gunzip on it first."
-    if head.startswith(b"PK\x03\x04"):
-        return "It is a zip archive: unpack it and give the folder."
-    return "The official ILSVRC2012_img_val.tar has 6,744,924,160 bytes and MD5 29b22e2961454d5413ddabcf34fc5622."

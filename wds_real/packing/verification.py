@@ -19,6 +19,7 @@ from wds_real.format.manifest import SHARD_NAME
 from wds_real.format.root import open_shards, read_index, read_manifest
 from wds_real.format.shard import frame_sample
 from wds_real.format.tar import BLOCK, END, TarError, iter_members
+from wds_real.format.tar_explained import explain_tar_error
 from wds_real.image.decode import DecodeError, decode_rgb
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def _check_external_layout(data: bytes, index: SampleIndex, positions: list[int]
     try:
         members = {(member.offset, member.size) for member in iter_members(lambda a, b: data[a:b], len(data))}
     except TarError as error:
-        yield f"not a whole tar: {error}."
+        yield explain_tar_error(error, data[:BLOCK], len(data), if_damaged="Copy it again.")
         return
     for position in positions:
         start, size = int(index.offset[position]), int(index.num_bytes[position])
