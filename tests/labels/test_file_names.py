@@ -7,7 +7,7 @@ from pathlib import PurePosixPath, PureWindowsPath
 import numpy as np
 import pytest
 
-from wds_real.errors import SourceError
+from wds_real.errors import SourceError, printable
 from wds_real.labels import canonical_file_name
 from wds_real.labels.file_names import FileName, Name, parse_file_name, sample_key
 
@@ -25,6 +25,7 @@ NAME = "ILSVRC2012_val_00000001"
         f"val/{NAME}.JPEG",
         f"./val/n01751748/{NAME}_n01751748.JPEG",
         f"/data/imagenet/val/{NAME}.JPEG",
+        f"val\\n01751748\\{NAME}.JPEG",
     ],
 )
 def test_all_known_spellings_name_the_same_image(spelling: str) -> None:
@@ -61,7 +62,7 @@ def test_other_names_are_refused(name: str) -> None:
     """A name of none of the 50,000 images is an error that shows it and what is expected."""
     with pytest.raises(SourceError, match=r"Expected ILSVRC2012_val_00000001\.JPEG") as caught:
         parse_file_name(name)
-    assert str(caught.value).startswith(f"{name}: ")
+    assert str(caught.value).startswith(f"{printable(name)}: ")
 
 
 @pytest.mark.parametrize("one", ["\u0661", "\uff11", "\u09e7"], ids=["Arabic", "full width", "Bengali"])

@@ -240,7 +240,7 @@ def test_a_small_tar_cut_behind_a_member_is_an_error(place: Place, tars: dict[st
 def test_an_empty_tar_is_said_to_be_empty(place: Place) -> None:
     """As for a file."""
     place.fill(NAME, b"")
-    with pytest.raises(SourceError, match="the file is empty. Download it again"):
+    with pytest.raises(SourceError, match="the file is empty"):
         place.open()
 
 

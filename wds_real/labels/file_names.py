@@ -50,7 +50,7 @@ def parse_file_name(name: str) -> FileName:
     Raises:
         SourceError: this is not the name of one of the 50,000 validation images.
     """
-    match = _FILE_NAME.fullmatch(name.rpartition("/")[2])
+    match = _FILE_NAME.fullmatch(re.split(r"[/\\]", name)[-1])
     if match is None or not 1 <= int(match["number"]) <= NUM_IMAGES:
         raise SourceError(
             f"{name}: not the name of a validation image. Expected ILSVRC2012_val_00000001.JPEG to "
