@@ -41,11 +41,12 @@ OWNERS: dict[str, set[str]] = {
     "torch": {"data", "evaluation", "interop", "synthetic", "cli"},
     "webdataset": {"interop.webdataset"},
     "click": {"cli"},
-    "rich": {"cli.console"},
+    "rich": {"evaluation.progress"},  # below cli, as `evaluate` shows its progress in Python too
 }
 WITHOUT_TORCH = ("errors", "labels", "storage", "format", "image", "packing", "scoring")
 ALSO_WITHOUT_TORCH = (
     "data.dataset", "data.distributed", "data.pixel_cache", "data.plan", "data.reader",
+    "evaluation.progress",
     "cli.main", "cli.compare", "cli.index", "cli.info", "cli.merge", "cli.pack", "cli.score", "cli.verify",
 )  # fmt: skip
 READS_THE_ENVIRONMENT = {

@@ -83,10 +83,37 @@ def test_the_installed_command_runs_the_module() -> None:
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("arguments", JSON_COMMANDS.values(), ids=JSON_COMMANDS)
 def test_json_is_one_object_and_nothing_else(arguments: list[str]) -> None:
-    """With --json, stdout is one JSON object, stderr is empty, and the exit code is 0."""
+    """With --json, stdout is one JSON object, stderr has progress only, and the exit code is 0."""
     code, out, err = in_child(*arguments, "--json")
-    assert (code, err) == (0, "")
+    assert (code, [line for line in messages(err) if not line.startswith("wds-real: ")]) == (0, [])
     assert isinstance(json.loads(out, parse_constant=pytest.fail), dict)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("name", ["pack", "verify", "eval"])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_progress_is_shown_unless_quiet(name: str, options: list[str]) -> None:
+    """With and without --json, stderr has a line at the start and one at the end; with --quiet it has none."""
+    arguments = [*JSON_COMMANDS[name], *options]
+    ended = in_child(*arguments)
+    lines = [line for line in ended.err.splitlines() if line.startswith(f"{name}: ") and "%" in line]
+    assert [line.split(",")[0] for line in lines] == [f"{name}: 0 %", f"{name}: 100 %"]
+    more = ["--overwrite"] if name == "pack" else []
+    assert in_child(*arguments, *more, "--quiet")[::2] == (0, "")
+
+
+@pytest.mark.usefixtures("here")
+def test_progress_is_that_of_all_ranks() -> None:
+    """Two ranks print one progress, which ends at all images."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "wds_real", "eval", "shards", "-m", MODEL, "-b", "10"]
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    lines = [line for line in done.stderr.splitlines() if line.startswith("eval")]
+    assert lines[0] == "eval: 0 %, 0 of 120 images"
+    assert lines[-1].startswith("eval: 100 %, 120 of 120 images, ")
+    assert len(lines) == 2
 
 
 @pytest.mark.usefixtures("here")
@@ -174,7 +201,9 @@ def test_progress_is_a_bar_on_a_terminal_and_lines_in_a_pipe() -> None:
     assert "pack" in drawn
     assert done.stdout.startswith(b"packed 120 images")
     piped = in_child("pack", "val.tar", "new", "--allow-partial", "--overwrite").err
-    assert re.fullmatch(r"(wds-real: .*\n)*pack: 100 %, .* MB/s, .* s\n", piped)
+    assert re.fullmatch(
+        r"pack: reading val.tar\npack: 0 %, 0.0 of .* MB\n(wds-real: .*\n)*pack: 100 %, .* MB/s, .* s\n", piped
+    )
 
 
 def test_help_starts_without_numpy() -> None:

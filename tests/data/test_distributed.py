@@ -18,7 +18,15 @@ import torch.distributed as dist
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch's stubs lack it
 
 from wds_real import PlanError, StoreError
-from wds_real.data.distributed import World, agree_on_start, all_reduce, current_world, launched_world, process_group
+from wds_real.data.distributed import (
+    SharedCount,
+    World,
+    agree_on_start,
+    all_reduce,
+    current_world,
+    launched_world,
+    process_group,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -273,3 +281,35 @@ def test_srun_without_torchrun(packed: Path, tmp_path: Path) -> None:
     assert nothing == ""
     assert json.loads(printed)["coverage"]["seen_once"] == 120
     assert json.loads(printed)["run"]["world_size"] == 2
+
+
+def test_a_shared_count_adds_up_over_the_ranks() -> None:
+    """All ranks add to one number in the group's store; the next count of the same name begins at 0 again."""
+    store = HashStore()
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        count = SharedCount("test")
+        assert [count.add(amount) for amount in (0, 3, 4, 0)] == [0, 3, 7, 7]
+        assert SharedCount("test").add(0) == 0
+        assert count.add(0) == 7
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_count_of_one_process_is_its_own() -> None:
+    """Without a process group there is nothing to share."""
+    count = SharedCount("test")
+    assert [count.add(amount) for amount in (0, 3, 4)] == [0, 3, 7]
+
+
+def test_a_count_without_its_store_stays_as_it_was() -> None:
+    """A store that fails, because rank 0 ended, fails no evaluation."""
+
+    class Broken:
+        def add(self, key: str, amount: int) -> int:
+            raise RuntimeError(f"no connection for {key}, {amount}")
+
+    count = SharedCount("test")
+    count.add(5)
+    count._store = Broken()
+    assert [count.add(1), count.add(0)] == [5, 5]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.commands import messages
 
 from wds_real.data.dataset import open_dataset
 from wds_real.errors import ManifestError, SourceError, StoreError
@@ -170,7 +171,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half(made_tar: Path, packed: Pat
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
+    (line,) = messages(done.stderr)
     assert line.startswith(f"error: {tmp_path}/imagenet2012_real-validation-00000")
     assert "File too large" in line
     assert tree(tmp_path).items() <= tree(packed).items()

@@ -17,7 +17,7 @@ MODEL = "wds_real.synthetic:known_answer_model"
 SHARD = "imagenet2012_real-validation-000001.tar"
 KEY = "ILSVRC2012_val_00000060"  # in SHARD
 
-_NO_MESSAGE = re.compile(r"(pack|verify|eval|index): \d+ %|Usage: |Try '|$")
+_NO_MESSAGE = re.compile(r"(pack|verify|eval|index): (\d+ %|reading )|Usage: |Try '|$")
 _WITHOUT_TORCH = """
 import sys
 from wds_real.cli.main import main

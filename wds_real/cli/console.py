@@ -13,19 +13,18 @@ import logging
 import os
 import signal
 import sys
-import threading
-import time
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from wds_real.data.distributed import launched_world
 from wds_real.errors import StoreError, printable
+from wds_real.evaluation import progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
+    from wds_real.evaluation.progress import Advance
     from wds_real.scoring.result import Result
 
 __all__ = [
@@ -40,8 +39,6 @@ __all__ = [
     "progress_bar",
     "rank_prefix",
 ]
-
-_PLAIN_INTERVAL_S = 5.0
 
 
 def is_main_rank() -> bool:
@@ -119,91 +116,6 @@ def print_result(result: Result, *, per_class: bool) -> None:
         print_lines(*str(result.breakdown).split("\n"))
 
 
-class Advance(Protocol):
-    """Moves a progress bar; may be called from any thread."""
-
-    def __call__(self, amount: int, total: int | None = None) -> None:
-        """Add `amount` to what is done; `total` replaces the total if it was not known before."""
-
-
-@contextmanager
-def progress_bar(title: str, total: int, *, unit: str, hidden: bool = False) -> Iterator[Advance]:
-    """Yield the function that moves a progress bar: a bar on a terminal, elsewhere a line every few seconds.
-
-    Args:
-        title: What is being done.
-        total: The number of units in all; 0 if it is not known yet.
-        unit: ``bytes``, or the plural of what is counted.
-        hidden: Print nothing.
-    """
-    if hidden or not is_main_rank():
-        yield _print_nothing
-    elif sys.stderr.isatty():
-        with _rich_bar(title, total, unit) as advance:
-            yield advance
-    else:
-        lines = _PlainLines(title, total, unit)
-        yield lines.advance
-        lines.finish()
-
-
-def _print_nothing(amount: int, total: int | None = None) -> None:
-    del amount, total
-
-
-@contextmanager
-def _rich_bar(title: str, total: int, unit: str) -> Iterator[Advance]:
-    from rich import progress
-    from rich.console import Console
-    from rich.text import Text
-
-    class RateColumn(progress.ProgressColumn):
-        def render(self, task: progress.Task) -> Text:
-            return Text(f"{task.speed or 0:,.0f} {unit}/s")
-
-    counts: tuple[progress.ProgressColumn, ...] = (progress.MofNCompleteColumn(), RateColumn())
-    if unit == "bytes":
-        counts = (progress.DownloadColumn(), progress.TransferSpeedColumn())
-    columns = (progress.TextColumn("{task.description}"), progress.BarColumn(), *counts, progress.TimeRemainingColumn())
-    with progress.Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task(title, total=total or None)
-
-        def advance(amount: int, total: int | None = None) -> None:
-            bar.update(task, advance=amount, total=total)
-
-        yield advance
-
-
-class _PlainLines:
-    """Prints a line every few seconds: amount done, rate, elapsed time and time left."""
-
-    def __init__(self, title: str, total: int, unit: str) -> None:
-        self._title, self._total, self._unit = title, total, unit
-        self._done = 0
-        self._started = self._printed = time.monotonic()
-        self._lock = threading.Lock()
-
-    def advance(self, amount: int, total: int | None = None) -> None:
-        with self._lock:
-            self._done += amount
-            self._total = self._total if total is None else total
-            if time.monotonic() - self._printed >= _PLAIN_INTERVAL_S:
-                self._printed = time.monotonic()
-                self._print()
-
-    def finish(self) -> None:
-        if self._done:
-            self._print()
-
-    def _print(self) -> None:
-        elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = self._done / elapsed
-        left = f", {(self._total - self._done) / rate:,.0f} s left" if 0 < self._done < self._total else ""
-        share = 100 * self._done / self._total if self._total else 100.0
-        if self._unit == "bytes":
-            whole = f" of {self._total / 1e6:,.1f}" if self._total else ""
-            amounts = f"{self._done / 1e6:,.1f}{whole} MB, {rate / 1e6:,.1f} MB/s"
-        else:
-            whole = f" of {self._total:,}" if self._total else ""
-            amounts = f"{self._done:,}{whole} {self._unit}, {rate:,.0f}/s"
-        print_message(f"{self._title}: {share:.0f} %, {amounts}, {elapsed:,.1f} s{left}")
+def progress_bar(title: str, total: int, *, unit: str, quiet: bool) -> AbstractContextManager[Advance]:
+    """Return a context manager of the function that moves a progress bar, or lines where stderr is no terminal."""
+    return progress.progress_bar(title, total, unit=unit, style="none" if quiet else progress.style_of_stderr())

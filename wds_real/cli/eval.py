@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from wds_real.cli.console import is_main_rank, print_json, print_lines, print_result, progress_bar
-from wds_real.cli.options import cache_options, json_option, open_cache, per_class_option, storage_option
+from wds_real.cli.options import cache_options, json_option, open_cache, per_class_option, quiet_option, storage_option
 from wds_real.cli.signals import kept_if_stopped
 from wds_real.errors import WdsRealError
 
@@ -120,6 +120,7 @@ _THREE_FLOATS = click.Tuple([float, float, float])
 @cache_options
 @storage_option
 @per_class_option
+@quiet_option
 @json_option
 def command(
     root: str,
@@ -146,6 +147,7 @@ def command(
     cache_bytes: int | None,
     storage_options: dict[str, str],
     per_class: bool,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Evaluate MODEL on the data set in ROOT (default: shards), each image exactly once.
@@ -155,12 +157,11 @@ def command(
     """
     Path.cwd()  # where it was removed, importing torch ends the process
     from wds_real.data.dataset import open_dataset
-    from wds_real.data.distributed import current_world
     from wds_real.evaluation.loop import evaluate
     from wds_real.evaluation.models.load import is_factory, load_model
     from wds_real.evaluation.options import EvalOptions
 
-    for module in ("evaluation.loop", "data.decode_stage") if is_main_rank() else ():
+    for module in ("evaluation.loop", "data.decode_stage") if is_main_rank() and not quiet else ():
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
     with _reported_by_rank_0():
         dataset = open_dataset(root, split=split, storage_options=storage_options, cache=open_cache(cache, cache_bytes))
@@ -181,12 +182,13 @@ def command(
         pixel_cache=pixel_cache,
         timeout_s=timeout_s,
     )
-    world = current_world()
-    title = "eval" if world.world_size == 1 else f"eval, rank {world.rank} of {world.world_size}"
     saved = "no batch was saved; use --output to be able to resume"
     if output is not None:
         saved = f"the finished batches are saved in {output}; run the same command to resume"
-    with kept_if_stopped(saved), progress_bar(title, 0, unit="images", hidden=as_json) as progress:
+    with (
+        kept_if_stopped(saved),
+        progress_bar("eval", len(dataset), unit="images", quiet=quiet or not is_main_rank()) as progress,
+    ):
         result = evaluate(model, dataset, options=options, output=output, progress=progress)
     if not is_main_rank():
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from wds_real.cli.console import counted, print_json, print_lines, progress_bar
-from wds_real.cli.options import json_option, storage_option
+from wds_real.cli.options import json_option, quiet_option, storage_option
 from wds_real.cli.signals import kept_if_stopped
 from wds_real.storage.url import redact_url
 
@@ -18,9 +18,16 @@ from wds_real.storage.url import redact_url
 )
 @click.option("--overwrite", is_flag=True, help="Replace an existing index.")
 @storage_option
+@quiet_option
 @json_option
 def command(
-    spec: str, root: str | None, checksums: bool, overwrite: bool, storage_options: dict[str, str], as_json: bool
+    spec: str,
+    root: str | None,
+    checksums: bool,
+    overwrite: bool,
+    storage_options: dict[str, str],
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Write index.json and manifest.json for existing WebDataset shards, so that all commands can read them.
 
@@ -30,7 +37,7 @@ def command(
     """
     from wds_real.packing.indexer import index_shards, place_of
 
-    with kept_if_stopped("nothing was written"), progress_bar("index", 0, unit="bytes", hidden=as_json) as progress:
+    with kept_if_stopped("nothing was written"), progress_bar("index", 0, unit="bytes", quiet=quiet) as progress:
         manifest = index_shards(
             spec,
             root,

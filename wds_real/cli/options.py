@@ -20,6 +20,7 @@ __all__ = [
     "json_option",
     "open_cache",
     "per_class_option",
+    "quiet_option",
     "real_json_option",
     "storage_option",
     "url_options",
@@ -46,6 +47,10 @@ def _parse_size(ctx: click.Context, parameter: click.Parameter, value: str | Non
         raise click.BadParameter("expected a size such as 500MB or 20GiB.")
     return int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
 
+
+quiet_option = click.option(
+    "-q", "--quiet", is_flag=True, help="Print no progress on stderr, only warnings and errors."
+)
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
 

@@ -7,8 +7,8 @@ import time
 
 import click
 
-from wds_real.cli.console import counted, print_json, print_lines, progress_bar
-from wds_real.cli.options import json_option, real_json_option, storage_option, url_options
+from wds_real.cli.console import counted, print_json, print_lines, print_message, progress_bar
+from wds_real.cli.options import json_option, quiet_option, real_json_option, storage_option, url_options
 from wds_real.cli.signals import kept_if_stopped
 from wds_real.labels import bundled, load_real_json
 from wds_real.packing.source import open_source
@@ -37,6 +37,7 @@ from wds_real.storage.url import redact_url
 @click.option("--allow-partial", is_flag=True, help="Accept fewer than the 50,000 images; the manifest then says so.")
 @click.option("--overwrite", is_flag=True, help="Replace a finished data set in ROOT.")
 @storage_option
+@quiet_option
 @json_option
 def command(
     source: str,
@@ -47,6 +48,7 @@ def command(
     allow_partial: bool,
     overwrite: bool,
     storage_options: dict[str, str],
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Pack SOURCE into shards, index.json and manifest.json in ROOT (default: shards).
@@ -55,14 +57,16 @@ def command(
     or a URL such as s3://bucket/prefix. After an interruption, run the same command again: it keeps the finished
     shards and writes the same bytes as an uninterrupted run.
     """
-    logging.getLogger("wds_real.packing.writer").setLevel(logging.INFO)
+    if not quiet:
+        logging.getLogger("wds_real.packing.writer").setLevel(logging.INFO)
+        print_message(f"pack: reading {redact_url(source)}")
     started = time.monotonic()
     labels = bundled() if real_json is None else load_real_json(real_json)
     source_options = url_options(source, storage_options)
     with open_source(source, labels=labels, allow_partial=allow_partial, storage_options=source_options) as images:
         total = sum(image.num_bytes for image in images.images)
         kept = f"the finished shards are kept in {redact_url(root)}; run the same command to resume"
-        with kept_if_stopped(kept), progress_bar("pack", total, unit="bytes", hidden=as_json) as progress:
+        with kept_if_stopped(kept), progress_bar("pack", total, unit="bytes", quiet=quiet) as progress:
             manifest = write_shards(
                 images,
                 open_store(root, storage_options=url_options(root, storage_options)),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wds_real.cli.console import counted, print_json, print_lines, print_message, progress_bar
-from wds_real.cli.options import json_option, storage_option
+from wds_real.cli.options import json_option, quiet_option, storage_option
 
 if TYPE_CHECKING:
     from wds_real.packing.verification import Level
@@ -32,15 +32,16 @@ _CHECKED: dict[Level, str] = {
     "-j", "--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Shards to check at the same time."
 )
 @storage_option
+@quiet_option
 @json_option
-def command(root: str, level: Level, jobs: int, storage_options: dict[str, str], as_json: bool) -> int:
+def command(root: str, level: Level, jobs: int, storage_options: dict[str, str], quiet: bool, as_json: bool) -> int:
     """Check the data set in ROOT (default: shards). Exit code 4 if anything is wrong."""
     from wds_real.format.root import open_root, read_manifest
     from wds_real.packing.verification import verify
 
     store = open_root(root, storage_options)
     total = sum(shard.num_bytes for shard in read_manifest(store).shards)
-    with progress_bar("verify", total, unit="bytes", hidden=as_json or level == "quick") as progress:
+    with progress_bar("verify", total, unit="bytes", quiet=quiet or level == "quick") as progress:
         report = verify(store, level=level, jobs=jobs, progress=progress, storage_options=storage_options)
     manifest, problems = report.manifest, report.problems
     if as_json:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "SharedCount",
     "World",
     "agree_on_start",
     "all_reduce",
@@ -283,6 +284,38 @@ def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.
             "again; with --output, it does only the missing batches."
         ) from error
     return total.cpu()
+
+
+class SharedCount:
+    """A number to which all ranks add, without waiting for each other; for a process alone, its own number.
+
+    It lives in the key-value store of the process group. Each rank makes the same counts in the same order. Where the
+    store does not answer any more, because rank 0 ended, the number stays as it was.
+
+    Args:
+        name: Of what is counted.
+    """
+
+    def __init__(self, name: str) -> None:
+        from torch.distributed import distributed_c10d
+
+        self._value = 0
+        self._store: Any = None
+        if is_initialized():
+            self._store = distributed_c10d._get_default_store()  # noqa: SLF001 -- there is no public way
+        self._key = f"wds_real/{name}/made/{current_world().rank}"
+        self._key, self._value = f"wds_real/{name}/{self.add(1)}", 0
+
+    def add(self, amount: int) -> int:
+        """Add, and return the number; 0 only asks for it."""
+        if self._store is None:
+            self._value += amount
+            return self._value
+        try:
+            self._value = self._store.add(self._key, amount)
+        except RuntimeError:
+            self._store = None
+        return self._value
 
 
 def _first_line(error: Exception) -> str:

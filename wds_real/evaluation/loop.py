@@ -23,6 +23,7 @@ from wds_real.evaluation.forward import input_dtype, prepare_forward
 from wds_real.evaluation.metric import RealAccuracy
 from wds_real.evaluation.models.base import LoadedModel, name_of
 from wds_real.evaluation.options import EvalOptions
+from wds_real.evaluation.rank_progress import reported
 from wds_real.evaluation.stopwatch import Stopwatch
 from wds_real.image.backends import describe
 from wds_real.image.transform import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
@@ -54,7 +55,7 @@ def evaluate(
     std: Sequence[float] | None = None,
     options: EvalOptions | None = None,
     output: str | Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] | bool = True,
 ) -> Result:
     """Evaluate `model` on each sample of `dataset` exactly once, on this process or with all ranks of a launch.
 
@@ -70,7 +71,9 @@ def evaluate(
         std: As `mean`.
         options: How to run the model.
         output: Folder for records, result and predictions.
-        progress: Called after each batch with its number of samples and the total of this rank.
+        progress: True shows a bar on rank 0 if stderr is a terminal or a notebook's, False shows nothing. A function is
+            called on rank 0, from any thread, with the number of samples that all ranks did since its last call, and
+            the total.
 
     Raises:
         CoverageError: a sample was missed or counted twice.
@@ -108,14 +111,14 @@ def evaluate(
             pixel_cache=options.pixel_cache,
         )
         forward = prepare_forward(loaded, Normalize(inputs.mean, inputs.std, device=device), device, options)
-        stopwatch, num_samples = Stopwatch(), loader.num_samples
+        stopwatch, num_samples = Stopwatch(), _num_samples(dataset, remaining, options.batch_size)
+        advance = stack.enter_context(reported(progress, num_samples, own=loader.num_samples, world=world))
         for batch, image in on_device(stopwatch.waiting_for(loader), device):
             ranked = metric.rank_classes(forward(image), batch)
             if records is not None and batch.number >= 0:
                 records.append(Record(batch.number, ranked.positions, ranked.classes, ranked.probabilities))
             metric.add(ranked.positions, ranked.classes, ranked.probabilities)
-            if progress is not None:
-                progress(len(ranked.positions), num_samples)
+            advance(len(ranked.positions))
         result, predictions = metric.compute_with_predictions()
         executions = [execution] if records is None else records.executions()
     result = replace(
@@ -128,7 +131,7 @@ def evaluate(
             "device": device_name(device),
             "threads": loader.threads,
             "batches_done_before": total - len(remaining),
-            "timings": stopwatch.timings(_num_samples(dataset, remaining, options.batch_size), loader),
+            "timings": stopwatch.timings(num_samples, loader),
             **describe(),
             "versions": versions(),
         },
