@@ -60,7 +60,7 @@ def _webdataset_row(data: Data, settings: Settings) -> Row:
 
 
 def _pillow_pixels(jpeg: bytes) -> NDArray[np.uint8]:
-    return _pillow_tensor(Image.open(io.BytesIO(jpeg))).numpy()
+    return _pillow_tensor(Image.open(io.BytesIO(jpeg), formats=["JPEG"])).numpy()
 
 
 def _pillow_tensor(image: Image.Image) -> torch.Tensor:
@@ -118,7 +118,7 @@ def _torchvision_pillow() -> Callable[[bytes], torch.Tensor]:
 
 
 def _through_pillow(transform: Any, jpeg: bytes) -> torch.Tensor:  # noqa: ANN401 -- torchvision has no types
-    image: torch.Tensor = transform(Image.open(io.BytesIO(jpeg)).convert("RGB"))
+    image: torch.Tensor = transform(Image.open(io.BytesIO(jpeg), formats=["JPEG"]).convert("RGB"))
     return image
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from support.images import tar_images
 
-from wds_real.image.jpeg_header import JpegError, jpeg_frame, jpeg_size
+from wds_real.image.jpeg_header import JpegError, jpeg_frame, jpeg_layout, jpeg_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,3 +157,30 @@ def test_sizes_of_real_images_are_pillows(name: str, real_data: Callable[[str], 
         assert jpeg_size(data) == Image.open(io.BytesIO(data)).size, file_name
         count += 1
     assert count == int(name[-7:-4])
+
+
+@pytest.mark.parametrize(
+    ("options", "scans"), [({}, 1), ({"progressive": True}, 10), ({"restart_marker_blocks": 1}, 1)]
+)
+def test_layout_counts_the_scans(options: dict[str, Any], scans: int) -> None:
+    """Scans are counted also behind image data and restart markers; nothing is counted behind the end marker."""
+    data = jpeg(40, 30, **options)
+    layout = jpeg_layout(data + data)
+    assert layout.num_scans == scans
+    assert layout.metadata_bytes == data.index(b"\xff\xda") + 2
+
+
+@given(st.binary(max_size=300))
+def test_layout_of_any_bytes_ends(tail: bytes) -> None:
+    """Whatever follows the start of a JPEG, the walk ends, and no more segments are counted than fit into the file."""
+    layout = jpeg_layout(b"\xff\xd8" + tail)
+    assert 0 <= layout.num_scans <= layout.num_segments <= len(tail) // 2
+
+
+def test_many_segments_end_the_walks() -> None:
+    """A header of 100,000 empty comments is an error of the walk over the header, and is counted up to 10,001."""
+    data = jpeg(40, 30)
+    data = data[:2] + b"\xff\xfe\0\2" * 100_000 + data[2:]
+    assert jpeg_layout(data).num_segments == 10_001
+    with pytest.raises(JpegError):
+        jpeg_frame(data)

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import io
+import struct
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from wds_real.image.jpeg_header import jpeg_frame
+from wds_real.image.bounds import DecodeError, check_jpeg, check_size
+from wds_real.image.jpeg_header import JpegError, jpeg_frame
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["MAX_PIXELS", "DecodeError", "PillowImage", "decode_image", "decode_rgb"]
+__all__ = ["FORMATS", "DecodeError", "PillowImage", "decode_image", "decode_rgb"]
 
 PillowImage = Image.Image  # so that annotations elsewhere need no import of Pillow
 
-MAX_PIXELS = 1 << 26  # larger images are left to Pillow, which refuses implausible sizes before it allocates memory
+# All that Pillow may open. Copies of ImageNet and other sets hold some of these under the names of JPEGs. None of these
+# starts another program, as EPS does, or reads another file. JPEG includes MPO.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 _DIRECT_COMPONENTS = (1, 3)  # simplejpeg and Pillow round CMYK and YCCK differently when they convert them to RGB
-
-
-class DecodeError(ValueError):
-    """The bytes are not an image that can be decoded. The message does not name the sample: callers add that."""
+_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+_DAMAGE = (  # what the format readers of Pillow raise on damaged files
+    *(OSError, SyntaxError, ValueError, ArithmeticError, LookupError, TypeError, AttributeError, EOFError),
+    *(RuntimeError, struct.error, Image.DecompressionBombError, Image.DecompressionBombWarning),
+)
 
 
 def decode_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:
@@ -33,15 +39,20 @@ def decode_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:
     simplejpeg decodes most files; Pillow decodes what simplejpeg refuses, and CMYK.
 
     Raises:
-        DecodeError: the bytes are not an image, or are truncated.
+        DecodeError: the bytes are not an image of `FORMATS`, are truncated, or are beyond `wds_real.image.bounds`.
     """
     try:
         width, height, components = jpeg_frame(data)
-        if components in _DIRECT_COMPONENTS and width * height <= MAX_PIXELS:
+    except JpegError:
+        return np.asarray(decode_image(data))  # which may be of another format
+    check_jpeg(data, size=(width, height))
+    if components in _DIRECT_COMPONENTS:
+        try:
             pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+        except ValueError:
+            pass  # Pillow decodes it, or says why it cannot
+        else:
             return pixels
-    except ValueError:
-        pass  # Pillow decodes it, or says why it cannot
     return np.asarray(decode_image(data))
 
 
@@ -49,11 +60,35 @@ def decode_image(data: bytes | memoryview) -> Image.Image:
     """Decode an image to a Pillow image in mode RGB.
 
     Raises:
-        DecodeError: the bytes are not an image, or are truncated.
+        DecodeError: as `decode_rgb`.
     """
     try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
+        return _open(data).convert("RGB")
+    except DecodeError:
+        raise
     except UnidentifiedImageError as error:  # its text contains a memory address
-        raise DecodeError("cannot be decoded: not an image format that Pillow knows") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise DecodeError("cannot be decoded: not a JPEG, PNG, WebP, GIF, BMP or TIFF image") from error
+    except _DAMAGE as error:
         raise DecodeError(f"cannot be decoded: {error}") from error
+
+
+def _open(data: bytes | memoryview) -> Image.Image:
+    """Open an image and check its header, before memory for its pixels is allocated."""
+    is_jpeg = data[:2] == b"\xff\xd8"
+    if is_jpeg:
+        check_jpeg(data, size=(1, 1))  # Pillow reads all metadata when it opens a file
+    image = Image.open(io.BytesIO(data), formats=_formats())
+    check_size(*image.size)
+    if is_jpeg:
+        check_jpeg(data, size=image.size)
+    tags = getattr(image, "tag_v2", None)
+    if tags is not None:  # the tiles of a TIFF may be larger than the image
+        check_size(tags.get(_TILE_WIDTH, 1), tags.get(_TILE_LENGTH, 1))
+    return image
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Return the `FORMATS` of this installation of Pillow: WebP can be missing."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)

@@ -1,10 +1,11 @@
-"""The frame header of a JPEG, read without decoding: the size and the number of colour components."""
+"""The headers of a JPEG, read without decoding: size, colour components, and where the scans are."""
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
-__all__ = ["Frame", "JpegError", "jpeg_frame", "jpeg_size"]
+__all__ = ["Frame", "JpegError", "Layout", "jpeg_frame", "jpeg_layout", "jpeg_size"]
 
 _SOI = b"\xff\xd8"
 # SOF0..SOF15; DHT (C4), JPG (C8) and DAC (CC) are in the same range but are not frame headers.
@@ -12,6 +13,9 @@ _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
+_PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+_MAX_STEPS = 10_000  # segments and fill bytes that are walked over: each takes a microsecond
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not in image data, where 00 or a restart follows on FF
 
 
 class JpegError(ValueError):
@@ -24,6 +28,17 @@ class Frame(NamedTuple):
     width: int
     height: int
     components: int
+
+
+class Layout(NamedTuple):
+    """What a decoder goes through: segments (markers with content), scans among them, and bytes before the first scan.
+
+    Counting ends after 10,001 segments.
+    """
+
+    num_segments: int
+    num_scans: int
+    metadata_bytes: int
 
 
 def jpeg_size(data: bytes | memoryview) -> tuple[int, int]:
@@ -42,7 +57,9 @@ def jpeg_frame(data: bytes | memoryview) -> Frame:
     if data[:2] != _SOI:
         raise JpegError(f"starts with {data[:4].hex(' ')}, a JPEG starts with ff d8")
     offset = 2
-    while offset + 4 <= len(data):
+    for _ in range(_MAX_STEPS):
+        if offset + 4 > len(data):
+            break
         if data[offset] != 0xFF:
             raise JpegError(f"byte {offset}: expected a marker, found {data[offset]:02x}")
         marker = data[offset + 1]
@@ -57,6 +74,31 @@ def jpeg_frame(data: bytes | memoryview) -> Frame:
         else:
             offset += 2 + (data[offset + 2] << 8 | data[offset + 3])  # faster than from_bytes of a slice
     raise JpegError("no frame header: the file is truncated or contains no image")
+
+
+def jpeg_layout(data: bytes | memoryview) -> Layout:
+    """Return where a decoder finds scans; unlike `jpeg_frame`, pass over bytes between the segments, as libjpeg does.
+
+    The image data are not searched if the first scan of a sequential JPEG holds all components: there is no other.
+    """
+    num_segments, num_scans, metadata_bytes = 0, 0, len(data)
+    offset, components, progressive = 2, 0, False
+    while num_segments <= _MAX_STEPS and (found := _MARKER.search(data, offset)):
+        marker, offset = data[found.end() - 1], found.end()
+        if marker == _END_OF_IMAGE:
+            break
+        if marker in _STANDALONE or offset + 2 > len(data):
+            continue
+        num_segments += 1
+        if marker in _START_OF_FRAME and offset + 8 <= len(data):
+            components, progressive = data[offset + 7], progressive or marker in _PROGRESSIVE
+        elif marker == _START_OF_SCAN:
+            num_scans += 1
+            metadata_bytes = min(metadata_bytes, offset)
+            if offset + 3 <= len(data) and data[offset + 2] == components and not progressive:
+                break
+        offset += max(2, data[offset] << 8 | data[offset + 1])
+    return Layout(num_segments, num_scans, metadata_bytes)
 
 
 def _frame(data: bytes | memoryview, offset: int) -> Frame:

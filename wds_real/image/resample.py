@@ -17,6 +17,8 @@ import numpy as np
 import PIL
 from PIL import Image
 
+from wds_real.image.bounds import MAX_RESIZED_SIDE, DecodeError
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -40,7 +42,7 @@ RESAMPLING = {
 
 _FILTERS = ("box", "bilinear", "hamming", "bicubic", "lanczos")  # in the order of the extension's filter numbers
 _PILLOW = tuple(int(part) for part in PIL.__version__.split(".")[:2])
-_MAX_SIDE = 1 << 24
+_MAX_PILLOW_PIXELS = 1 << 28  # of a whole resized image, which takes Pillow 1 GiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def resize_crop(
     Raises:
         ValueError: an array has another shape or dtype, the crop is outside the resized image, or `pixels` lack a part
             that the crop needs.
+        DecodeError: the whole image would be too large after resizing, and Pillow resizes.
     """
     _check(pixels, out, crop)
     if interpolation not in RESAMPLING:
@@ -138,13 +141,20 @@ def _check(pixels: NDArray[np.uint8], out: NDArray[np.uint8], crop: Crop) -> Non
     if not out.flags.writeable:
         raise ValueError("out is read-only.")
     (width, height), (left, top), (resized_width, resized_height) = crop.size, crop.start, crop.resized
-    if max(*crop.full, *crop.resized) > _MAX_SIDE:
-        raise ValueError(f"the image is {crop.full}, resized {crop.resized}: expected sides of at most {_MAX_SIDE}.")
+    if max(*crop.full, *crop.resized) > MAX_RESIZED_SIDE:
+        raise ValueError(
+            f"the image is {crop.full}, resized {crop.resized}: expected sides of at most {MAX_RESIZED_SIDE}."
+        )
     if not (0 <= left <= resized_width - width and 0 <= top <= resized_height - height):
         raise ValueError(f"a crop of {crop.size} at {crop.start} is outside the resized image of {crop.resized}.")
 
 
 def _resize_crop_with_pillow(pixels: NDArray[np.uint8], out: NDArray[np.uint8], crop: Crop, interpolation: str) -> None:
     (left, top), (width, height) = crop.start, crop.size
+    if crop.resized[0] * crop.resized[1] > _MAX_PILLOW_PIXELS:
+        raise DecodeError(
+            f"cannot be resized: it would have {crop.resized[0]} x {crop.resized[1]} pixels, expected at most "
+            f"{_MAX_PILLOW_PIXELS:,} in all where Pillow resizes. The image is very long and narrow"
+        )
     image = Image.fromarray(pixels).resize(crop.resized, RESAMPLING[interpolation])
     out[:] = np.asarray(image.crop((left, top, left + width, top + height)))

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from PIL import Image
 
-from wds_real.image.decode import MAX_PIXELS, decode_rgb
+from wds_real.image.bounds import MAX_METADATA_BYTES, MAX_PIXELS, check_resized
+from wds_real.image.decode import decode_rgb
 from wds_real.image.jpeg_crop import can_decode_crops, decode_crop
 from wds_real.image.jpeg_header import JpegError, jpeg_frame
 from wds_real.image.resample import RESAMPLING, Crop, needed_box, resize_crop
@@ -21,7 +22,10 @@ from wds_real.image.resample import RESAMPLING, Crop, needed_box, resize_crop
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform", "Geometry", "blank_image"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "MAX_RESIZED", "MAX_SIDE", "EvalTransform", "Geometry", "blank_image"]
+
+MAX_SIDE = 8192  # of the output
+MAX_RESIZED = 1 << 16  # of the side that is resized to img_size / crop_pct
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -69,13 +73,20 @@ class EvalTransform:
 
     def __post_init__(self) -> None:
         lengths: tuple[int, ...] = (len(self.size), len(self.mean), len(self.std))
-        if lengths != (2, 3, 3) or min(self.size) < 1:
+        sides: tuple[object, ...] = self.size
+        if lengths != (2, 3, 3) or not all(isinstance(side, int) and 1 <= side <= MAX_SIDE for side in sides):
             raise ValueError(
-                f"img_size is {self.img_size}, mean {self.mean}, std {self.std}: expected at least 1 pixel, or "
+                f"img_size is {self.img_size}, mean {self.mean}, std {self.std}: expected 1 to {MAX_SIDE:,} pixels, or "
                 "(height, width), and three numbers each for mean and std."
             )
         if not 0 < self.crop_pct < math.inf:
             raise ValueError(f"crop_pct is {self.crop_pct}, expected a number above 0.")
+        resized = [side / self.crop_pct for side in self.size]
+        if min(resized) < 1 or max(resized) > MAX_RESIZED:
+            raise ValueError(
+                f"crop_pct is {self.crop_pct} and img_size {self.img_size}: images would be resized to "
+                f"{max(resized):.3g} pixels, expected 1 to {MAX_RESIZED:,}."
+            )
         if self.crop_mode not in ("center", "squash", "border"):
             raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash or border.")
         if self.interpolation not in RESAMPLING:
@@ -137,8 +148,8 @@ class EvalTransform:
             width, height, _ = jpeg_frame(data)
         except JpegError:
             return False
-        if width * height > MAX_PIXELS:
-            return False
+        if width * height > MAX_PIXELS or len(data) > MAX_METADATA_BYTES:
+            return False  # decoding the whole image refuses it, or finds where its metadata end
         crop = self._crop(width, height)
         box = needed_box(crop, interpolation=self.interpolation)
         pixels = None if box is None else decode_crop(data, size=crop.full, box=box)
@@ -162,6 +173,7 @@ class EvalTransform:
     def _crop(self, width: int, height: int) -> Crop:
         """Return the part of an image of this size that the output shows."""
         place, (out_height, out_width) = self.geometry(width, height), self.size
+        check_resized(*place.resized)
         start = (max(place.left, 0), max(place.top, 0))
         size = (min(place.resized[0], out_width), min(place.resized[1], out_height))
         return Crop((width, height), place.resized, start, size)
