@@ -107,7 +107,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(autouse=True)
 def _no_cloud(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep tests away from metadata services and from the credentials of the user who runs them."""
-    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_", "GOOGLE_", "AZURE_"))]:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "S3_", "GOOGLE_", "AZURE_", "HF_"))]:
         monkeypatch.delenv(name)
     closed = "127.0.0.1:1"
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import urllib.parse
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -165,3 +166,20 @@ def test_large_responses_of_another_length_are_rejected(change: str, monkeypatch
     monkeypatch.setattr(obstore, "get", lambda *place, **options: WrongLength(get(*place, **options)))
     with pytest.raises(UnavailableError, match="other bytes than requested"):
         store.get_range("a", 5, 5 + (2 << 20))
+
+
+@pytest.mark.parametrize("folder", ["run#2", "50%", "p%41q", "{a} b", "~[x]*", "a&b=c;d,e$", "ä"])
+def test_keys_reach_the_server_as_they_are(s3: S3Server, folder: str) -> None:
+    """Written, listed, read and removed under exactly this key, and under no other."""
+    client = ObstoreClient(Location.parse(f"s3://test/keys/{folder}", s3.options))
+    client.put("a #1%.bin", b"0123", exclusive=True)
+    client.upload("b", io.BytesIO(b"uploaded"))
+    assert client.list() == ["a #1%.bin", "b"]
+    assert bytes(client.get("a #1%.bin", 1, 3, None).data) == b"12"
+    status, _, body = s3.request("GET", f"/test/keys/{urllib.parse.quote(folder)}/b")
+    assert (status, body) == (200, b"uploaded")
+    above = ObstoreClient(Location.parse("s3://test/keys", s3.options))
+    assert above.list() == []
+    client.delete("a #1%.bin")
+    client.delete("b")
+    assert client.list() == []

@@ -1,12 +1,36 @@
-"""Environment variables that say where a store is."""
+"""Environment variables that say where a store is, and what its client library reads."""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, NamedTuple
 
-__all__ = ["endpoint_from_environment"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Variable", "endpoint_from_environment", "hub_from_environment", "options_from_environment"]
+
+_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
 
-def endpoint_from_environment() -> str | None:
+class Variable(NamedTuple):
+    """A variable and its value."""
+
+    name: str
+    value: str
+
+
+def endpoint_from_environment() -> Variable | None:
     """Return the S3 endpoint set in AWS's environment variables, or None for Amazon's."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None
+    found = (Variable(name, os.environ.get(name, "")) for name in _ENDPOINTS)
+    return next((variable for variable in found if variable.value), None)
+
+
+def hub_from_environment() -> str:
+    """Return the URL of Hugging Face's hub, or of the mirror that HF_ENDPOINT names."""
+    return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+
+
+def options_from_environment(names: Iterable[str]) -> dict[str, str]:
+    """Return those of the variables that are set."""
+    return {name: os.environ[name] for name in names if name in os.environ}

@@ -13,7 +13,12 @@ from enum import Enum
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
 
-__all__ = ["NO_CREDENTIALS", "ErrorResponse", "Kind", "error_of", "parse_error"]
+__all__ = ["NO_CREDENTIALS", "PANIC", "ErrorResponse", "Kind", "error_of", "is_panic", "parse_error"]
+
+PANIC = (
+    "the client library failed (the lines above are its own). A storage option, or an environment variable that it "
+    "reads, has a value that it cannot use."
+)
 
 NO_CREDENTIALS = (
     "no credentials were found. Set them as your other tools do (environment variables or a profile, for which boto3 "
@@ -137,6 +142,11 @@ class ErrorResponse:
             return f"the server responded with status {self.status}"
         message: str = self.kind.value
         return _BY_CODE.get(self.code or "", message)
+
+
+def is_panic(error: BaseException) -> bool:
+    """Return whether the client library failed on its own, which is no Exception and has no class to be imported."""
+    return type(error).__name__ == "PanicException"
 
 
 def parse_error(error: Exception) -> ErrorResponse:

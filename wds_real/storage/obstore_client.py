@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from wds_real.errors import StoreError, UnavailableError
 from wds_real.storage.aws import Profile, abort_uploads, have_boto3
 from wds_real.storage.buffers import Buffers
-from wds_real.storage.http_errors import NO_CREDENTIALS, Kind, parse_error
+from wds_real.storage.http_errors import NO_CREDENTIALS, PANIC, Kind, is_panic, parse_error
 from wds_real.storage.url import Location, join_url, redact_url
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ class ObstoreClient:
         self._url, headers = location.without_user()
         self._profile = _profile(location)
         policy = location.policy
+        self._key = "" if location.kind == "memory" or not location.prefix else f"{location.prefix}/"
         self._options: dict[str, Any] = {
             **location.client,
             "connect_timeout": f"{policy.connect_timeout_s * 1000:.0f}ms",
@@ -94,14 +95,16 @@ class ObstoreClient:
         }
         if headers:
             self._options["default_headers"] = headers
-        self._root = None if location.kind == "http" else self._open(self._url, self._options)
+        self._root = None if location.kind == "http" else self._open(location.bucket_url, self._options)
         self._webs: dict[tuple[str, str | None], ObjectStore] = {}
         self._buffers = Buffers(max_kept=_MAX_BUFFERS)
 
     def list(self) -> list[str]:
         """Return the names directly below the location, sorted."""
-        found = self._obstore.list_with_delimiter(self._place("")[0])
-        return sorted(entry["path"] for entry in found["objects"])
+        store, prefix = self._place("")[0], self._key.rstrip("/") or None
+        found = self._obstore.list_with_delimiter(store, prefix)
+        names = (entry["path"].removeprefix(self._key) for entry in found["objects"])
+        return sorted(name for name in names if "/" not in name)
 
     def head(self, name: str) -> Version:
         """Return an object's version."""
@@ -166,16 +169,16 @@ class ObstoreClient:
             raise UnavailableError(f"{redact_url(self._location.url)}: {error}") from None
 
     def _place(self, name: str, *, timeout: str | None = None) -> tuple[ObjectStore, str]:
-        """Return the library's store and the path in it.
+        """Return the library's store and the path in it: of an object store, the key as it is.
 
         A web server is one store, which keeps its connections open. If its URL has a query, which the library would put
         before the name, or if the library would quote the name in another way, each file is a store of its own.
         """
         if self._root is not None and timeout is None:
-            return self._root, name
+            return self._root, f"{self._key}{name}"
         options = self._options if timeout is None else {**self._options, "timeout": timeout}
         if self._location.kind != "http":
-            return self._open(self._url, options), name
+            return self._open(self._location.bucket_url, options), f"{self._key}{name}"
         plain = "?" not in self._url and _PLAIN_NAME.fullmatch(name) is not None
         url, path = (self._url.rstrip("/"), name) if plain else (join_url(self._url, name), "")
         store = self._webs.get((url, timeout)) or self._open(url, options)
@@ -202,9 +205,13 @@ class ObstoreClient:
                         config.setdefault("region", self._profile.region)
             store: ObjectStore = from_url(url, config=cast("S3Config", config), **shared)
         except (self._obstore.exceptions.BaseError, ValueError, TypeError) as error:
-            unknown = next((name for name in location.config if f"'{name}'" in str(error)), None)
-            problem = f"{unknown}: no such storage option" if unknown else "the URL or a storage option is not valid"
-            raise StoreError(f"{redact_url(url)}: {problem}. Check them.") from None
+            named = next((name for name in {**location.config, **location.client} if name in str(error)), None)
+            problem = f"storage option {named}: not valid" if named else "the URL or a storage option is not valid"
+            raise StoreError(f"{redact_url(url)}: {problem}. Check it.") from None
+        except BaseException as error:
+            if not is_panic(error):
+                raise
+            raise StoreError(f"{redact_url(url)}: {PANIC}") from None
         return store
 
 

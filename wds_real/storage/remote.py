@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from wds_real.errors import StoreError, UnavailableError
 from wds_real.storage.downloads import Downloads, TemporaryFile
-from wds_real.storage.http_errors import Kind, error_of, parse_error
+from wds_real.storage.http_errors import PANIC, Kind, error_of, is_panic, parse_error
 from wds_real.storage.obstore_client import ObstoreClient
 from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
 from wds_real.storage.retry import GaveUpError, TransientError, retry
@@ -217,6 +217,10 @@ class RemoteStore:
                 result = call(client)
             except client.errors as error:
                 failure = self._failure(name, what, error)
+            except BaseException as error:
+                if not is_panic(error):
+                    raise
+                failure = UnavailableError(f"{self._where(name)}: {what}: {PANIC}")
             else:
                 self._has_responded = True
                 return result

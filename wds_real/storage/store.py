@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from wds_real.errors import StoreError
 from wds_real.storage.local import LocalStore
 from wds_real.storage.remote import RemoteStore
-from wds_real.storage.url import Location, is_url
+from wds_real.storage.url import Location, is_url, refuse_broken_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,7 +24,7 @@ def open_store(url: str | os.PathLike[str], *, storage_options: Mapping[str, str
 
     Args:
         url: A path, or ``s3://bucket/prefix``, ``gs://``, ``az://``, ``https://``, ``http://`` (for localhost, or
-            with the option ``allow_http=true``) or ``memory://name``.
+            with the option ``allow_http=true``), ``hf://datasets/USER/NAME/path`` or ``memory://name``.
         storage_options: Options of the store: ``region``, ``endpoint``, ``skip_signature`` (public buckets),
             ``profile``, credentials, timeouts; named as in obstore, or as in fsspec where those differ.
 
@@ -35,6 +35,7 @@ def open_store(url: str | os.PathLike[str], *, storage_options: Mapping[str, str
     if is_url(text):
         options = dict(storage_options or {})
         return RemoteStore(Location.parse(text, options), options)
+    refuse_broken_url(text)
     if storage_options:
         raise StoreError(f"{text}: storage options are for URLs such as s3://bucket/prefix; a folder takes none.")
     return LocalStore(Path(text))

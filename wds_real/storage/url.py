@@ -1,4 +1,9 @@
-"""URLs and storage options, parsed; URLs without secrets for messages."""
+"""URLs and storage options, parsed; URLs without secrets for messages.
+
+Of a web server's URL, the path is percent-encoded and a query, such as a signature, belongs to every file. Of an object
+store's URL, everything behind the bucket is the key, character for character: ``#``, ``%``, blanks and braces have no
+meaning. ``?`` is refused there, because other tools put options and secrets behind it.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +14,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from wds_real.errors import StoreError, first_few
-from wds_real.storage.environment import endpoint_from_environment
+from wds_real.errors import StoreError
+from wds_real.storage.environment import endpoint_from_environment, hub_from_environment, options_from_environment
+from wds_real.storage.options import (
+    CLIENT,
+    check_host,
+    check_value,
+    is_secret,
+    named_options,
+    parse_headers,
+    parse_seconds,
+)
 from wds_real.storage.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Location", "is_url", "join_url", "redact_url", "split_url"]
+__all__ = ["Location", "is_url", "join_url", "redact_url", "refuse_broken_url", "split_url"]
 
 _SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "adl": "az",
-            "http": "http", "https": "http", "memory": "memory"}  # fmt: skip
-_URL_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+            "http": "http", "https": "http", "hf": "http", "memory": "memory"}  # fmt: skip
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)?")
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, None: 1.0}
-_SECRET = re.compile(r"key|secret|token|sas|password|credential|account_identity|authority|bearer", re.IGNORECASE)
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off", "")
-
-# Names of fsspec and boto3, and obstore's names for the same options.
-_ALIASES = {
-    "anon": "skip_signature",
-    "endpoint_url": "endpoint",
-    "key": "access_key_id",
-    "secret": "secret_access_key",
-    "region_name": "region",
-    "request_timeout": "timeout",
-}
-_PREFIXES = {"s3": ("aws_",), "gs": ("google_",), "az": ("azure_storage_", "azure_")}
+_BUCKET = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.-]*")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_HUB = re.compile(
+    r"hf://(datasets/|spaces/|models/|)([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.*))?", re.IGNORECASE | re.DOTALL
+)
+_HUB_HOSTS = ("huggingface.co", "hf.co")
 _POLICY = {
     "connect_timeout": "connect_timeout_s",
     "read_timeout": "read_timeout_s",
@@ -44,9 +48,9 @@ _POLICY = {
     "give_up_after": "give_up_after_s",
     "run_deadline": "run_deadline_s",
 }
-_CLIENT = ("allow_http", "allow_invalid_certificates", "proxy_url", "proxy_ca_certificate", "proxy_excludes",
-           "root_certificate", "user_agent", "http1_only", "http2_only", "pool_idle_timeout",
-           "pool_max_idle_per_host", "randomize_addresses")  # fmt: skip
+
+_URL_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_BROKEN_URL = re.compile(r"(s3|s3a|gs|gcs|az|abfs|abfss|adl|https?|memory|hf):/?(?!/)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +59,14 @@ class Location:
 
     Attributes:
         kind: ``s3``, ``gs``, ``az``, ``http`` or ``memory``.
-        url: The URL as given, with secrets, for the client only.
+        url: The URL as given, with secrets, for the client only; of Hugging Face's ``hf://``, the hub's URL.
         config: Options of this kind of store, by obstore's names; may hold secrets.
         client: Options of the HTTP client, by obstore's names.
         policy: Deadlines and timeouts.
         profile: Name of an AWS profile, or None for the default one.
+        headers: Sent with each request to a web server; may hold secrets.
+        holds_secrets: Whether the URL or an option may hold a secret, which must not leave this process.
+        allow_other_host: Whether a manifest here may name shards on another host.
     """
 
     kind: str
@@ -68,40 +75,45 @@ class Location:
     client: dict[str, str | bool] = field(repr=False)
     policy: RetryPolicy
     profile: str | None
+    headers: dict[str, str] = field(repr=False)
+    holds_secrets: bool
+    allow_other_host: bool
 
     @classmethod
     def parse(cls, url: str, options: Mapping[str, str] | None = None) -> Location:
         """Return the location of a URL and ``--storage-option`` values.
 
         Raises:
-            StoreError: the scheme or an option is not supported, a value is not valid, or plain http is not allowed.
+            StoreError: the scheme or an option is not supported, the URL or a value is not valid, or plain http is not
+                allowed.
         """
         match = _URL_SCHEME.match(url)
         scheme = match[1].lower() if match else ""
         if scheme not in _SCHEMES:
             raise StoreError(
-                f"{scheme}://...: no such kind of store. Give a folder, s3://, gs://, az://, https:// or memory://."
+                f"{scheme}://...: no such kind of store. Give a folder, s3://, gs://, az://, https://, hf:// or "
+                "memory://."
             )
-        kind = _SCHEMES[scheme]
-        before, mark, query = url.partition("?")
-        _check_url(url)
-        named = {_short_name(kind, name): str(value) for name, value in (options or {}).items()}
-        if kind in ("s3", "az") and "token" in named:
-            named["session_token" if kind == "s3" else "bearer_token"] = named.pop("token")
-        times = {field: _seconds(name, named.pop(name)) for name, field in _POLICY.items() if name in named}
-        policy = RetryPolicy(**times)
+        kind, where = _SCHEMES[scheme], redact_url(url)
+        _check_place(url, kind, scheme, where)
+        url = _hub_url(url, where) if scheme == "hf" else url
+        named = named_options(kind, options or {}, where=where)
+        holds_secrets = _has_secrets(url) or any(is_secret(name, value) for name, value in named.items())
+        policy = RetryPolicy(
+            **{field: parse_seconds(named.pop(name), f"storage option {name}")
+               for name, field in _POLICY.items() if name in named}
+        )  # fmt: skip
         profile = named.pop("profile", None)
-        client: dict[str, str | bool] = {name: named.pop(name) for name in _CLIENT if name in named}
-        for flag in ("allow_http", "allow_invalid_certificates", "http1_only", "http2_only", "randomize_addresses"):
-            if flag in client:
-                client[flag] = _boolean(flag, str(client[flag]))
-        if kind == "http" and named:
-            raise StoreError(f"{redact_url(url)}: {_names(named)}: not an option of a web server.")
-        if kind == "s3" and "endpoint" not in named and (endpoint := endpoint_from_environment()) is not None:
-            named["endpoint"] = endpoint
-        if "endpoint" in named:
-            _check_url(named["endpoint"])
-        target = url if kind == "http" else named.get("endpoint", "")
+        allow_other_host = named.pop("allow_other_host", "false") == "true"
+        client: dict[str, str | bool] = {
+            name: {"true": True, "false": False}.get(named[name], named[name]) for name in CLIENT if name in named
+        }
+        config = {name: value for name, value in named.items() if name not in CLIENT}
+        headers = _headers(url, config, where) if kind == "http" else {}
+        _check_environment(kind, named)
+        if kind == "s3" and "endpoint" not in config and (endpoint := endpoint_from_environment()) is not None:
+            config["endpoint"] = check_value("endpoint", endpoint.value, endpoint.name)
+        target = url if kind == "http" else config.get("endpoint", "")
         if target.lower().startswith("http://") and "allow_http" not in client:
             if not _LOOPBACK.fullmatch(urlsplit(target).hostname or ""):
                 raise StoreError(
@@ -109,26 +121,43 @@ class Location:
                     "Use https://, or pass --storage-option allow_http=true."
                 )
             client["allow_http"] = True
+        before, mark, query = url.partition("?")
         trimmed = before.rstrip("/")
         place = trimmed if "://" in trimmed else before
-        return cls(kind, f"{place}{mark}{query}", named, client, policy, profile)
+        return cls(kind, f"{place}{mark}{query}", config, client, policy, profile, headers, holds_secrets,
+                   allow_other_host)  # fmt: skip
+
+    @property
+    def bucket_url(self) -> str:
+        """The URL of an object store without the key."""
+        scheme, _, rest = self.url.partition("://")
+        return f"{scheme}://{rest.partition('/')[0]}"
+
+    @property
+    def prefix(self) -> str:
+        """The key behind the bucket, as it is, without slashes at its ends; "" for the whole bucket."""
+        return self.url.partition("://")[2].partition("/")[2].strip("/")
 
     def without_user(self) -> tuple[str, dict[str, str]]:
-        """Return the URL without user name and password, and the headers for basic authentication with them."""
+        """Return the URL without user name and password, and the headers, which then hold the basic authentication."""
         parts = urlsplit(self.url)
         user, at, host = parts.netloc.rpartition("@")
         if self.kind != "http" or not at:
-            return self.url, {}
+            return self.url, self.headers
         name, _, password = user.partition(":")
         credentials = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode("ascii")
-        return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {credentials}"}
+        return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {credentials}", **self.headers}
 
-    @property
-    def holds_secrets(self) -> bool:
-        """Whether the URL or an option may hold a secret, which must not leave this process."""
-        options = {**self.config, **self.client}
-        values = [self.url, *(value for value in options.values() if isinstance(value, str) and is_url(value))]
-        return any(_has_secrets(value) for value in values) or any(map(_SECRET.search, options))
+    def same_host(self, other: Location) -> bool:
+        """Return whether the other location's requests go to the same host, by the same protocol."""
+        return self._host() == other._host()
+
+    def _host(self) -> tuple[object, ...]:
+        parts = urlsplit(self.url)
+        if self.kind == "http":
+            return "http", parts.scheme, parts.hostname, parts.port
+        account = parts.netloc.rpartition("@")[2] if parts.scheme.startswith("abfs") and "@" in parts.netloc else ""
+        return self.kind, account
 
 
 def is_url(text: str) -> bool:
@@ -140,27 +169,39 @@ def is_url(text: str) -> bool:
     return _URL_SCHEME.match(text) is not None
 
 
+def refuse_broken_url(text: str) -> None:
+    """Raise StoreError for a URL that lost a slash, which would be the name of a folder; pathlib removes one."""
+    found = _BROKEN_URL.match(text)
+    if found is not None:
+        scheme = found[1].lower()
+        raise StoreError(f"{scheme}:...: not a URL. Write {scheme}://..., and in Python give a str, not a Path.")
+
+
 def redact_url(url: str) -> str:
-    """Return a URL for messages: without user name, password, query and fragment.
+    """Return a URL for messages: without user name, password and query, and a web server's without fragment.
 
     >>> redact_url("https://me:secret@host:8443/a/b.tar?X-Amz-Signature=1")
     'https://host:8443/a/b.tar'
     """
     if not is_url(url):
         return url
-    parts = urlsplit(url)
-    place = parts.netloc.rpartition("@")[2] + parts.path.rstrip("/")
-    return f"{parts.scheme}://{place}"
+    scheme, _, rest = url.partition("://")
+    place = re.split("[?#]" if _is_web(url) else "[?]", rest, maxsplit=1)[0]
+    host, slash, path = place.partition("/")
+    shown = host.rpartition("@")[2] + slash + path
+    return f"{scheme.lower()}://{shown.rstrip('/')}"
 
 
 def join_url(url: str, name: str) -> str:
-    """Return the URL of a file below `url`; a query, such as a signature, stays at the end.
+    """Return the URL of a file below `url`; a web server's query, such as a signature, stays at the end.
 
     >>> join_url("https://host/a?sig=1", "b.tar")
     'https://host/a/b.tar?sig=1'
     """
+    if not _is_web(url):
+        return f"{url.rstrip('/')}/{name}"
     before, mark, query = url.partition("?")
-    return f"{before.rstrip('/')}/{quote(name)}{mark}{query}"
+    return f"{before.rstrip('/')}/{quote(name, safe='')}{mark}{query}"
 
 
 def split_url(url: str) -> tuple[str, str]:
@@ -170,47 +211,128 @@ def split_url(url: str) -> tuple[str, str]:
     ('https://host/a?sig=1', 'b.tar')
     >>> split_url("val.tar")
     ('.', 'val.tar')
+
+    Raises:
+        StoreError: the name in a web server's URL is not encoded UTF-8.
     """
     if not is_url(url):
         path = Path(url)
         return str(path.parent), path.name
+    if not _is_web(url):
+        place, _, name = url.rpartition("/")
+        return place, name
     before, mark, query = url.partition("?")
     place, _, name = before.rpartition("/")
-    return f"{place}{mark}{query}", unquote(name) if url.lower().startswith("http") else name
-
-
-def _short_name(kind: str, name: str) -> str:
-    """Return obstore's name of an option, without the prefix for its kind of store."""
-    short = name.lower()
-    for prefix in _PREFIXES.get(kind, ()):
-        short = short.removeprefix(prefix)
-    return _ALIASES.get(short, short)
-
-
-def _check_url(url: str) -> None:
     try:
-        urlsplit(url).port  # noqa: B018 -- reading the property checks it
-    except ValueError:
-        raise StoreError(f"{url.partition('://')[0]}://...: not a URL. Check host, port and brackets.") from None
+        return f"{place}{mark}{query}", unquote(name, errors="strict")
+    except UnicodeDecodeError:
+        raise StoreError(f"{redact_url(url)}: the name is not UTF-8, percent-encoded.") from None
+
+
+def _is_web(url: str) -> bool:
+    return url[:8].lower().startswith(("http://", "https://"))
+
+
+def _check_place(url: str, kind: str, scheme: str, where: str) -> None:
+    """Raise StoreError unless the client can take the URL as it is written."""
+    rest = url.partition("://")[2]
+    host, _, path = rest.partition("/")
+    if _CONTROL.search(url):
+        raise StoreError(f"{scheme}://...: the URL holds a control character. Check for a line end or a NUL byte.")
+    if scheme == "hf":
+        return
+    if kind == "http":
+        if "#" in url:
+            raise StoreError(f"{where}: what is behind # is never sent to a server. Write %23 for a # in a name.")
+        check_host(url, f"{scheme}://...")
+        return
+    if "?" in rest:
+        raise StoreError(
+            f"{where}: a ? in the URL of an object store is not taken. Pass options with --storage-option NAME=VALUE; "
+            "a folder with a ? in its name cannot be used."
+        )
+    _check_bucket(host, kind, scheme, where)
+    parts = path.rstrip("/").split("/") if path.rstrip("/") else []
+    wrong = next((part for part in parts if part in ("", ".", "..")), None)
+    if wrong is not None:
+        raise StoreError(f"{where}: {wrong or 'an empty name'!r} between slashes cannot be part of a key. Remove it.")
+
+
+def _check_bucket(host: str, kind: str, scheme: str, where: str) -> None:
+    if "@" in host and not scheme.startswith("abfs"):
+        raise StoreError(f"{scheme}://...: no user and password in the URL of an object store. Set credentials apart.")
+    bucket, _, account = host.partition("@")
+    if ":" in host:
+        raise StoreError(
+            f"{where}: a bucket has no port. Write {scheme}://BUCKET/PATH and name the server with --storage-option "
+            "endpoint=..."
+        )
+    if kind != "memory" and not _BUCKET.fullmatch(bucket):
+        raise StoreError(f"{scheme}://...: not the name of a bucket. Write {scheme}://BUCKET/PATH.")
+    if account:
+        check_host(f"https://{account}", f"{scheme}://...")
+
+
+def _hub_url(url: str, where: str) -> str:
+    """Return the URL on Hugging Face's hub of ``hf://datasets/USER/NAME@REVISION/PATH``."""
+    match = _HUB.fullmatch(url)
+    if match is None or match[2].lower().startswith(("datasets/", "spaces/", "models/")):
+        raise StoreError(f"{where}: expected hf://datasets/USER/NAME/PATH, or hf://datasets/USER/NAME@REVISION/PATH.")
+    kind, repository, revision, path = match.groups()
+    parts = [*(part for part in (path or "").split("/") if part)]
+    if {".", ".."} & {*parts, *repository.split("/")}:
+        raise StoreError(f"{where}: . and .. cannot be parts of the path. Remove them.")
+    kind = "" if kind.lower() == "models/" else kind.lower()
+    hub = check_value("endpoint", hub_from_environment(), "HF_ENDPOINT").rstrip("/")
+    base = f"{hub}/{kind}{repository}/resolve/{quote(unquote(revision or 'main'), safe='')}"
+    return "/".join((base, *(quote(part, safe="") for part in parts)))
+
+
+def _headers(url: str, config: dict[str, str], where: str) -> dict[str, str]:
+    """Return the headers that the options, or the environment for Hugging Face's hub, give; remove those options."""
+    headers = parse_headers(config.pop("headers", ""), "storage option headers")
+    token = config.pop("bearer_token", None)
+    parts = urlsplit(url)
+    given = ["Authorization"] * ((token is not None) + ("Authorization" in headers) + ("@" in parts.netloc))
+    if len(given) > 1:
+        raise StoreError(f"{where}: a token, headers and a user in the URL exclude each other. Give one of them.")
+    if token is None and not given and parts.scheme == "https" and parts.hostname in _HUB_HOSTS:
+        token = _hub_token()
+    return headers if token is None else {**headers, "Authorization": f"Bearer {token}"}
+
+
+def _hub_token() -> str | None:
+    """Return Hugging Face's token from the environment, checked."""
+    found = options_from_environment(("HF_TOKEN",)).get("HF_TOKEN", "").strip()
+    return check_value("bearer_token", found, "HF_TOKEN") if found else None
+
+
+def _check_environment(kind: str, named: Mapping[str, str]) -> None:
+    """Check the variables that the client library reads, as options are checked."""
+    for variable, name in _VARIABLES.get(kind, {}).items():
+        value = options_from_environment((variable,)).get(variable, "")
+        if value and name not in named:
+            check_value(name, value, variable)
+
+
+_VARIABLES = {
+    "s3": {
+        "AWS_REGION": "region",
+        "AWS_DEFAULT_REGION": "region",
+        "AWS_ACCESS_KEY_ID": "access_key_id",
+        "AWS_SECRET_ACCESS_KEY": "secret_access_key",
+        "AWS_SESSION_TOKEN": "session_token",
+        "AWS_ENDPOINT": "endpoint",
+        "AWS_METADATA_ENDPOINT": "metadata_endpoint",
+        "AWS_ENDPOINT_URL_STS": "endpoint_url_sts",
+        "AWS_SKIP_SIGNATURE": "skip_signature",
+        "AWS_REQUEST_PAYER": "request_payer",
+    },
+    "gs": {"GOOGLE_BASE_URL": "base_url", "GOOGLE_SKIP_SIGNATURE": "skip_signature"},
+    "az": {"AZURE_STORAGE_ENDPOINT": "endpoint", "AZURE_STORAGE_TOKEN": "bearer_token"},
+}
 
 
 def _has_secrets(url: str) -> bool:
     parts = urlsplit(url)
     return bool(parts.query or (not parts.scheme.startswith("abfs") and "@" in parts.netloc))
-
-
-def _seconds(name: str, value: str) -> float:
-    match = _DURATION.fullmatch(value.strip())
-    if match is None or float(match[1]) <= 0:
-        raise StoreError(f"storage option {name}: expected seconds above 0 such as 30 or 30s.")
-    return float(match[1]) * _UNITS_S[match[2]]
-
-
-def _boolean(name: str, value: str) -> bool:
-    if value.lower() not in (*_TRUE, *_FALSE):
-        raise StoreError(f"storage option {name}: expected true or false.")
-    return value.lower() in _TRUE
-
-
-def _names(options: Mapping[str, str]) -> str:
-    return first_few(sorted(options))
