@@ -128,6 +128,8 @@ def open_source(
     """
     labels = labels or bundled()
     text = os.fspath(path)
+    if not text:
+        raise SourceError("the path of the source is empty. Expected ILSVRC2012_img_val.tar, or a folder of its JPEGs.")
     if not is_url(text) and Path(path).is_dir():
         images = [_image(labels, str(found), found, 0, _length(found)) for found in _walk(Path(path))]
         return _sorted_source(Path(path), images, _FolderReader(), allow_partial=allow_partial)

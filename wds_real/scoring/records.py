@@ -126,6 +126,8 @@ class RunRecords:
     """
 
     def __init__(self, folder: str | Path, key: RunKey, *, about: dict[str, Any] | None = None, rank: int = 0) -> None:
+        if not str(folder):  # an unset variable of a shell, rather than the current folder
+            raise PredictionsError("the path of the output folder is empty. The current folder is a single dot.")
         if is_url(str(folder)):
             raise PredictionsError(f"{redact_url(str(folder))}: records need a folder. Choose a local --output.")
         self.folder = Path(folder)

@@ -29,9 +29,11 @@ def open_store(url: str | os.PathLike[str], *, storage_options: Mapping[str, str
             ``profile``, credentials, timeouts; named as in obstore, or as in fsspec where those differ.
 
     Raises:
-        StoreError: a URL scheme or an option that is not supported.
+        StoreError: the path is empty, or a URL scheme or an option is not supported.
     """
     text = os.fspath(url)
+    if not text:  # an unset variable of a shell, rather than the current folder
+        raise StoreError("the path is empty. Give a folder or a URL; the current folder is a single dot.")
     if is_url(text):
         options = dict(storage_options or {})
         return RemoteStore(Location.parse(text, options), options)
