@@ -764,7 +764,7 @@ def test_shards_without_a_sample_are_refused(tmp_path: Path) -> None:
         ("val-00}.tar", "the braces do not match"),
         ("{val-00.tar,other/val-01.tar}", "in several folders, or a shard twice"),
         ("val-0{0,1,1}.tar", "in several folders, or a shard twice"),
-        ("val-00.tar/val-01.tar", "Not a directory"),
+        ("val-00.tar/val-01.tar", "val-00.tar: is a file"),
         ("other", "no tar file. Name the shards"),
         ("val-{00..02}.txt", "no such shard"),
     ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from wds_real.errors import StoreError
 from wds_real.storage.files import (
+    FileVersion,
     OpenFile,
     check_owner,
     is_of_the_machine,
@@ -295,3 +297,17 @@ def test_an_error_without_a_code_is_of_the_file() -> None:
     """It comes from Python, not from the system."""
     assert not is_of_the_machine(OSError("cannot be mapped"))
     assert reason_of(OSError("cannot be mapped")) == "cannot be mapped."
+
+
+def test_a_version_changes_with_content_and_with_another_file(path: Path) -> None:
+    """Also where the length stays and the time of the last write is set back."""
+    before, status = FileVersion.of(path.stat()), path.stat()
+    path.write_bytes(b"9876543210")
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    rewritten = FileVersion.of(path.stat())
+    other = path.with_name("other")
+    other.write_bytes(b"0000000000")
+    shutil.copystat(path, other)
+    other.replace(path)
+    assert len({before, rewritten, FileVersion.of(path.stat())}) == 3
+    assert {before.mtime_ns} == {rewritten.mtime_ns}

@@ -11,6 +11,7 @@ from wds_real.cli.console import counted, print_json, print_lines, print_message
 from wds_real.cli.options import json_option, quiet_option, real_json_option, storage_option, url_options
 from wds_real.cli.signals import kept_if_stopped
 from wds_real.labels import bundled, load_real_json
+from wds_real.packing.claim import claimed
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.storage.store import open_store
@@ -63,13 +64,16 @@ def command(
     started = time.monotonic()
     labels = bundled() if real_json is None else load_real_json(real_json)
     source_options = url_options(source, storage_options)
+    target = open_store(root, storage_options=url_options(root, storage_options))
+    with claimed(target, "pack", overwrite=overwrite):
+        pass  # a place that cannot be written to is refused before the source is read
     with open_source(source, labels=labels, allow_partial=allow_partial, storage_options=source_options) as images:
         total = sum(image.num_bytes for image in images.images)
         kept = f"the finished shards are kept in {redact_url(root)}; run the same command to resume"
         with kept_if_stopped(kept), progress_bar("pack", total, unit="bytes", quiet=quiet) as progress:
             manifest = write_shards(
                 images,
-                open_store(root, storage_options=url_options(root, storage_options)),
+                target,
                 samples_per_shard=samples_per_shard,
                 jobs=jobs,
                 overwrite=overwrite,

@@ -22,12 +22,13 @@ import xxhash
 from wds_real.errors import MissingError, SourceError, first_few
 from wds_real.format.json_fields import parse_json
 from wds_real.format.manifest import DATASET, VERSION, Manifest, ShardInfo
-from wds_real.format.root import Provenance, open_root, refuse_finished_root, remove_manifest, write_root
+from wds_real.format.root import Provenance, open_root, remove_manifest, write_root
 from wds_real.format.sample_index import SampleRow
 from wds_real.format.tar import BLOCK, TarError, iter_members
 from wds_real.format.tar_explained import explain_tar_error
 from wds_real.image.jpeg_header import JpegError, jpeg_size
 from wds_real.labels import NUM_IMAGES
+from wds_real.packing.claim import claimed
 from wds_real.packing.external_labels import external_label, official_label
 from wds_real.storage.url import is_url, redact_url, split_url
 
@@ -71,13 +72,11 @@ def index_shards(
     Raises:
         SourceError: a shard is not a whole tar, a sample has no image or no label, labels disagree, or a key occurs
             twice.
-        StoreError: a store refused, or there is an index already.
+        StoreError: a store refused, there is an index already, or another process is writing one.
     """
     place, names = _expand(spec, storage_options)
     shards = open_root(place, storage_options)
     target = shards if root is None else open_root(root, storage_options)
-    if not overwrite:
-        refuse_finished_root(target)
 
     def scan(number: int) -> _ScannedShard:
         scanned = _scan(shards, names[number], number, checksums=checksums)
@@ -85,22 +84,25 @@ def index_shards(
             progress(scanned.info.num_bytes)
         return scanned
 
-    with ThreadPoolExecutor(_SHARDS_AT_A_TIME, thread_name_prefix="index") as pool:
-        scanned = list(pool.map(scan, range(len(names))))
-    rows = sorted((row for shard in scanned for row in shard.rows), key=lambda row: row.label.key)
-    _check_keys(shards, rows)
-    official = all(official_label(row.label.key, spec) is not None for row in rows)
-    provenance = Provenance(
-        dataset=DATASET if official else "webdataset",
-        version=VERSION if official else "0.0.0",
-        partial=not official or len(rows) < NUM_IMAGES,
-        source_digest="",
-        external=True,
-        shards_at=None if root is None else shards.url if is_url(place) else str(Path(place).absolute()),
-    )
-    if overwrite:
-        remove_manifest(target)
-    return write_root(target, rows, [shard.info for shard in scanned], provenance)
+    advice = "Pass --output to write elsewhere." if root is None else "Choose another --output."
+    with claimed(target, "index", overwrite=overwrite, advice=advice) as claim:
+        with ThreadPoolExecutor(_SHARDS_AT_A_TIME, thread_name_prefix="index") as pool:
+            scanned = list(pool.map(scan, range(len(names))))
+        rows = sorted((row for shard in scanned for row in shard.rows), key=lambda row: row.label.key)
+        _check_keys(shards, rows)
+        official = all(official_label(row.label.key, spec) is not None for row in rows)
+        provenance = Provenance(
+            dataset=DATASET if official else "webdataset",
+            version=VERSION if official else "0.0.0",
+            partial=not official or len(rows) < NUM_IMAGES,
+            source_digest="",
+            external=True,
+            shards_at=None if root is None else shards.url if is_url(place) else str(Path(place).absolute()),
+        )
+        claim.check()
+        if overwrite:
+            remove_manifest(target)
+        return write_root(target, rows, [shard.info for shard in scanned], provenance)
 
 
 def place_of(spec: str) -> str:

@@ -19,17 +19,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xxhash
 
-from wds_real.errors import SourceError, StoreError, UnavailableError
+from wds_real.errors import SourceError, StoreError
 from wds_real.format.manifest import SHARD_NAME, Manifest, ShardInfo, shard_name
-from wds_real.format.root import Provenance, refuse_finished_root, remove_manifest, write_root
+from wds_real.format.root import Provenance, remove_manifest, write_root
 from wds_real.format.sample_index import SampleRow
 from wds_real.format.shard import frame_sample
 from wds_real.format.tar import END
 from wds_real.image.jpeg_header import JpegError, jpeg_size
+from wds_real.packing.claim import claimed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from wds_real.packing.object_claim import Claim
     from wds_real.packing.source import Source, SourceImage
     from wds_real.storage.base import Store
 
@@ -73,33 +75,19 @@ def write_shards(
     Raises:
         ValueError: samples_per_shard or jobs is less than 1.
         SourceError: the source cannot be read, or an image in it is not a JPEG.
-        StoreError: the store refused, or holds a finished set already.
+        StoreError: the store refused, holds a finished set already, or another process is writing to it.
     """
     shards = plan_shards(source.images, samples_per_shard=samples_per_shard)
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}, expected at least 1.")
-    if overwrite:
-        remove_manifest(store)
-    else:
-        refuse_finished_root(store)
-    _remove_leftovers(store, {shard.name for shard in shards})
-    present = set(store.list())
-    run = _Run(source, store, threading.Event(), progress or _ignore)
-    with ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1), thread_name_prefix="pack") as pool:
-        pending = [pool.submit(_pack_shard, shard, run, exists=shard.name in present) for shard in shards]
-        try:
-            packed = [task.result() for task in pending]
-        except BaseException:
-            run.cancelled.set()
-            pool.shutdown(cancel_futures=True)
-            raise
-    if kept := sum(shard.name in present for shard in shards):
-        _LOG.info("found %d of %d shards already there, and kept those whose bytes are right", kept, len(shards))
-    rows = [row for shard in packed for row in shard.rows]
-    lines = (f"{row.label.file_name} {row.num_bytes} {row.checksum:016x}\n" for row in rows)
-    source_digest = hashlib.sha256("".join(lines).encode("ascii")).hexdigest()
-    infos = [shard.info for shard in packed]
-    return write_root(store, rows, infos, Provenance(partial=source.partial, source_digest=source_digest))
+    with claimed(store, "pack", overwrite=overwrite) as claim:
+        if overwrite:
+            remove_manifest(store)
+        packed = _pack_shards(shards, _Run(source, store, claim, threading.Event(), progress or _ignore), jobs)
+        rows = [row for shard in packed for row in shard.rows]
+        infos = [shard.info for shard in packed]
+        claim.check()
+        return write_root(store, rows, infos, Provenance(partial=source.partial, source_digest=_digest_source(rows)))
 
 
 def plan_shards(images: Sequence[SourceImage], *, samples_per_shard: int) -> list[ShardPlan]:
@@ -123,6 +111,7 @@ class _Run:
 
     source: Source
     store: Store
+    claim: Claim
     cancelled: threading.Event
     progress: Callable[[int], None]
 
@@ -135,17 +124,31 @@ class _PackedShard:
     rows: list[SampleRow]
 
 
-def _remove_leftovers(store: Store, names: set[str]) -> None:
-    """Remove unfinished files of killed runs, and shards that this run will not write."""
-    try:
-        for name in store.delete_leftovers():
-            _LOG.info("removed %s, left by a killed run", name)
-    except UnavailableError as error:  # permission to write need not include permission to list uploads
-        _LOG.warning("unfinished files of killed runs were not removed: %s", error)
-    for name in store.list():
-        if SHARD_NAME.fullmatch(name) and name not in names:
+def _pack_shards(shards: Sequence[ShardPlan], run: _Run, jobs: int | None) -> list[_PackedShard]:
+    """Bring all shards into the store, several at a time."""
+    present = set(run.store.list())
+    names = {shard.name for shard in shards}
+    for name in sorted(present - names):
+        if SHARD_NAME.fullmatch(name):
             _LOG.warning("removing %s: an unfinished run with more shards left it", name)
-            store.delete(name)
+            run.store.delete(name)
+    with ThreadPoolExecutor(jobs or min(4, os.cpu_count() or 1), thread_name_prefix="pack") as pool:
+        pending = [pool.submit(_pack_shard, shard, run, exists=shard.name in present) for shard in shards]
+        try:
+            packed = [task.result() for task in pending]
+        except BaseException:
+            run.cancelled.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    if kept := len(names & present):
+        _LOG.info("found %d of %d shards already there, and kept those whose bytes are right", kept, len(shards))
+    return packed
+
+
+def _digest_source(rows: Sequence[SampleRow]) -> str:
+    """Return the manifest's `source_digest` of the images in these rows."""
+    lines = (f"{row.label.file_name} {row.num_bytes} {row.checksum:016x}\n" for row in rows)
+    return hashlib.sha256("".join(lines).encode("ascii")).hexdigest()
 
 
 def _pack_shard(shard: ShardPlan, run: _Run, *, exists: bool) -> _PackedShard:
@@ -161,6 +164,7 @@ def _pack_shard(shard: ShardPlan, run: _Run, *, exists: bool) -> _PackedShard:
             _LOG.debug("kept %s: its bytes are right", shard.name)
             run.progress(sum(row.num_bytes for row in rows))
             return _PackedShard(stored.info(len(rows)), rows)
+    run.claim.check()
     written = _Digest()
     with run.store.create(shard.name) as file:
 

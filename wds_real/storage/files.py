@@ -13,6 +13,7 @@ import mmap
 import os
 import resource
 import stat
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = [
+    "FileVersion",
     "OpenFile",
     "check_owner",
+    "check_single_name",
     "is_of_the_machine",
     "lock",
     "locked",
@@ -51,6 +54,26 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """What changes when a file's content is changed or another file takes its name.
+
+    Attributes:
+        num_bytes: The file's length.
+        mtime_ns: Time of the last write.
+        ctime_ns: Time of the last change of any kind, which programs cannot set.
+    """
+
+    num_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> FileVersion:
+        """Return the version that the system's `stat` gives."""
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class OpenFile:
@@ -214,13 +237,18 @@ def locked(path: Path) -> Iterator[OpenFile]:
         OSError: the file can be neither opened nor locked, or has a second name elsewhere.
     """
     file = OpenFile.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-    if os.fstat(file.descriptor).st_nlink > 1:
-        raise OSError(errno.EMLINK, "has a second name elsewhere (a hard link)", str(path))
+    check_single_name(file, path)
     lock(file.descriptor)
     try:
         yield file
     finally:
         fcntl.flock(file.descriptor, fcntl.LOCK_UN)  # `file` may be referenced for longer
+
+
+def check_single_name(file: OpenFile, path: Path) -> None:
+    """Raise OSError if a file has a second name elsewhere, under which writing to it would change it too."""
+    if os.fstat(file.descriptor).st_nlink > 1:
+        raise OSError(errno.EMLINK, "has a second name elsewhere (a hard link)", str(path))
 
 
 def remove_if_unlocked(path: Path) -> bool:

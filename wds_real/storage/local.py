@@ -16,6 +16,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
+from wds_real.storage.exclusive import rename_new
 from wds_real.storage.files import (
     OpenFile,
     is_of_the_machine,
@@ -272,10 +273,9 @@ def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:
         temporary.replace(final)
         return
     try:
-        os.link(temporary, final)
+        rename_new(temporary, final)
     except FileExistsError as error:
         raise StoreError(f"{final}: is there already; another run made it meanwhile.") from error
-    temporary.unlink()
 
 
 def _fsync_folder(path: Path) -> None:

@@ -104,7 +104,7 @@ class ObstoreClient:
         store, prefix = self._place("")[0], self._key.rstrip("/") or None
         found = self._obstore.list_with_delimiter(store, prefix)
         names = (entry["path"].removeprefix(self._key) for entry in found["objects"])
-        return sorted(name for name in names if "/" not in name)
+        return sorted(name for name in names if name and "/" not in name)  # "" is the mark of a folder
 
     def head(self, name: str) -> Version:
         """Return an object's version."""

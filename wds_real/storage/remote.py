@@ -14,7 +14,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from wds_real.errors import StoreError, UnavailableError
+from wds_real.errors import MissingError, StoreError, UnavailableError
 from wds_real.storage.downloads import Downloads, TemporaryFile
 from wds_real.storage.http_errors import PANIC, Kind, error_of, is_panic, parse_error
 from wds_real.storage.obstore_client import ObstoreClient
@@ -38,6 +38,10 @@ _T = TypeVar("_T")
 
 class _RangesIgnoredError(Exception):
     """The server answers ranged requests with the whole object."""
+
+
+class _NoConditionalWritesError(Exception):
+    """The server does not take If-None-Match."""
 
 
 class RemoteStore:
@@ -172,15 +176,29 @@ class RemoteStore:
         return data
 
     def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
-        """Write a whole object; with `exclusive`, raise StoreError if it exists, also if it appears meanwhile."""
+        """Write a whole object; with `exclusive`, raise StoreError if it exists, also if it appears meanwhile.
+
+        Where the server has no conditional writes, an object that appears between two requests is replaced: callers
+        that must not replace one another claim the URL first.
+        """
         attempts = itertools.count()
 
         def write(client: ObstoreClient) -> None:
             next(attempts)
-            client.put(name, data, exclusive=exclusive)
+            refused = False
+            try:
+                client.put(name, data, exclusive=exclusive)
+            except client.errors as error:
+                refused = exclusive and parse_error(error).kind is Kind.NOT_IMPLEMENTED
+                if not refused:
+                    raise
+            if refused:  # outside of `except`, because the library's error may hold secrets
+                raise _NoConditionalWritesError
 
         try:
             self._request(name, "write", write)
+        except _NoConditionalWritesError:
+            self._put_if_missing(name, data)
         except UnavailableError:
             raise
         except StoreError:
@@ -188,6 +206,16 @@ class RemoteStore:
             if not exclusive or next(attempts) < 2 or not self._holds(name, data):
                 raise
         self._versions.pop(name, None)
+
+    def _put_if_missing(self, name: str, data: bytes) -> None:
+        """Look for an object, and write it if there is none."""
+        self._versions.pop(name, None)
+        try:
+            self.head(name)
+        except MissingError:
+            self._request(name, "write", lambda client: client.put(name, data, exclusive=False))
+        else:
+            raise StoreError(f"{self._where(name)}: {Kind.ALREADY_EXISTS.value}")
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[ByteWriter]:
