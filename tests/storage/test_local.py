@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import gc
 import os
 import pickle
@@ -12,11 +13,12 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
+from wds_real.storage import local
 from wds_real.storage.files import OpenFile
 from wds_real.storage.local import LocalStore
 
@@ -617,3 +619,76 @@ def test_a_named_pipe_is_no_file(store: LocalStore, verb: str) -> None:
     with pytest.raises(StoreError, match="a: is a named pipe, expected a regular file") as caught:
         store.get("a") if verb == "get" else store.get_range("a", 0, 1)
     assert type(caught.value) is StoreError
+
+
+def _failing(number: int) -> object:
+    def fail(*_: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.fixture(params=["renameat2", "link", "lock", "nothing"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What a file system has for a rename that replaces nothing; each lacks what comes before."""
+    kinds = ["renameat2", "link", "lock", "nothing"]
+    lacks = kinds[: kinds.index(request.param)]
+    if "renameat2" in lacks:
+        monkeypatch.setattr(local, "_renameat2", lambda: None)
+    if "link" in lacks:
+        monkeypatch.setattr(os, "link", _failing(errno.EPERM))
+    if "lock" in lacks:
+        monkeypatch.setattr(fcntl, "flock", _failing(errno.EOPNOTSUPP))
+    return str(request.param)
+
+
+def test_a_new_name_is_given_once(tmp_path: Path, file_system: str) -> None:
+    """The second rename is an error that changes nothing, whatever the file system has for it."""
+    for name in ("first", "second"):
+        (tmp_path / name).write_bytes(name.encode())
+    local._rename_new(tmp_path / "first", tmp_path / "there")
+    with pytest.raises(FileExistsError):
+        local._rename_new(tmp_path / "second", tmp_path / "there")
+    found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert found == {"there": b"first", "second": b"second"}, file_system
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL])
+def test_any_answer_that_there_are_no_links_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """exFAT, SMB and FUSE file systems answer differently."""
+    monkeypatch.setattr(local, "_renameat2", lambda: None)
+    monkeypatch.setattr(os, "link", _failing(number))
+    (tmp_path / "a").touch()
+    local._rename_new(tmp_path / "a", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_other_errors_of_a_rename_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk is not taken for a file system without links."""
+    (tmp_path / "a").touch()
+    with pytest.raises(FileNotFoundError):
+        local._rename_new(tmp_path / "missing", tmp_path / "b")
+    monkeypatch.setattr(local, "_renameat2", lambda: None)
+    monkeypatch.setattr(os, "link", _failing(errno.ENOSPC))
+    with pytest.raises(OSError, match="No space"):
+        local._rename_new(tmp_path / "a", tmp_path / "b")
+
+
+def test_one_of_many_threads_gives_a_new_name(tmp_path: Path, file_system: str) -> None:
+    """All others fail, except where the file system has neither links nor locks."""
+    if file_system == "nothing":
+        pytest.skip("nothing excludes two writers there but the claim of the whole folder")
+
+    def give(number: int) -> bool:
+        path = tmp_path / str(number)
+        path.touch()
+        try:
+            local._rename_new(path, tmp_path / "there")
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(give, range(64))) == 1

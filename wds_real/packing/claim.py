@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from wds_real.errors import StoreError, UnavailableError
 from wds_real.format.root import holds_manifest, refuse_finished_root
+from wds_real.packing.lock_file import LockHeldError, held, no_locks
 from wds_real.packing.object_claim import Claim, object_claim, refuse
 from wds_real.packing.owner import Owner
-from wds_real.storage.exclusive import LockHeldError, held, no_locks
 from wds_real.storage.local import LocalStore
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import functools
 import os
@@ -16,7 +17,6 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
-from wds_real.storage.exclusive import rename_new
 from wds_real.storage.files import (
     OpenFile,
     is_of_the_machine,
@@ -40,6 +40,9 @@ __all__ = ["LocalStore"]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _FLUSH_BYTES = 8 << 20
+# What file systems answer that have no such operation: exFAT and SMB, FUSE file systems such as gcsfuse, old kernels.
+_UNSUPPORTED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+_AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # of Linux
 
 
 class LocalStore:
@@ -273,9 +276,79 @@ def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:
         temporary.replace(final)
         return
     try:
-        rename_new(temporary, final)
+        _rename_new(temporary, final)
     except FileExistsError as error:
         raise StoreError(f"{final}: is there already; another run made it meanwhile.") from error
+
+
+def _rename_new(source: Path, target: Path) -> None:
+    """Rename a file, atomically, unless `target` exists already.
+
+    Where the system has no such rename, a hard link does the same; where there are no hard links either, a lock keeps
+    other callers of this function away between the look and the rename.
+
+    Raises:
+        FileExistsError: `target` exists.
+        OSError: the file cannot be renamed.
+    """
+    for rename in (_rename_noreplace, _link_and_unlink):
+        try:
+            rename(source, target)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+        else:
+            return
+    guard = target.with_name(f".{target.name}.{0:032x}.tmp")  # one of a killed process is removed as a temporary file
+    with _guarded(guard):
+        if target.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
+        source.replace(target)
+
+
+@contextlib.contextmanager
+def _guarded(guard: Path) -> Iterator[None]:
+    """Keep other processes out of the block by a locked file, where the file system has locks."""
+    file = OpenFile.open(guard, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+    with contextlib.suppress(OSError):
+        lock(file.descriptor)
+        while not file.is_at(guard):  # the one before removed it
+            file = OpenFile.open(guard, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+            lock(file.descriptor)
+    try:
+        yield
+    finally:
+        guard.unlink(missing_ok=True)
+
+
+def _rename_noreplace(source: Path, target: Path) -> None:
+    renameat2 = _renameat2()
+    if renameat2 is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    ctypes.set_errno(0)
+    if renameat2(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), _RENAME_NOREPLACE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))
+
+
+def _link_and_unlink(source: Path, target: Path) -> None:
+    os.link(source, target)
+    source.unlink()
+
+
+@functools.cache
+def _renameat2() -> Callable[[int, bytes, int, bytes, int], int] | None:
+    """Return Linux's renameat2, or None on other systems."""
+    try:
+        function = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    function.restype = ctypes.c_int
+    typed: Callable[[int, bytes, int, bytes, int], int] = function
+    return typed
 
 
 def _fsync_folder(path: Path) -> None:
