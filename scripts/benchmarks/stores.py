@@ -113,7 +113,7 @@ def _installed(name: str) -> bool:
 
 def as_table(lines: Sequence[Line], *, markdown: bool) -> str:
     """Return the comparisons as text that lines up or as Markdown."""
-    cells = [("reading from S3", "ours", "against", "theirs", "ratio", "lowest .. highest", "wanted", "")]
+    cells = [("reading from S3", "value", "against", "value", "ratio", "lowest .. highest", "wanted", "")]
     for line in lines:
         spread = f"{min(line.ratios):.2f} .. {max(line.ratios):.2f}"
         ratio = f"{median(line.ratios):.2f}"

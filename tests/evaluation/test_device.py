@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from wds_real import default_device
+from wds_real import Normalize, default_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def machine(built_for: str | None, devices: int) -> Callable[..., torch.device | None]:
@@ -43,3 +45,43 @@ def test_each_rank_of_a_node_takes_a_device_that_is_there(
     for name, value in {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": 8}.items():
         monkeypatch.setenv(name, str(value))
     assert default_device() == torch.device(expected)
+
+
+def pixels(batch: int) -> torch.Tensor:
+    """uint8 (B, 3, 5, 7) in channels-last memory, as the loader gives it."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (batch, 5, 7, 3), dtype=torch.uint8, generator=generator).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pixels_are_normalised_into_the_layout_that_the_model_takes(channels_last: bool) -> None:
+    """The values are those of the formula to the last bit, the memory is contiguous in the chosen order."""
+    normalize = Normalize(MEAN, STD, device=torch.device("cpu"), channels_last=channels_last)
+    image = pixels(4)
+    mean, std = (torch.tensor([255 * value for value in values]).view(1, 3, 1, 1) for values in (MEAN, STD))
+    found = normalize(image)
+    assert torch.equal(found, (image.float() - mean) / std)
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    assert found.is_contiguous(memory_format=memory_format)
+
+
+def test_the_memory_of_an_input_is_reused_once_it_is_free() -> None:
+    """An input that is still referred to, by a view too, keeps its values; a free one gives its memory to the next."""
+    normalize = Normalize(MEAN, STD, device=torch.device("cpu"))
+    image = pixels(2)
+    first = normalize(image)
+    place, kept, values = first.data_ptr(), first[0], first.clone()
+    second = normalize(255 - image)
+    assert second.data_ptr() != place
+    assert torch.equal(first, values)
+    del first
+    assert normalize(255 - image).data_ptr() != place
+    assert torch.equal(kept, values[0])
+    del kept
+    assert normalize(image).data_ptr() == place
+
+
+def test_images_that_are_floats_pass_unchanged() -> None:
+    """A transform that gives floats has normalised them."""
+    image = torch.rand(2, 3, 5, 7)
+    assert Normalize(MEAN, STD, device=torch.device("cpu"))(image) is image

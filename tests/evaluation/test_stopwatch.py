@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
+import torch
 
 from wds_real.evaluation.stopwatch import Stopwatch
 
@@ -48,3 +49,16 @@ def test_the_bottleneck_is_where_the_time_goes(
     assert (found["reading_thread_s"], found["decoding_thread_s"]) == (read_s, decode_s)
     assert 0.3 <= found["total_s"] == pytest.approx(30 / found["images_per_s"], rel=0.01)
     assert (found["waited_for_data_s"] >= 0.3) is (delay_s > 0)
+
+
+@pytest.mark.parametrize(("normalize_s", "model_s", "bottleneck"), [(0.2, 0.02, "normalising"), (0.02, 0.2, "model")])
+def test_normalising_is_told_from_the_model(normalize_s: float, model_s: float, bottleneck: str) -> None:
+    """Where the loop does not wait, the longer of the two is named; on an accelerator only the model is known."""
+    for device, expected in (("cpu", bottleneck), ("meta", "model")):
+        stopwatch = Stopwatch()
+        with stopwatch.normalizing(torch.device(device)):
+            time.sleep(normalize_s)
+        time.sleep(model_s)
+        found = stopwatch.timings(30, cast("Loader", Batches(0.0, read_s=0.0, decode_s=0.0)))
+        assert found["bottleneck"] == expected
+        assert (cast("float", found["normalizing_s"]) >= normalize_s) is (device == "cpu")

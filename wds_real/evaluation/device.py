@@ -10,6 +10,7 @@ import torch
 
 from wds_real.data.distributed import current_world
 from wds_real.errors import ModelError
+from wds_real.storage.buffers import Buffers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -18,24 +19,49 @@ if TYPE_CHECKING:
 
 __all__ = ["Normalize", "default_device", "device_name", "on_device", "open_device"]
 
+_KEPT_INPUTS = 2  # the one that the model uses, and one more
+
 
 class Normalize:
     """uint8 pixels to a model's input: ``(x / 255 - mean) / std``, float32, on the pixels' device.
 
     Floating-point images pass unchanged: a custom transform that returns them has normalised them.
+
+    On a CPU the result is written in one pass into memory that is reused once nothing refers to it: newly allocated
+    memory, and a change of the layout afterwards, take several times as long as the arithmetic.
+
+    Args:
+        mean: Per channel, of values in 0..1.
+        std: As `mean`.
+        device: Of the pixels.
+        channels_last: Whether the result on a CPU has channels-last memory.
     """
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float], *, device: torch.device) -> None:
+    def __init__(
+        self, mean: Sequence[float], std: Sequence[float], *, device: torch.device, channels_last: bool = False
+    ) -> None:
         # The product is computed in float64, so that 127 / 255 * 255 is 127 in float32.
         scale = torch.tensor([255.0], dtype=torch.float64)
         self._mean = (torch.tensor(mean, dtype=torch.float64) * scale).float().view(1, -1, 1, 1).to(device)
         self._std = (torch.tensor(std, dtype=torch.float64) * scale).float().view(1, -1, 1, 1).to(device)
+        self._channels_last = channels_last
+        self._memory = Buffers(max_kept=_KEPT_INPUTS)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Return float (B, 3, H, W)."""
         if image.is_floating_point():
             return image
-        return image.float().sub_(self._mean).div_(self._std)
+        pixels = self._allocate(image).copy_(image) if image.device.type == "cpu" else image.float()
+        return pixels.sub_(self._mean).div_(self._std)
+
+    def _allocate(self, image: torch.Tensor) -> torch.Tensor:
+        """Return uninitialized float32 memory of the shape of `image`."""
+        batch, channels, height, width = image.shape
+        memory = self._memory.take(image.numel() * torch.float32.itemsize)
+        pixels = torch.frombuffer(memory, dtype=torch.float32)
+        if self._channels_last:
+            return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2)
+        return pixels.view(batch, channels, height, width)
 
 
 def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[tuple[Batch, torch.Tensor]]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.device import Normalize
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.options import EvalOptions
+    from wds_real.evaluation.stopwatch import Stopwatch
 
 __all__ = ["input_dtype", "prepare_forward"]
 
@@ -37,7 +38,7 @@ def input_dtype(loaded: LoadedModel) -> torch.dtype:
 
 
 def prepare_forward(
-    loaded: LoadedModel, normalize: Normalize, device: torch.device, options: EvalOptions
+    loaded: LoadedModel, normalize: Normalize, device: torch.device, options: EvalOptions, stopwatch: Stopwatch
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return a function from a batch's image on `device` to scores; a module is moved there, in eval mode.
 
@@ -62,7 +63,8 @@ def prepare_forward(
     def forward(image: torch.Tensor) -> torch.Tensor:
         what = f"the model, given {_shape(image)} {str(dtype).removeprefix('torch.')},"
         with model_errors(what, batch_size=len(image)):
-            pixels = normalize(image).to(dtype).contiguous(memory_format=memory_format)
+            with stopwatch.normalizing(device):
+                pixels = normalize(image).to(dtype).contiguous(memory_format=memory_format)
             with torch.autocast(device.type, dtype=amp_dtype, enabled=options.amp):
                 scores = model(pixels)
         if not isinstance(scores, torch.Tensor):

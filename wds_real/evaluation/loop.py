@@ -110,8 +110,10 @@ def evaluate(
             on_error=options.on_error,
             pixel_cache=options.pixel_cache,
         )
-        forward = prepare_forward(loaded, Normalize(inputs.mean, inputs.std, device=device), device, options)
-        stopwatch, num_samples = Stopwatch(), _num_samples(dataset, remaining, options.batch_size)
+        normalize = Normalize(inputs.mean, inputs.std, device=device, channels_last=options.channels_last)
+        stopwatch = Stopwatch()
+        forward = prepare_forward(loaded, normalize, device, options, stopwatch)
+        num_samples = _num_samples(dataset, remaining, options.batch_size)
         advance = stack.enter_context(reported(progress, num_samples, own=loader.num_samples, world=world))
         for batch, image in on_device(stopwatch.waiting_for(loader), device):
             ranked = metric.rank_classes(forward(image), batch)

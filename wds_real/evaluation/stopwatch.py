@@ -1,12 +1,15 @@
-"""Where the time of a run goes: waiting for data, or running the model."""
+"""Where the time of a run goes: waiting for data, normalising pixels, or running the model."""
 
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import torch
 
     from wds_real.data.batch import Batch
     from wds_real.data.loader import Loader
@@ -19,7 +22,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._started = time.perf_counter()
-        self._waited = 0.0
+        self._waited = self._normalized = 0.0
 
     def waiting_for(self, loader: Loader) -> Iterator[Batch]:
         """Yield the batches, and add up the time until each is ready."""
@@ -29,19 +32,30 @@ class Stopwatch:
             yield batch
             began = time.perf_counter()
 
+    @contextmanager
+    def normalizing(self, device: torch.device) -> Iterator[None]:
+        """Add up the time of the block on a CPU; an accelerator works while the block has long returned."""
+        began = time.perf_counter()
+        yield
+        if device.type == "cpu":
+            self._normalized += time.perf_counter() - began
+
     def timings(self, num_samples: int, loader: Loader) -> dict[str, float | str]:
         """Return the times of this rank, and the rate at which all ranks together evaluated `num_samples`.
 
         If the loop waits for data for more than a tenth of the time, the bottleneck is the slower of reading and
-        decoding, by the seconds that the loader's threads spent on each; else it is the model.
+        decoding, by the seconds that the loader's threads spent on each; else it is the model, or on a CPU the
+        normalising of pixels, if that takes longer.
         """
         total = time.perf_counter() - self._started
         slower = "reading" if loader.read_s > loader.decode_s else "decoding"
+        longer = "normalising" if 2 * self._normalized > total - self._waited else "model"
         return {
             "total_s": round(total, 3),
             "waited_for_data_s": round(self._waited, 3),
             "reading_thread_s": round(loader.read_s, 3),
             "decoding_thread_s": round(loader.decode_s, 3),
-            "bottleneck": "model" if self._waited <= total / 10 else slower,
+            "normalizing_s": round(self._normalized, 3),
+            "bottleneck": longer if self._waited <= total / 10 else slower,
             "images_per_s": round(num_samples / total, 1),
         }
