@@ -36,7 +36,7 @@ OWNERS: dict[str, set[str]] = {
     "obstore": {"storage.obstore_client"},
     "boto3": {"storage.aws"},
     "botocore": {"storage.aws"},
-    "braceexpand": {"packing.indexer"},
+    "braceexpand": {"packing.shard_spec"},
     "torch.distributed": {"data.distributed"},
     "torch": {"data", "evaluation", "interop", "synthetic", "cli"},
     "webdataset": {"interop.webdataset"},

@@ -154,10 +154,12 @@ def test_a_signed_url_is_not_shown(run: Callable[..., Ended], shards: Path, tmp_
 
 
 def test_only_rank_0_indexes(run: Callable[..., Ended], shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under a launcher, ranks other than 0 write and print nothing."""
+    """Under a launcher, ranks other than 0 write nothing, and say so."""
     for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("LOCAL_RANK", "1"), ("LOCAL_WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
-    assert run("index", shards) == (0, "", "")
+    ended = run("index", shards)
+    assert (ended.code, ended.out) == (0, "")
+    assert "nothing done, index runs on rank 0" in ended.err
     assert not (shards / "manifest.json").exists()
 
 
@@ -185,3 +187,21 @@ def test_the_root_in_json_is_where_the_index_is(
     monkeypatch.chdir(shards.parent)
     root = json.loads(run("index", shards / spec, *output, "--json").out)["root"]
     assert run("verify", root).code == 0
+
+
+def test_info_gives_numbers_and_fields_as_json(run: Callable[..., Ended], shards: Path) -> None:
+    """Programs need not take sentences apart: labels have index, wnid and name, and the size is two numbers."""
+    run("index", shards, "--overwrite")
+    key = "ILSVRC2012_val_00000002"
+    (sample,) = json.loads(run("info", shards, key, "--json").out).values()
+    assert sample["key"] == key
+    assert sample["original_label"] == {"index": 970, "wnid": "n09193705", "name": "alp"}
+    assert sample["real_label"][0].keys() == {"index", "wnid", "name"}
+    for name in ("index", "width", "height", "offset", "num_bytes"):
+        assert type(sample[name]) is int
+    assert sample["shard"].endswith(".tar")
+    assert sample["checksum"] is None  # not computed
+    printed = run("info", shards, key).out
+    assert "970 alp (n09193705)" in printed
+    assert f"{sample['width']}x{sample['height']}" in printed
+    assert json.loads(run("info", "--env", "--json").out)["decode"] in ("part", "whole")

@@ -6,7 +6,9 @@ import io
 import json
 import random
 import re
+import shlex
 import shutil
+import subprocess
 import tarfile
 import threading
 from pathlib import Path
@@ -762,8 +764,8 @@ def test_shards_without_a_sample_are_refused(tmp_path: Path) -> None:
         ("val-{00..03}.tar", "val-03.tar: no such shard. Check the numbers in the braces."),
         ("val-{00..02.tar", "the braces do not match"),
         ("val-00}.tar", "the braces do not match"),
-        ("{val-00.tar,other/val-01.tar}", "in several folders, or a shard twice"),
-        ("val-0{0,1,1}.tar", "in several folders, or a shard twice"),
+        ("{val-00.tar,other/val-01.tar}", "several folders|a shard twice"),
+        ("val-0{0,1,1}.tar", "several folders|a shard twice"),
         ("val-00.tar/val-01.tar", "val-00.tar: is a file"),
         ("other", "no tar file. Name the shards"),
         ("val-{00..02}.txt", "no such shard"),
@@ -986,3 +988,26 @@ def test_options_for_the_index_are_not_for_a_folder_of_shards(copied: Path) -> N
     url, options = f"memory://{copied}", {"timeout": "30"}
     index_shards(str(copied), url, storage_options=options)
     assert len(read_all(open_dataset(url, storage_options=options))) == 120
+
+
+def test_what_belongs_to_no_image_is_named_with_the_command_that_removes_it(tmp_path: Path) -> None:
+    """The script that sorts validation images into folders is often packed with them."""
+    members = [(f"val/n01751748/{FIRST}.JPEG", PICTURE), ("val/valprep.sh", b"mkdir -p n01751748\n")]
+    path = write_tar(tmp_path / "0.tar", members)
+    with pytest.raises(SourceError, match=r"0\.tar: val/valprep\.sh belongs to no image") as caught:
+        index_shards(str(tmp_path))
+    command = str(caught.value).rpartition("Remove it: ")[2]
+    subprocess.run(shlex.split(command), cwd=path.parent, check=True)
+    assert index_shards(str(tmp_path)).dataset == "imagenet2012_real"
+    assert open_dataset(tmp_path).keys == (FIRST,)
+
+
+def test_images_without_real_labels_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Numbers for names give no ReaL label: that is said now, not by a ReaL accuracy of 0 / 0 after an evaluation."""
+    members = [("000000.jpg", PICTURE), ("000000.cls", b"1"), ("000001.jpg", PICTURE), ("000001.cls", b"2")]
+    indexed(tmp_path / "numbers", members)
+    assert "2 of 2 images (000000, 000001) are not named as validation images" in caplog.text
+    caplog.clear()
+    indexed(tmp_path / "given", [("a.jpg", PICTURE), ("a.json", b'{"label": 1, "real_label": [1, 2]}')])
+    indexed(tmp_path / "official", [(f"{FIRST}.jpg", PICTURE)])
+    assert caplog.text == ""

@@ -47,6 +47,7 @@ def read_samples(root: str) -> list[wds_real.Sample]:
     assert_type(dataset["ILSVRC2012_val_00000002"]["file_name"], str)
     assert_type(dataset[10:20], wds_real.Dataset)
     assert_type(dataset.keys, tuple[str, ...])
+    assert_type(torch.utils.data.DataLoader(dataset, batch_size=None), torch.utils.data.DataLoader[wds_real.Sample])
     frame: pd.DataFrame = dataset.as_dataframe()
     return [sample for sample in dataset if sample["key"] in frame["key"].to_list()]
 

@@ -31,11 +31,12 @@ def command(
 ) -> None:
     """Write index.json and manifest.json for existing WebDataset shards, so that all commands can read them.
 
-    SPEC is a folder, a URL, or shards in brace notation, such as 's3://lab/val-{000000..000049}.tar'. A sample has an
-    image and a json or cls member. Images with the names of the validation images get their labels by name. For other
-    names, the class in json or cls is the original label, and there are no ReaL labels.
+    SPEC is a folder, a URL, or shards in brace notation or by a pattern, such as 's3://lab/val-{000000..000049}.tar' or
+    'val-*.tar'. A sample has an image and a json or cls member. Images with the names of the validation images get
+    their labels by name. For other names, the class in json or cls is the original label, and there are no ReaL labels.
     """
-    from wds_real.packing.indexer import index_shards, place_of
+    from wds_real.packing.indexer import index_shards
+    from wds_real.packing.shard_spec import place_of
 
     with kept_if_stopped("nothing was written"), progress_bar("index", 0, unit="bytes", quiet=quiet) as progress:
         manifest = index_shards(

@@ -39,6 +39,10 @@ def command(root: str, keys: tuple[str, ...], env: bool, storage_options: dict[s
     facts = _environment() if env else _data_set(root, keys, storage_options)
     if as_json:
         print_json(facts)
+    elif env:
+        _print_facts({**facts, **{name: _BACKENDS[facts[name]] for name in ("decode", "resize")}})
+    elif keys:
+        _print_facts({name: _in_words(sample) for name, sample in facts.items()})
     else:
         _print_facts(facts)
 
@@ -54,8 +58,8 @@ def _environment() -> dict[str, Any]:
     return {
         "device": str(default_device()),
         "cores": os.cpu_count(),
-        "decode": _BACKENDS[backends["decode"]],
-        "resize": _BACKENDS[backends["resize"]],
+        "decode": backends["decode"],
+        "resize": backends["resize"],
         "versions": versions(),
     }
 
@@ -103,17 +107,38 @@ def _summary(root: str, manifest: Manifest, index: SampleIndex) -> dict[str, Any
 
 
 def _sample(manifest: Manifest, index: SampleIndex, position: int) -> dict[str, Any]:
-    def named(label: int) -> str:
-        return f"{label} {classes()[label].name} ({classes()[label].wnid})"
+    def facts_of(label: int) -> dict[str, Any]:
+        return {"index": label, "wnid": classes()[label].wnid, "name": classes()[label].name}
 
-    start, num_bytes = int(index.offset[position]), int(index.num_bytes[position])
+    checksum = int(index.checksum[position])
     return {
         "index": position,
-        "original_label": named(int(index.original_label[position])),
-        "real_label": [named(label) for label in index.real_label[position]],
-        "size": f"{index.width[position]}x{index.height[position]}",
-        "place": f"{manifest.shards[index.shard[position]].name} [bytes {start}-{start + num_bytes})",
-        "checksum": f"{int(index.checksum[position]):016x}",
+        "key": index.keys[position],
+        "original_label": facts_of(int(index.original_label[position])),
+        "real_label": [facts_of(label) for label in index.real_label[position]],
+        "width": int(index.width[position]),
+        "height": int(index.height[position]),
+        "shard": manifest.shards[index.shard[position]].name,
+        "offset": int(index.offset[position]),
+        "num_bytes": int(index.num_bytes[position]),
+        "checksum": f"{checksum:016x}" if checksum else None,
+    }
+
+
+def _in_words(sample: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a sample as they are printed without --json."""
+
+    def named(label: dict[str, Any]) -> str:
+        return f"{label['index']} {label['name']} ({label['wnid']})"
+
+    start, num_bytes = sample["offset"], sample["num_bytes"]
+    return {
+        "index": sample["index"],
+        "original_label": named(sample["original_label"]),
+        "real_label": [named(label) for label in sample["real_label"]],
+        "size": f"{sample['width']}x{sample['height']}" if sample["width"] else "unknown",
+        "place": f"{sample['shard']} [bytes {start}-{start + num_bytes})",
+        "checksum": sample["checksum"] or "none",
     }
 
 

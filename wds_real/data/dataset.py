@@ -49,7 +49,17 @@ class Sample(TypedDict):
     index: int
 
 
-class Dataset:
+if TYPE_CHECKING:
+    # For type checkers, which accept it in a DataLoader then. At run time any object with a length and items will do,
+    # and reading labels does not take the seconds that importing torch does.
+    from torch.utils.data import Dataset as TorchDataset
+
+    _MapStyle = TorchDataset[Sample]
+else:
+    _MapStyle = object
+
+
+class Dataset(_MapStyle):
     """A packed data set, or a part of it; works as a map-style ``torch.utils.data`` dataset.
 
     Attributes:

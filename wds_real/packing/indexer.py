@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import re
+import shlex
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import braceexpand
 import xxhash
 
-from wds_real.errors import MissingError, SourceError, first_few
+from wds_real.errors import MissingError, SourceError, first_few, printable
 from wds_real.format.json_fields import parse_json
 from wds_real.format.manifest import DATASET, VERSION, Manifest, ShardInfo
 from wds_real.format.root import Provenance, open_root, remove_manifest, write_root
@@ -30,15 +31,19 @@ from wds_real.image.jpeg_header import JpegError, jpeg_size
 from wds_real.labels import NUM_IMAGES
 from wds_real.packing.claim import claimed
 from wds_real.packing.external_labels import external_label, official_label
-from wds_real.storage.url import is_url, redact_url, split_url
+from wds_real.packing.shard_spec import find_shards
+from wds_real.storage.url import is_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from wds_real.format.tar import Member
+    from wds_real.labels import Label
     from wds_real.storage.base import Store
 
-__all__ = ["index_shards", "place_of"]
+__all__ = ["index_shards"]
+
+_LOG = logging.getLogger(__name__)
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "gif", "tif", "tiff")
 _WINDOW_BYTES = 8 << 10  # holds a label, the headers around it, and the start of the next image
@@ -60,8 +65,8 @@ def index_shards(
     """Write ``index.json`` and ``manifest.json`` for external shards.
 
     Args:
-        spec: The shards in brace notation, ``s3://lab/val-{00..63}.tar``, all in one folder; or that folder or URL
-            alone, for all its tar files.
+        spec: The shards in brace notation, ``s3://lab/val-{00..63}.tar``, or by a pattern, ``val-*.tar``, all in one
+            folder; or that folder or URL alone, for all its tar files.
         root: Where to write, if not beside the shards; the manifest then says where those are.
         storage_options: For URLs, as `wds_real.open_store` takes them.
         checksums: Read every byte and store a checksum of each image, which later reads are compared with. Without
@@ -74,7 +79,8 @@ def index_shards(
             twice.
         StoreError: a store refused, there is an index already, or another process is writing one.
     """
-    place, names = _expand(spec, storage_options)
+    found = find_shards(spec, storage_options)
+    place, names = found.place, found.names
     shards = open_root(place, storage_options)
     target = shards if root is None else open_root(root, storage_options)
 
@@ -90,7 +96,9 @@ def index_shards(
             scanned = list(pool.map(scan, range(len(names))))
         rows = sorted((row for shard in scanned for row in shard.rows), key=lambda row: row.label.key)
         _check_keys(shards, rows)
-        official = all(official_label(row.label.key, spec) is not None for row in rows)
+        others = [row.label for row in rows if official_label(row.label.key, spec) is None]
+        _say_without_real_labels(others, rows)
+        official = not others
         provenance = Provenance(
             dataset=DATASET if official else "webdataset",
             version=VERSION if official else "0.0.0",
@@ -103,37 +111,6 @@ def index_shards(
         if overwrite:
             remove_manifest(target)
         return write_root(target, rows, [shard.info for shard in scanned], provenance)
-
-
-def place_of(spec: str) -> str:
-    """Return the folder or URL that holds the shards."""
-    return split_url(spec)[0] if _names_shards(spec) else spec
-
-
-def _names_shards(spec: str) -> bool:
-    return "{" in spec or spec.partition("?")[0].endswith(".tar")
-
-
-def _expand(spec: str, storage_options: Mapping[str, str] | None) -> tuple[str, list[str]]:
-    """Return the folder or URL of the shards, and their names."""
-    if not _names_shards(spec):
-        names = [name for name in open_root(spec, storage_options).list() if name.endswith(".tar")]
-        if not names:
-            raise SourceError(f"{redact_url(spec)}: no tar file. Name the shards: .../name-{{000000..000049}}.tar.")
-        return spec, names
-    try:
-        urls = list(braceexpand.braceexpand(spec))
-    except ValueError as error:
-        raise SourceError(
-            f"{redact_url(spec)}: the braces do not match. Write .../name-{{000000..000049}}.tar."
-        ) from error
-    parts = [split_url(url) for url in urls]
-    names = [name for _, name in parts]
-    if len({place for place, _ in parts}) > 1 or len(set(names)) < len(names):
-        raise SourceError(
-            f"{redact_url(spec)}: names shards in several folders, or a shard twice. Index each folder by itself."
-        )
-    return parts[0][0], names
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +196,12 @@ def _split_name(name: str) -> tuple[str, str]:
 def _row(sample: _Sample, read: Callable[[int, int], bytes], number: int, where: str, *, checksums: bool) -> SampleRow:
     """Return a sample's row of the index."""
     images = [member for extension, member in sample.members.items() if extension.rpartition(".")[2] in _IMAGES]
+    if not images and not {"json", "cls"} & sample.members.keys():
+        (stranger, *_) = sample.members.values()
+        raise SourceError(
+            f"{where}: {stranger.name} belongs to no image. Remove it: tar --delete -f "
+            f"{shlex.quote(where.rpartition('/')[2])} {shlex.quote(stranger.name)}"
+        )
     if len(images) != 1:
         raise SourceError(
             f"{where}: {sample.key} has {len(images)} images among {first_few(sorted(sample.members))}, expected one."
@@ -265,6 +248,20 @@ def _content(kind: str, member: Member, read: Callable[[int, int], bytes], where
     except ValueError as error:
         raise SourceError(f"{where}: {member.name} is not {kind}: {error}.") from error
     return value if isinstance(value, dict) else {"label": value}
+
+
+def _say_without_real_labels(others: Sequence[Label], rows: Sequence[SampleRow]) -> None:
+    """Log how many images have no ReaL label because they have other names than the validation images."""
+    without = [label.key for label in others if not label.real_label]
+    if without:
+        _LOG.warning(
+            "%s of %s images (%s) are not named as validation images, so they have no ReaL labels and do not count for "
+            "ReaL accuracy. If they are, give the names, such as ILSVRC2012_val_00000001.JPEG, as keys or in the json "
+            "member as file_name, and index again.",
+            f"{len(without):,}",
+            f"{len(rows):,}",
+            printable(first_few(without)),
+        )
 
 
 def _check_keys(store: Store, rows: Sequence[SampleRow]) -> None:
