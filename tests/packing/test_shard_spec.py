@@ -43,7 +43,6 @@ def shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("val.tar.gz", ["val.tar.gz"]),
         ("file:val-0.tar", ["val-0.tar"]),
         ("FILE:val-*.tar", NAMES[1:]),
-        ("file:", NAMES),
     ],
 )
 def test_shards_are_named_in_a_folder(shards: Path, spec: str, names: list[str]) -> None:
