@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from wds_real import Normalize, default_device
+from wds_real import ModelError, Normalize, default_device
+from wds_real.evaluation.device import open_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,3 +86,16 @@ def test_images_that_are_floats_pass_unchanged() -> None:
     """A transform that gives floats has normalised them."""
     image = torch.rand(2, 3, 5, 7)
     assert Normalize(MEAN, STD, device=torch.device("cpu"))(image) is image
+
+
+@pytest.mark.parametrize("name", ["abacus", "cpu:x", "", "cuda:99"])
+def test_a_device_that_is_not_there_is_refused(name: str) -> None:
+    """A name that torch does not know, and a device that this machine lacks, are a ModelError with the name."""
+    with pytest.raises(ModelError, match=f"^device {name}: "):
+        open_device(name)
+
+
+def test_a_device_is_opened_by_its_name() -> None:
+    """None means the default device."""
+    assert open_device("cpu") == torch.device("cpu")
+    assert open_device(None) == default_device()

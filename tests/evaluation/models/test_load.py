@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
 from wds_real import ModelError, load_model
+from wds_real.evaluation.models.load import is_factory
 from wds_real.synthetic import KnownAnswerModel, known_answer_model
 
 
@@ -42,3 +44,29 @@ def test_the_known_answer_model_has_a_name() -> None:
     model = load_model("wds_real.synthetic:known_answer_model")
     assert isinstance(model.module, KnownAnswerModel)
     assert model.transform == known_answer_model()[1]
+
+
+@pytest.mark.parametrize("name", ["model.pth", "model.pt", "model.safetensors", "model.pth.tar", "a:model.ckpt"])
+def test_a_file_of_weights_is_refused_with_what_it_needs(name: str) -> None:
+    """Weights need an architecture: the message says to write a factory, or to export the model."""
+    with pytest.raises(ModelError, match=r"weights .* -m my_models:make\. Or save .* torch\.export\.save"):
+        load_model(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("model.onnx", "another runtime"), ("folder", "timm:local-dir:folder"), ("file", "not the file of a model")],
+)
+def test_other_things_are_named(name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model of another runtime, a folder and a file are told apart from a misspelt name."""
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    Path("file").touch()
+    with pytest.raises(ModelError, match=text):
+        load_model(name)
+
+
+def test_only_factories_are_modules() -> None:
+    """The current folder is searched for these alone."""
+    specs = ["a:b", ":", "timm:hf-hub:x/y", "torchvision:a", "m.pt2", "resnet50", "efficientnet_lite0"]
+    assert [spec for spec in specs if is_factory(spec)] == ["a:b", ":"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +23,8 @@ def timm_with(*, error: Exception | None = None) -> Any:
     """Return as much of timm as is used, with one model; `error` is what creating it raises."""
 
     def create_model(name: str, *, pretrained: bool) -> torch.nn.Module:
-        assert (name, pretrained) == ("resnet50.tv_in1k", True)
+        assert pretrained
+        assert name in ("resnet50.tv_in1k", "hf-hub:timm/resnet50.tv_in1k")
         if error is not None:
             raise error
         return torch.nn.Identity()
@@ -60,3 +63,64 @@ def test_weights_that_cannot_be_loaded(error: Exception, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "timm", timm_with(error=error))
     with pytest.raises(ModelError, match=f"timm:resnet50.tv_in1k: timm cannot load it: .*{error}"):
         load_model("timm:resnet50.tv_in1k")
+
+
+def test_a_model_of_the_hub_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timm gets the name with its source."""
+    monkeypatch.setitem(sys.modules, "timm", timm_with())
+    assert load_model("timm:hf-hub:timm/resnet50.tv_in1k").transform.size == (256, 288)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("hub:timm/resnet50", "expected timm:NAME, timm:hf-hub:USER/MODEL or timm:local-dir:FOLDER"),
+        ("hf-hub:", "expected timm:NAME"),
+        ("local-dir:nowhere", "nowhere holds no config.json"),
+        ("timm/resnet50", "On the Hugging Face hub: timm:hf-hub:timm/resnet50"),
+    ],
+)
+def test_a_source_that_timm_does_not_have(name: str, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message has the forms that are taken."""
+    monkeypatch.setitem(sys.modules, "timm", timm_with())
+    with pytest.raises(ModelError, match=f"^timm:{name}: .*{text}"):
+        load_model(f"timm:{name}")
+
+
+class Touch:
+    """Pickles as a call that makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("hostile", [False, True])
+def test_a_folder_is_loaded_by_timm(hostile: bool, tmp_path: Path) -> None:
+    """Weights and preprocessing are those of the folder; a pickle of more than tensors is refused and not run."""
+    timm = pytest.importorskip("timm", reason="needs timm")
+    size = {
+        "input_size": [3, 160, 160],
+        "crop_pct": 0.9,
+        "interpolation": "bilinear",
+        "mean": [0.5] * 3,
+        "std": [0.25] * 3,
+    }
+    cfg = size | {"num_classes": 1000, "first_conv": "conv_stem", "classifier": "classifier"}
+    about = {"architecture": "mobilenetv3_small_050", "num_classes": 1000, "pretrained_cfg": cfg}
+    (tmp_path / "config.json").write_text(json.dumps(about))
+    weights = timm.create_model("mobilenetv3_small_050").state_dict()
+    torch.save(weights | ({"more": Touch(tmp_path / "made")} if hostile else {}), tmp_path / "pytorch_model.bin")
+    if hostile:
+        with pytest.raises(ModelError, match=r"timm:local-dir:.*: (the weights are a pickle|timm cannot load it)"):
+            load_model(f"timm:local-dir:{tmp_path}")
+        assert not (tmp_path / "made").exists()
+        return
+    loaded = load_model(f"timm:local-dir:{tmp_path}")
+    assert isinstance(loaded.module, torch.nn.Module)
+    assert torch.equal(loaded.module.state_dict()["conv_stem.weight"], weights["conv_stem.weight"])
+    assert loaded.transform == EvalTransform(
+        (160, 160), 0.9, interpolation="bilinear", mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25)
+    )
