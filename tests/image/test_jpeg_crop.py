@@ -66,16 +66,17 @@ def whole(data: bytes) -> NDArray[np.uint8]:
     return pixels
 
 
-def crop(data: bytes | memoryview, box: Box) -> NDArray[np.uint8] | None:
+def crop(data: bytes | memoryview, box: Box, *, to_end: bool = False) -> NDArray[np.uint8] | None:
     width, height, _ = jpeg_frame(data)
-    return decode_crop(data, size=(width, height), box=box)
+    return decode_crop(data, size=(width, height), box=box, to_end=to_end)
 
 
 def assert_exact(data: bytes, box: Box) -> None:
     left, top, right, bottom = box
-    found = crop(data, box)
-    assert found is not None
-    assert np.array_equal(found, whole(data)[top:bottom, left:right]), box
+    for to_end in (False, True):
+        found = crop(data, box, to_end=to_end)
+        assert found is not None
+        assert np.array_equal(found, whole(data)[top:bottom, left:right]), box
 
 
 @st.composite
@@ -239,6 +240,15 @@ def test_a_file_truncated_below_the_crop_gives_none(num_bytes: int) -> None:
     assert crop(GOOD[:-num_bytes], (0, 0, 64, 1)) is None
 
 
+def test_damage_above_a_crop_is_found_at_the_end() -> None:
+    """Zeros in the data are taken for other blocks: only reading to the end shows that they do not add up."""
+    data = jpeg(200, 160)
+    zeroed = data[: len(data) // 4] + bytes(400) + data[len(data) // 4 + 400 :]
+    box = (20, 60, 180, 150)
+    assert crop(zeroed, box, to_end=True) is None
+    assert_exact(data, box)
+
+
 def test_bytes_after_the_image_are_ignored() -> None:
     """Some cameras append data after the end marker; the crop is still decoded."""
     assert_exact(GOOD + b"\0 and more", (5, 5, 64, 48))
@@ -270,8 +280,8 @@ def test_a_library_with_other_pixels_is_not_used(
         data: bytes = encode(*arguments, colorsubsampling=colorsubsampling, **more)
         return data
 
-    def decoding(data: bytes, *, size: tuple[int, int], box: Box) -> NDArray[np.uint8] | None:
-        pixels = real(data, size=size, box=box)
+    def decoding(data: bytes, *, size: tuple[int, int], box: Box, to_end: bool = False) -> NDArray[np.uint8] | None:
+        pixels = real(data, size=size, box=box, to_end=to_end)
         if current == subsampling and box[:2] == (23, 15) and pixels is not None:
             pixels[-1, -1, -1] ^= 1
         return pixels
@@ -347,7 +357,7 @@ def test_the_extension_checks_its_arguments(place: int, wrong: object, error: ty
     """The extension refuses arguments with which it would write outside the array."""
     from wds_real.image import _jpeg
 
-    arguments: list[Any] = [GOOD, np.zeros((8, 18 + _jpeg.SLACK, 3), np.uint8), 64, 48, 2, 3]
+    arguments: list[Any] = [GOOD, np.zeros((8, 18 + _jpeg.SLACK, 3), np.uint8), 64, 48, 2, 3, False]
     assert _jpeg.decode_crop(*arguments) >= 0
     arguments[place] = wrong
     with pytest.raises(error, match=says):
@@ -359,8 +369,8 @@ def test_an_array_without_columns_for_the_crop_is_refused() -> None:
     from wds_real.image import _jpeg
 
     with pytest.raises(ValueError, match="a crop of 0 x 8"):
-        _jpeg.decode_crop(GOOD, np.zeros((8, _jpeg.SLACK, 3), np.uint8), 64, 48, 2, 3)
-    assert _jpeg.decode_crop(GOOD, np.zeros((8, _jpeg.SLACK + 1, 3), np.uint8), 64, 48, 2, 3) == 0
+        _jpeg.decode_crop(GOOD, np.zeros((8, _jpeg.SLACK, 3), np.uint8), 64, 48, 2, 3, False)
+    assert _jpeg.decode_crop(GOOD, np.zeros((8, _jpeg.SLACK + 1, 3), np.uint8), 64, 48, 2, 3, False) == 0
 
 
 @given(box=boxes(64, 48), subsampling=st.sampled_from(SUBSAMPLINGS))
@@ -373,7 +383,7 @@ def test_nothing_outside_the_array_is_changed(box: Box, subsampling: str) -> Non
     width = right - left + _jpeg.SLACK
     canvas = np.full((bottom - top + 2, width + 2, 3), 93, np.uint8)
     inner = canvas[1:-1, 1:-1]
-    start = _jpeg.decode_crop(jpeg(64, 48, subsampling=subsampling), inner, 64, 48, left, top)
+    start = _jpeg.decode_crop(jpeg(64, 48, subsampling=subsampling), inner, 64, 48, left, top, True)
     assert 0 <= start <= left
     inner[:] = 93
     assert (canvas == 93).all()

@@ -45,14 +45,25 @@ def command(root: str, level: Level, jobs: int, storage_options: dict[str, str],
         report = verify(store, level=level, jobs=jobs, progress=progress, storage_options=storage_options)
     manifest, problems = report.manifest, report.problems
     if as_json:
-        print_json({"root": store.url, "level": level, "digest": manifest.digest, "problems": list(problems)})
+        print_json(
+            {
+                "root": store.url,
+                "level": level,
+                "digest": manifest.digest,
+                "problems": list(problems),
+                "warnings": list(report.warnings),
+            }
+        )
     else:
         for problem in problems:
             print_message(f"error: {problem}")
+        for warning in report.warnings:
+            print_message(f"warning: {warning}")
     if problems:
         print_message(f"error: {store.url}: {counted(len(problems), 'problem')} found")
         return 4
     if not as_json:
         shards, images = counted(len(manifest.shards), "shard"), counted(manifest.num_samples, "image")
-        print_lines(f"OK: {shards}, {images}, {_CHECKED[level]}", f"digest {manifest.digest}")
+        warned = f", {len(report.warnings):,} of them with warnings" if report.warnings else ""
+        print_lines(f"OK: {shards}, {images}, {_CHECKED[level]}{warned}", f"digest {manifest.digest}")
     return 0

@@ -37,6 +37,7 @@ class Batch:
         valid: bool (B,), False in padded rows, and in rows whose sample could not be read (``on_error="record"``),
             which keep their index.
         number: Number of the batch in the plan; -1 if all of it is padding, or if it is not from a `Loader`.
+        warned: Rows whose file the decoder warned about, most often because it is damaged; see `Loader`.
     """
 
     image: torch.Tensor
@@ -46,6 +47,7 @@ class Batch:
     key: tuple[str, ...]
     valid: torch.Tensor
     number: int = -1
+    warned: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ from wds_real.data.pixel_cache import PixelCache, cache_size
 from wds_real.errors import ShardError
 from wds_real.image.backends import decoder_versions
 from wds_real.image.decode import DecodeError, decode_image
+from wds_real.image.jpeg_header import is_jpeg
+from wds_real.image.jpeg_warnings import jpeg_warning
 from wds_real.image.transform import EvalTransform
 from wds_real.storage.buffers import Buffers
 
@@ -40,11 +42,15 @@ _MAX_BUFFERS = BATCHES_IN_PROGRESS + 3  # the batch being started, and two that 
 
 @dataclass(frozen=True, slots=True)
 class _Pixels:
-    """The memory of a batch: `pixels` (rows, H, W, C), and `array`, the same memory for NumPy."""
+    """The memory of a batch: `pixels` (rows, H, W, C), and `array`, the same memory for NumPy.
+
+    The threads append to `warned` the rows whose file the decoder warns about.
+    """
 
     step: Step
     pixels: torch.Tensor
     array: NDArray[Any]
+    warned: list[int] = field(default_factory=list)
 
 
 class DecodeStage:
@@ -56,6 +62,7 @@ class DecodeStage:
         padded_rows: Rows of every batch, the samples' and padding; None means no padding.
         record_errors: Mark samples that cannot be read as not valid, instead of raising.
         pixel_cache: Holds transformed pixels, or None.
+        check_files: Read each JPEG to its end for the decoder's warnings.
     """
 
     rows_per_task = _ROWS_PER_TASK
@@ -68,12 +75,14 @@ class DecodeStage:
         padded_rows: int | None,
         record_errors: bool,
         pixel_cache: PixelCache | None,
+        check_files: bool = False,
     ) -> None:
         self._dataset = dataset
         self._transform = transform
         self._padded_rows = padded_rows
         self._record_errors = record_errors
         self._cache = pixel_cache
+        self._check_files = check_files or pixel_cache is not None  # cached pixels are not decoded again
         self._shape, self._dtype = output_shape(transform)
         self._files, self._memory = Buffers(max_kept=64), Buffers(max_kept=_MAX_BUFFERS)
         self._labels = LabelTable(dataset.index)
@@ -114,7 +123,7 @@ class DecodeStage:
             try:
                 if isinstance(data, ShardError):
                     raise data
-                self._decode_into(position, data, out)
+                warning = self._decode_into(position, data, out)
             except ShardError as error:
                 if not self._record_errors:
                     raise
@@ -122,7 +131,9 @@ class DecodeStage:
                 out[:] = 0
                 failed.append(row)
             else:
-                if cache is not None:
+                if warning is not None:
+                    memory.warned.append(row)
+                elif cache is not None:  # an image with a warning is decoded in each pass, which repeats the warning
                     cache.write(position, out)
         return FilledRows(failed, read_s, perf_counter() - began - read_s)
 
@@ -137,14 +148,16 @@ class DecodeStage:
             key=labels.key,
             valid=labels.valid,
             number=memory.step.batch,
+            warned=tuple(sorted(memory.warned)),
         )
 
-    def _decode_into(self, position: int, data: bytes | memoryview, out: NDArray[Any]) -> None:
+    def _decode_into(self, position: int, data: bytes | memoryview, out: NDArray[Any]) -> str | None:
+        """Write the transformed pixels to `out`; return what the decoder warns about, or None."""
         try:
             if isinstance(self._transform, EvalTransform):
-                self._transform.decode_into(data, out)
-                return
+                return self._transform.decode_into(data, out, check_file=self._check_files)
             image = decode_image(data)
+            warning = jpeg_warning(data) if self._check_files and is_jpeg(data) else None
         except DecodeError as error:
             raise self._dataset.reader.error(position, str(error)) from error
         values, expected = channels_last(self._transform(image)), torch.from_numpy(out)
@@ -154,6 +167,7 @@ class DecodeStage:
                 "another image. All images of a batch need one shape and dtype: end the transform with a crop."
             )
         expected.copy_(values)
+        return warning
 
 
 def open_pixel_cache(

@@ -109,6 +109,7 @@ def evaluate(
             batches=remaining,
             on_error=options.on_error,
             pixel_cache=options.pixel_cache,
+            check_files=True,
         )
         normalize = Normalize(inputs.mean, inputs.std, device=device, channels_last=options.channels_last)
         stopwatch = Stopwatch()
@@ -118,8 +119,10 @@ def evaluate(
         for batch, image in on_device(stopwatch.waiting_for(loader), device):
             ranked = metric.rank_classes(forward(image), batch)
             if records is not None and batch.number >= 0:
-                records.append(Record(batch.number, ranked.positions, ranked.classes, ranked.probabilities))
-            metric.add(ranked.positions, ranked.classes, ranked.probabilities)
+                records.append(
+                    Record(batch.number, ranked.positions, ranked.classes, ranked.probabilities, ranked.warned)
+                )
+            metric.add(ranked.positions, ranked.classes, ranked.probabilities, warned=ranked.warned)
             advance(len(ranked.positions))
         result, predictions = metric.compute_with_predictions()
         executions = [execution] if records is None else records.executions()
@@ -219,7 +222,7 @@ def _resume(run: RunRecords, metric: RealAccuracy, execution: dict[str, Any], *,
     holder = all_reduce(holder, "min")
     for number, record in records.items():
         if holder[number] == world.rank:
-            metric.add(record.index, record.classes, record.probabilities)
+            metric.add(record.index, record.classes, record.probabilities, warned=record.warned)
     left: list[int] = torch.nonzero(holder == world.world_size).flatten().tolist()
     if len(left) < total and world.rank == 0:
         _LOG.info("resuming: %d of %d batches are recorded in %s", total - len(left), total, run.folder)

@@ -39,11 +39,13 @@ class RankedClasses:
         positions: int64 (n,), of the samples in the data set.
         classes: int64 (n, 5), best first; all -1 for a sample that could not be read.
         probabilities: float32 (n, 5), NaN where unknown.
+        warned: bool (n,), whose file the decoder warned about.
     """
 
     positions: NDArray[np.int64]
     classes: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    warned: NDArray[np.bool_]
 
 
 class RealAccuracy:
@@ -77,7 +79,7 @@ class RealAccuracy:
             ValueError: a sample is not part of the data set.
         """
         ranked = self.rank_classes(predictions, batch)
-        self.add(ranked.positions, ranked.classes, ranked.probabilities)
+        self.add(ranked.positions, ranked.classes, ranked.probabilities, warned=ranked.warned)
 
     def rank_classes(
         self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[Name] | NDArray[Any]
@@ -101,13 +103,20 @@ class RealAccuracy:
         classes = np.full((len(rows), TOP), -1, dtype=np.int64)
         probabilities = np.full((len(rows), TOP), np.nan, dtype=np.float32)
         classes[valid], probabilities[valid] = top_predictions(scores[torch.from_numpy(valid).to(scores.device)])
-        return RankedClasses(rows[is_sample], classes[is_sample], probabilities[is_sample])
+        warned = np.zeros(len(rows), dtype=np.bool_)
+        warned[list(batch.warned) if isinstance(batch, Batch) else []] = True
+        return RankedClasses(rows[is_sample], classes[is_sample], probabilities[is_sample], warned[is_sample])
 
     def add(
-        self, positions: NDArray[np.int64], classes: NDArray[np.int64], probabilities: NDArray[np.float32] | None = None
+        self,
+        positions: NDArray[np.int64],
+        classes: NDArray[np.int64],
+        probabilities: NDArray[np.float32] | None = None,
+        *,
+        warned: NDArray[np.bool_] | None = None,
     ) -> None:
         """Count samples by their position in the data set; see `PredictionTable.add`."""
-        self._table.add(positions, classes, probabilities)
+        self._table.add(positions, classes, probabilities, warned=warned)
 
     def compute(self) -> Result:
         """Return the result, over all ranks.
@@ -153,7 +162,7 @@ class RealAccuracy:
         return self
 
     def state_dict(self) -> dict[str, torch.Tensor]:
-        """Return the table, int64 (N, 12)."""
+        """Return the table, int64 (N, 13)."""
         return {"table": torch.from_numpy(self._table.array.copy())}
 
     def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
@@ -163,6 +172,8 @@ class RealAccuracy:
             ValueError: the table is of a data set of another size.
         """
         table = state["table"].numpy()
+        if table.shape == (len(self.targets.keys), 12):  # of an earlier version, without the decoder's warnings
+            table = np.pad(table, ((0, 0), (0, 1)))
         if table.shape != self._table.array.shape or table.dtype != self._table.array.dtype:
             raise ValueError(f"the state is {table.dtype} {table.shape}, expected int64 {self._table.array.shape}.")
         if bool(table[~self.targets.expected].any()):

@@ -1,4 +1,5 @@
-/* Decode a rectangle of a JPEG, the crop, to the same pixels as decoding the whole image.
+/* Decode a rectangle of a JPEG, the crop, to the same pixels as decoding the whole image; and find what libjpeg-turbo
+ * warns about in a file.
  *
  * libjpeg-turbo can skip columns and rows. The entropy-coded data left of, right of and above the crop is still read,
  * but the inverse DCT, upsampling and colour conversion are skipped. At the edges of a crop the library upsamples as at
@@ -37,22 +38,37 @@ typedef struct {
     uint8_t *data;
     ptrdiff_t stride;
     int left, top, columns, rows; /* the rectangle of the image; `data` has room for SLACK more columns */
+    int to_end;                   /* read the rows below too, for the library's warnings */
 } Crop;
 
 enum { SLACK = 2 * MARGIN + BLOCK_MAX };
 
-/* ---- Error handling: the first error or warning of the library stops decoding. ---- */
+/* ---- Error handling: the first error of the library, or the first warning, stops decoding. ---- */
 
 typedef struct {
     struct jpeg_error_mgr manager;
     jmp_buf failed;
+    char message[JMSG_LENGTH_MAX]; /* the first warning, or the error */
 } Errors;
 
-static void fail(j_common_ptr info) { longjmp(((Errors *)info->err)->failed, 1); }
+static void fail(j_common_ptr info) {
+    Errors *errors = (Errors *)info->err;
+    if (errors->manager.num_warnings == 0) {
+        errors->manager.format_message(info, errors->message);
+    }
+    longjmp(errors->failed, 1);
+}
 
 static void fail_on_warning(j_common_ptr info, int level) {
     if (level < 0) { /* 0 and above are trace messages */
         fail(info);
+    }
+}
+
+static void count_warning(j_common_ptr info, int level) {
+    Errors *errors = (Errors *)info->err;
+    if (level < 0 && errors->manager.num_warnings++ == 0) {
+        errors->manager.format_message(info, errors->message);
     }
 }
 
@@ -103,6 +119,24 @@ static void read_rows(j_decompress_ptr info, uint8_t *to, ptrdiff_t stride, int 
     }
 }
 
+/* Read the entropy-coded data of the rows below the crop, and what follows up to EOI, without computing pixels. The
+ * library warns if they are damaged: damage further up shows only here if the data are taken for other blocks. */
+static void read_to_end(j_decompress_ptr info) {
+    const JDIMENSION left = info->output_height - info->output_scanline;
+    if (left > 0) {
+        const size_t row_bytes = (size_t)info->output_width * CHANNELS;
+        uint8_t *row = info->mem->alloc_large((j_common_ptr)info, JPOOL_IMAGE, row_bytes);
+        for (int i = 0; i < info->num_components; i++) {
+            info->comp_info[i].component_needed = FALSE; /* no inverse DCT */
+        }
+        if (left > 1) { /* the library would not read rows that are skipped up to the last one */
+            jpeg_skip_scanlines(info, left - 1);
+        }
+        read_rows(info, row, 0, 1);
+    }
+    jpeg_finish_decompress(info);
+}
+
 /* Decode the crop; return the image's column at which its rows start, or -1 if the file is not supported. */
 static int decode_rows(j_decompress_ptr info, int width, int height, const Crop *crop) {
     jpeg_read_header(info, TRUE);
@@ -123,6 +157,10 @@ static int decode_rows(j_decompress_ptr info, int width, int height, const Crop 
         jpeg_skip_scanlines(info, (JDIMENSION)crop->top);
     }
     read_rows(info, crop->data, crop->stride, crop->rows);
+    if (crop->to_end) {
+        read_to_end(info);
+        return (int)first;
+    }
     return has_intact_rest(info) ? (int)first : -1;
 }
 
@@ -143,6 +181,30 @@ static int decode(const uint8_t *jpeg, size_t num_bytes, int width, int height, 
     return start;
 }
 
+/* Read all entropy-coded data of a file without computing pixels. Return the number of warnings, with the first one in
+ * `errors->message`; an error ends the reading and counts as one, and so does a size beyond `most_pixels`. */
+static long count_warnings(const uint8_t *jpeg, size_t num_bytes, long long most_pixels, Errors *errors) {
+    struct jpeg_decompress_struct info = {0};
+    info.err = jpeg_std_error(&errors->manager);
+    errors->manager.error_exit = fail;
+    errors->manager.emit_message = count_warning;
+    volatile long failed = 1;
+    if (!setjmp(errors->failed)) {
+        jpeg_create_decompress(&info);
+        jpeg_mem_src(&info, jpeg, (unsigned long)num_bytes);
+        jpeg_read_header(&info, TRUE);
+        if ((long long)info.image_width * info.image_height <= most_pixels) {
+            jpeg_read_coefficients(&info);
+            jpeg_finish_decompress(&info);
+            failed = 0;
+        } else {
+            snprintf(errors->message, sizeof errors->message, "%u x %u pixels", info.image_width, info.image_height);
+        }
+    }
+    jpeg_destroy_decompress(&info);
+    return errors->manager.num_warnings + failed;
+}
+
 /* ---- The Python interface. ---- */
 
 static int as_crop(Crop *crop, const Py_buffer *view, int left, int top, int width, int height) {
@@ -158,12 +220,12 @@ static int as_crop(Crop *crop, const Py_buffer *view, int left, int top, int wid
                      shape[0], left, top, width, height);
         return 0;
     }
-    *crop = (Crop){view->buf, view->strides[0], left, top, (int)columns, (int)shape[0]};
+    *crop = (Crop){view->buf, view->strides[0], left, top, (int)columns, (int)shape[0], 0};
     return 1;
 }
 
 PyDoc_STRVAR(decode_crop_doc,
-"decode_crop(jpeg, pixels, width, height, left, top)\n--\n\n"
+"decode_crop(jpeg, pixels, width, height, left, top, to_end)\n--\n\n"
 "Decode a rectangle of a JPEG of width x height pixels to `pixels`, which is SLACK columns wider than the rectangle.\n"
 "Return the image's column at which the rows of `pixels` start, or -1 if the file is not supported.\n"
 "Use it through wds_real.image.jpeg_crop.decode_crop.");
@@ -171,8 +233,8 @@ PyDoc_STRVAR(decode_crop_doc,
 static PyObject *decode_crop(PyObject *module, PyObject *args) {
     (void)module;
     PyObject *jpeg, *pixels;
-    int width, height, left, top;
-    if (!PyArg_ParseTuple(args, "OOiiii", &jpeg, &pixels, &width, &height, &left, &top)) {
+    int width, height, left, top, to_end;
+    if (!PyArg_ParseTuple(args, "OOiiiip", &jpeg, &pixels, &width, &height, &left, &top, &to_end)) {
         return NULL;
     }
     Py_buffer from, to;
@@ -187,6 +249,7 @@ static PyObject *decode_crop(PyObject *module, PyObject *args) {
     PyObject *result = NULL;
     if (as_crop(&crop, &to, left, top, width, height)) {
         int start;
+        crop.to_end = to_end;
         Py_BEGIN_ALLOW_THREADS
         start = decode(from.buf, (size_t)from.len, width, height, &crop);
         Py_END_ALLOW_THREADS
@@ -197,7 +260,40 @@ static PyObject *decode_crop(PyObject *module, PyObject *args) {
     return result;
 }
 
-static PyMethodDef methods[] = {{"decode_crop", decode_crop, METH_VARARGS, decode_crop_doc}, {NULL, NULL, 0, NULL}};
+PyDoc_STRVAR(warning_doc,
+"warning(jpeg, most_pixels)\n--\n\n"
+"Return the first warning or the error of libjpeg-turbo on the whole file, or None.\n"
+"Use it through wds_real.image.jpeg_warnings.jpeg_warning.");
+
+static PyObject *warning(PyObject *module, PyObject *args) {
+    (void)module;
+    PyObject *jpeg;
+    long long most_pixels;
+    if (!PyArg_ParseTuple(args, "OL", &jpeg, &most_pixels)) {
+        return NULL;
+    }
+    Py_buffer from;
+    if (PyObject_GetBuffer(jpeg, &from, PyBUF_SIMPLE) < 0) {
+        return NULL;
+    }
+    Errors errors;
+    long count;
+    Py_BEGIN_ALLOW_THREADS
+    count = count_warnings(from.buf, (size_t)from.len, most_pixels, &errors);
+    Py_END_ALLOW_THREADS
+    PyBuffer_Release(&from);
+    if (count == 0) {
+        Py_RETURN_NONE;
+    }
+    return count == 1 ? PyUnicode_FromFormat("%s", errors.message)
+                      : PyUnicode_FromFormat("%s (the first of %ld)", errors.message, count);
+}
+
+static PyMethodDef methods[] = {
+    {"decode_crop", decode_crop, METH_VARARGS, decode_crop_doc},
+    {"warning", warning, METH_VARARGS, warning_doc},
+    {NULL, NULL, 0, NULL},
+};
 
 static int add_constants(PyObject *module) { return PyModule_AddIntConstant(module, "SLACK", SLACK); }
 

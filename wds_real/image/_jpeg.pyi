@@ -4,5 +4,6 @@ from numpy.typing import NDArray
 SLACK: int
 
 def decode_crop(
-    jpeg: bytes | memoryview, pixels: NDArray[np.uint8], width: int, height: int, left: int, top: int, /
+    jpeg: bytes | memoryview, pixels: NDArray[np.uint8], width: int, height: int, left: int, top: int, to_end: bool, /
 ) -> int: ...
+def warning(jpeg: bytes | memoryview, most_pixels: int, /) -> str | None: ...

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,12 +13,13 @@ import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
 from wds_real.image.bounds import DecodeError, check_jpeg, check_size
-from wds_real.image.jpeg_header import JpegError, jpeg_frame
+from wds_real.image.jpeg_header import JpegError, is_jpeg, jpeg_frame
+from wds_real.image.jpeg_warnings import jpeg_warning
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "DecodeError", "PillowImage", "decode_image", "decode_rgb"]
+__all__ = ["FORMATS", "DecodeError", "Decoded", "PillowImage", "decode", "decode_image", "decode_rgb"]
 
 PillowImage = Image.Image  # so that annotations elsewhere need no import of Pillow
 
@@ -33,7 +35,25 @@ _DAMAGE = (  # what the format readers of Pillow raise on damaged files
 )
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Decoded:
+    """The pixels of an image.
+
+    Attributes:
+        pixels: uint8 (H, W, 3), RGB.
+        warning: What libjpeg-turbo warns about in a JPEG, or None.
+    """
+
+    pixels: NDArray[np.uint8]
+    warning: str | None = None
+
+
 def decode_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:
+    """Return the pixels of `decode`."""
+    return decode(data).pixels
+
+
+def decode(data: bytes | memoryview) -> Decoded:
     """Decode a JPEG to uint8 (H, W, 3), RGB; the same bytes as ``PIL.Image.open(...).convert("RGB")``.
 
     simplejpeg decodes most files; Pillow decodes what simplejpeg refuses, and CMYK.
@@ -44,16 +64,17 @@ def decode_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:
     try:
         width, height, components = jpeg_frame(data)
     except JpegError:
-        return np.asarray(decode_image(data))  # which may be of another format
+        pixels = np.asarray(decode_image(data))  # which may be of another format
+        return Decoded(pixels, jpeg_warning(data) if is_jpeg(data) else None)
     check_jpeg(data, size=(width, height))
     if components in _DIRECT_COMPONENTS:
         try:
-            pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
+            pixels = simplejpeg.decode_jpeg(data, "RGB", fastdct=False, fastupsample=False)
         except ValueError:
-            pass  # Pillow decodes it, or says why it cannot
+            pass  # a warning, or not supported: Pillow decodes it, or says why it cannot
         else:
-            return pixels
-    return np.asarray(decode_image(data))
+            return Decoded(pixels)
+    return Decoded(np.asarray(decode_image(data)), jpeg_warning(data))
 
 
 def decode_image(data: bytes | memoryview) -> Image.Image:
@@ -74,12 +95,11 @@ def decode_image(data: bytes | memoryview) -> Image.Image:
 
 def _open(data: bytes | memoryview) -> Image.Image:
     """Open an image and check its header, before memory for its pixels is allocated."""
-    is_jpeg = data[:2] == b"\xff\xd8"
-    if is_jpeg:
+    if is_jpeg(data):
         check_jpeg(data, size=(1, 1))  # Pillow reads all metadata when it opens a file
     image = Image.open(io.BytesIO(data), formats=_formats())
     check_size(*image.size)
-    if is_jpeg:
+    if is_jpeg(data):
         check_jpeg(data, size=image.size)
     tags = getattr(image, "tag_v2", None)
     if tags is not None:  # the tiles of a TIFF may be larger than the image

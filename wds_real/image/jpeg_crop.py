@@ -46,24 +46,25 @@ def can_decode_crops() -> bool:
 
 
 def decode_crop(
-    data: bytes | memoryview, *, size: tuple[int, int], box: tuple[int, int, int, int]
+    data: bytes | memoryview, *, size: tuple[int, int], box: tuple[int, int, int, int], to_end: bool = False
 ) -> NDArray[np.uint8] | None:
     """Decode a rectangle of a JPEG to uint8 (height, width, 3), RGB; return None if this decoder does not support it.
 
     None stands for progressive and CMYK files, truncated files, and files for which libjpeg-turbo reports a warning
-    down to the last row of the rectangle. Rows below are not decoded.
+    down to the last row of the rectangle. Rows below are not read unless `to_end` is set.
 
     Args:
         data: The whole file.
         size: (width, height) in the frame header.
         box: (left, top, right, bottom) of the rectangle.
+        to_end: Read the file to its end, and return None if libjpeg-turbo has a warning on any of it.
 
     Raises:
         ValueError: the box is outside the image.
     """
     left, top, right, bottom = box
     pixels = np.empty((bottom - top, right - left + _jpeg.SLACK, 3), dtype=np.uint8)
-    start = _jpeg.decode_crop(data, pixels, *size, left, top)
+    start = _jpeg.decode_crop(data, pixels, *size, left, top, to_end)
     return None if start < 0 else pixels[:, left - start : right - start]
 
 

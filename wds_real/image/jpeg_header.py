@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-__all__ = ["Frame", "JpegError", "Layout", "jpeg_frame", "jpeg_layout", "jpeg_size"]
+__all__ = ["Frame", "JpegError", "Layout", "is_jpeg", "jpeg_frame", "jpeg_layout", "jpeg_size"]
 
 _SOI = b"\xff\xd8"
 # SOF0..SOF15; DHT (C4), JPG (C8) and DAC (CC) are in the same range but are not frame headers.
@@ -39,6 +39,11 @@ class Layout(NamedTuple):
     num_segments: int
     num_scans: int
     metadata_bytes: int
+
+
+def is_jpeg(data: bytes | memoryview) -> bool:
+    """Return whether the bytes start as a JPEG does."""
+    return bytes(data[:2]) == _SOI
 
 
 def jpeg_size(data: bytes | memoryview) -> tuple[int, int]:

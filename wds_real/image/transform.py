@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from wds_real.image.bounds import MAX_METADATA_BYTES, MAX_PIXELS, check_resized
-from wds_real.image.decode import decode_rgb
+from wds_real.image.decode import decode
 from wds_real.image.jpeg_crop import can_decode_crops, decode_crop
 from wds_real.image.jpeg_header import JpegError, jpeg_frame
 from wds_real.image.resample import RESAMPLING, Crop, needed_box, resize_crop
@@ -107,16 +107,27 @@ class EvalTransform:
         self._resize_into(np.asarray(image.convert("RGB")), out, crop=self._crop(*image.size))
         return Image.fromarray(out)
 
-    def decode_into(self, data: bytes | memoryview, out: NDArray[np.uint8]) -> None:
+    def decode_into(self, data: bytes | memoryview, out: NDArray[np.uint8], *, check_file: bool = False) -> str | None:
         """Decode JPEG bytes and write the transformed pixels to `out`, uint8 (H, W, 3), RGB.
+
+        Args:
+            data: The whole file.
+            out: The output.
+            check_file: Read the file to its end for the decoder's warnings, also where the crop needs only a part.
+
+        Returns:
+            What the decoder warns about, see `wds_real.image.jpeg_warnings`; None if it does not.
 
         Raises:
             DecodeError: the bytes are not an image, or are truncated.
             ValueError: `out` has another shape or dtype.
         """
-        if not (can_decode_crops() and self._decode_crop_into(data, out)):
-            pixels = decode_rgb(data)
-            self._resize_into(pixels, out, crop=self._crop(pixels.shape[1], pixels.shape[0]))
+        if can_decode_crops() and self._decode_crop_into(data, out, to_end=check_file):
+            return None
+        decoded = decode(data)
+        height, width, _ = decoded.pixels.shape
+        self._resize_into(decoded.pixels, out, crop=self._crop(width, height))
+        return decoded.warning
 
     def geometry(self, width: int, height: int) -> Geometry:
         """Return how an image of `width` x `height` pixels is resized and cropped, rounded as in torchvision and timm.
@@ -142,7 +153,7 @@ class EvalTransform:
         """Return the settings as JSON-ready values, for the result."""
         return {"name": "EvalTransform", **asdict(self), "img_size": list(self.size)}
 
-    def _decode_crop_into(self, data: bytes | memoryview, out: NDArray[np.uint8]) -> bool:
+    def _decode_crop_into(self, data: bytes | memoryview, out: NDArray[np.uint8], *, to_end: bool) -> bool:
         """Decode only the part of the JPEG that the crop needs; return False if the whole image has to be decoded."""
         try:
             width, height, _ = jpeg_frame(data)
@@ -152,7 +163,7 @@ class EvalTransform:
             return False  # decoding the whole image refuses it, or finds where its metadata end
         crop = self._crop(width, height)
         box = needed_box(crop, interpolation=self.interpolation)
-        pixels = None if box is None else decode_crop(data, size=crop.full, box=box)
+        pixels = None if box is None else decode_crop(data, size=crop.full, box=box, to_end=to_end)
         if box is None or pixels is None:
             return False
         self._resize_into(pixels, out, crop=crop, at=box[:2])

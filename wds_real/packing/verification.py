@@ -2,7 +2,10 @@
 
 quick    manifest and index are valid, and every shard has the length that the manifest says
 full     also every byte: each shard's SHA-256, its layout, each sample's checksum and label
-decode   also every image decodes to the size that the index says
+decode   also every image decodes to the size that the index says; what the decoder warns about is reported
+
+A warning of the decoder is no problem of the set: the image's bytes are those that were packed, so what is damaged was
+damaged in the source.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from wds_real.format.root import open_shards, read_index, read_manifest
 from wds_real.format.shard import frame_sample
 from wds_real.format.tar import BLOCK, END, TarError, iter_members
 from wds_real.format.tar_explained import explain_tar_error
-from wds_real.image.decode import DecodeError, decode_rgb
+from wds_real.image.decode import DecodeError, decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -42,11 +45,20 @@ class Report:
         level: What was checked, see the module's docstring.
         manifest: The set's manifest.
         problems: One line each, in shard order; empty if the set is complete and undamaged.
+        warnings: One line for each image that the decoder warns about, in shard order.
     """
 
     level: Level
     manifest: Manifest
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Warning:
+    """A line that is no problem of the set."""
+
+    text: str
 
 
 def verify(
@@ -76,7 +88,7 @@ def verify(
 
     positions = index.positions_by_shard(len(manifest.shards))
 
-    def check(number: int) -> list[str]:
+    def check(number: int) -> list[str | _Warning]:
         found = list(_check_shard(shards, manifest.shards[number], manifest, index, positions[number], level))
         if progress is not None:
             progress(manifest.shards[number].num_bytes)
@@ -84,16 +96,19 @@ def verify(
 
     listed = shards.list() if shards.listable and not manifest.external else []
     extra = sorted({name for name in listed if SHARD_NAME.fullmatch(name)} - {shard.name for shard in manifest.shards})
-    problems = [f"{name}: the manifest does not name it, but readers that list the folder find it." for name in extra]
+    found_in_all: list[str | _Warning] = [
+        f"{name}: the manifest does not name it, but readers that list the folder find it." for name in extra
+    ]
     with ThreadPoolExecutor(jobs, thread_name_prefix="verify") as pool:
         for found in pool.map(check, range(len(manifest.shards))):
-            problems += found
-    return Report(level, manifest, tuple(problems))
+            found_in_all += found
+    problems = tuple(line for line in found_in_all if isinstance(line, str))
+    return Report(level, manifest, problems, tuple(line.text for line in found_in_all if isinstance(line, _Warning)))
 
 
 def _check_shard(
     store: Store, shard: ShardInfo, manifest: Manifest, index: SampleIndex, positions: list[int], level: Level
-) -> Iterator[str]:
+) -> Iterator[str | _Warning]:
     """Yield what is wrong with one shard and its samples, one line each."""
     try:
         num_bytes = store.head(shard.name)
@@ -113,7 +128,10 @@ def _check_shard(
         yield f"{shard.name}: SHA-256 is {found[:16]}..., the manifest says {shard.sha256[:16]}.... Pack it again."
     check_layout = _check_external_layout if manifest.external else _check_layout
     for problem in (*check_layout(data, index, positions), *_check_images(data, index, positions, level)):
-        yield f"{shard.name}: {problem}"
+        if isinstance(problem, _Warning):
+            yield _Warning(f"{shard.name}: {problem.text}")
+        else:
+            yield f"{shard.name}: {problem}"
 
 
 def _check_layout(data: bytes, index: SampleIndex, positions: list[int]) -> Iterator[str]:
@@ -161,8 +179,8 @@ def _check_external_layout(data: bytes, index: SampleIndex, positions: list[int]
             yield f"{index.keys[position]} [bytes {start}-{start + size}): there is no such member. Index it again."
 
 
-def _check_images(data: bytes, index: SampleIndex, positions: list[int], level: Level) -> Iterator[str]:
-    """Yield the images whose checksum is wrong or, at level decode, that do not decode to the index's size."""
+def _check_images(data: bytes, index: SampleIndex, positions: list[int], level: Level) -> Iterator[str | _Warning]:
+    """Yield the images whose checksum is wrong or, at level decode, that do not decode to the index's size, or warn."""
     for position in positions:
         start = int(index.offset[position])
         jpeg = data[start : start + int(index.num_bytes[position])]
@@ -171,15 +189,21 @@ def _check_images(data: bytes, index: SampleIndex, positions: list[int], level: 
         if checksum != expected and expected:
             yield f"{where}: checksum is {checksum:016x}, the index says {expected:016x}. Pack it again."
         elif level == "decode":
-            yield from (f"{where}: {problem}" for problem in _check_pixels(jpeg, index, position))
+            yield from _check_pixels(where, jpeg, index, position)
 
 
-def _check_pixels(jpeg: bytes, index: SampleIndex, position: int) -> Iterator[str]:
+def _check_pixels(where: str, jpeg: bytes, index: SampleIndex, position: int) -> Iterator[str | _Warning]:
     size = (int(index.width[position]), int(index.height[position]))
     try:
-        height, width, _ = decode_rgb(jpeg).shape
+        decoded = decode(jpeg)
     except DecodeError as error:
-        yield f"{error}."
+        yield f"{where}: {error}."
         return
+    height, width, _ = decoded.pixels.shape
     if size not in ((width, height), (0, 0)):
-        yield f"decodes to {width}x{height} pixels, the index says {size[0]}x{size[1]}."
+        yield f"{where}: decodes to {width}x{height} pixels, the index says {size[0]}x{size[1]}."
+    if decoded.warning is not None:
+        yield _Warning(
+            f"{where}: the decoder warns: {decoded.warning}. The bytes are those that were packed: "
+            "the image was damaged before, if it is damaged."
+        )

@@ -26,6 +26,7 @@ from wds_real.format.sample_index import SampleRow
 from wds_real.format.shard import frame_sample
 from wds_real.format.tar import END
 from wds_real.image.jpeg_header import JpegError, jpeg_size
+from wds_real.image.jpeg_warnings import jpeg_warning
 from wds_real.packing.claim import claimed
 
 if TYPE_CHECKING:
@@ -186,6 +187,12 @@ def _produce(shard: ShardPlan, run: _Run, write: Callable[[memoryview], None]) -
             if run.cancelled.is_set():
                 raise CancelledError
             width, height = _size(image, data)
+            if (warning := jpeg_warning(data)) is not None:
+                _LOG.warning(
+                    "%s: the decoder warns: %s. It is packed as it is; compare it with another copy of the source",
+                    image.label.key,
+                    warning,
+                )
             frame = frame_sample(image.label, len(data))
             before, after = frame.before, frame.after
             blocks.add(before)

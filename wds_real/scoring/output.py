@@ -51,7 +51,7 @@ def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
     found = RunRecords(folder, key).read()
     table = PredictionTable(Targets.of_dataset(dataset))
     for record in found.by_batch.values():
-        table.add(record.index, record.classes, record.probabilities)
+        table.add(record.index, record.classes, record.probabilities, warned=record.warned)
     try:
         result = table.result(world_size=len(found.ranks))
     except CoverageError as error:

@@ -12,6 +12,9 @@ A record file is a sequence of frames and nothing else:
     payload   rows x (index int32, classes 5 x int16, probabilities 5 x float32)
     checksum  uint64    xxh3-64 of everything before it in the frame
 
+A batch with files that the decoder warned about has the magic b"WRB2", and one more byte at the end of each row: 1 if
+it warned, else 0.
+
 All values are little-endian. A process appends only to the file that it created, so a kill can tear only the last frame
 of a file. Reading stops at a torn or damaged frame; the batches of that frame and of those behind it are evaluated
 again. Runs without torch.
@@ -54,11 +57,12 @@ __all__ = ["RUN_NAME", "Record", "RecordedBatches", "RunKey", "RunRecords", "exe
 RUN_NAME = "run.json"
 
 _LOG = logging.getLogger(__name__)
-_MAGIC = b"WRB1"
+_MAGIC, _MAGIC_WARNED = b"WRB1", b"WRB2"
 _FILE_NAME = re.compile(r"(\d{5,})-\d{3}\.bin", re.ASCII)
 _HEAD = struct.Struct("<4sII16s")
 _TAIL = struct.Struct("<Q")
 _ROW = np.dtype([("index", "<i4"), ("classes", "<i2", (TOP,)), ("probabilities", "<f4", (TOP,))])
+_ROW_WARNED = np.dtype([*_ROW.descr, ("warned", "u1")])
 _FORMAT = {"name": "wds_real.run", "version": 1}
 _FOLDER_RIGHTS = 0o755  # others may read the results; who could write here could plant links
 
@@ -89,18 +93,23 @@ class Record:
         index: int64 (n,), positions in the data set.
         classes: int64 (n, 5), best first; -1 where the model gave fewer; all -1 for a sample that could not be read.
         probabilities: float32 (n, 5), NaN where unknown.
+        warned: bool (n,), whose file the decoder warned about; None means none.
     """
 
     batch: int
     index: NDArray[np.int64]
     classes: NDArray[np.int64]
     probabilities: NDArray[np.float32]
+    warned: NDArray[np.bool_] | None = None
 
     def encode(self, run: bytes) -> bytes:
         """Return the record's frame."""
-        rows = np.empty(len(self.index), dtype=_ROW)
+        any_warned = self.warned is not None and bool(self.warned.any())
+        rows = np.empty(len(self.index), dtype=_ROW_WARNED if any_warned else _ROW)
         rows["index"], rows["classes"], rows["probabilities"] = self.index, self.classes, self.probabilities
-        body = _HEAD.pack(_MAGIC, self.batch, len(rows), run) + rows.tobytes()
+        if any_warned:
+            rows["warned"] = self.warned
+        body = _HEAD.pack(_MAGIC_WARNED if any_warned else _MAGIC, self.batch, len(rows), run) + rows.tobytes()
         return body + _TAIL.pack(xxhash.xxh3_64_intdigest(body))
 
 
@@ -227,6 +236,7 @@ class RunRecords:
                 rows["index"].astype(np.int64),
                 rows["classes"].astype(np.int64),
                 rows["probabilities"].astype(np.float32),
+                rows["warned"] != 0 if rows.dtype == _ROW_WARNED else None,
             )
 
 
@@ -296,9 +306,10 @@ def _frame_at(data: bytes, position: int) -> tuple[bytes, NDArray[Any], int] | N
         return None
     head = data[position : position + _HEAD.size]
     magic, _, num_rows, _ = _HEAD.unpack(head)
-    end = position + _HEAD.size + num_rows * _ROW.itemsize
-    if magic != _MAGIC or end + _TAIL.size > len(data):
+    row = _ROW_WARNED if magic == _MAGIC_WARNED else _ROW
+    end = position + _HEAD.size + num_rows * row.itemsize
+    if magic not in (_MAGIC, _MAGIC_WARNED) or end + _TAIL.size > len(data):
         return None
     if _TAIL.unpack_from(data, end)[0] != xxhash.xxh3_64_intdigest(data[position:end]):
         return None
-    return head, np.frombuffer(data, dtype=_ROW, count=num_rows, offset=position + _HEAD.size), end + _TAIL.size
+    return head, np.frombuffer(data, dtype=row, count=num_rows, offset=position + _HEAD.size), end + _TAIL.size

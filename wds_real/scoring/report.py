@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from wds_real.labels import NUM_IMAGES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from wds_real.scoring.counts import Accuracy, Coverage
 
@@ -20,8 +20,10 @@ __all__ = [
     "execution_line",
     "receipt",
     "title_line",
+    "warned_line",
 ]
 
+_MAX_KEYS_SHOWN = 5
 HEADER = f"{'correct':>35} / {'n':>7}  {'accuracy':>9}   95 % interval"
 
 
@@ -88,6 +90,15 @@ def coverage_lines(coverage: Coverage, world_size: int) -> list[str]:
             f" partial: {coverage.expected:,} of the {NUM_IMAGES:,} validation images; not an ImageNet accuracy"
         )
     return lines
+
+
+def warned_line(keys: Sequence[str]) -> str:
+    """Return which images were decoded with warnings; "" if there is none."""
+    if not keys:
+        return ""
+    images = f"{len(keys):,} image{'s' * (len(keys) > 1)}"
+    more = f" ... ({len(keys):,})" if len(keys) > _MAX_KEYS_SHOWN else ""
+    return f" {images} decoded with warnings, perhaps damaged: {', '.join(keys[:_MAX_KEYS_SHOWN])}{more}"
 
 
 def _all_of(value: str | list[str]) -> str:

@@ -42,6 +42,8 @@ class Result:
         execution: How the model was run, as far as it can change a prediction: ``precision``, ``batch_size``,
             ``device``, ``compile`` and ``channels_last``. A value is a list if parts of the run differed. Empty if no
             model was run; without the last three if part of the records is of an earlier version.
+        warned: Keys of the images whose file the decoder warned about, most often because it is damaged. They are
+            counted with the pixels that the decoder gave.
         run: Facts that may differ between two runs of the same evaluation: timings, machine, versions.
     """
 
@@ -59,6 +61,7 @@ class Result:
     model: dict[str, Any] = field(default_factory=dict)
     preprocessing: dict[str, Any] = field(default_factory=dict)
     execution: dict[str, Any] = field(default_factory=dict)
+    warned: tuple[str, ...] = ()
     run: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -99,6 +102,7 @@ class Result:
                 "doubled": self.coverage.doubled,
                 "failed": list(self.coverage.failed),
             },
+            **({"decoded_with_warnings": list(self.warned)} if self.warned else {}),
             **self.breakdown.as_dict(),
             "run": {"world_size": self.world_size, **self.run},
         }
@@ -114,6 +118,7 @@ class Result:
                 self.excluded_effect, self.relabelled_effect, forgiven=self.forgiven, newly_wrong=self.newly_wrong
             ),
             *report.coverage_lines(self.coverage, self.world_size),
+            report.warned_line(self.warned),
             f" data set {self.dataset['digest']}" if "digest" in self.dataset else "",
         ]
         return "\n".join(printable(line) for line in lines if line)  # a model may have any name

@@ -27,6 +27,8 @@ _MAX_KEYS_SHOWN = 5
 _SEEN, _FAILED = 0, 1  # columns
 _CLASSES = slice(2, 2 + TOP)
 _PROBABILITIES = slice(2 + TOP, 2 + 2 * TOP)
+_WARNED = 2 + 2 * TOP
+_NUM_COLUMNS = 3 + 2 * TOP
 
 
 class PredictionTable:
@@ -34,16 +36,21 @@ class PredictionTable:
 
     Attributes:
         targets: The samples and their labels.
-        array: int64 (N, 12): times seen, times failed, the classes plus one, and the bits of the probabilities. All
-            are 0 where nothing was added, so the arrays of several processes can be summed.
+        array: int64 (N, 13): times seen, times failed, the classes plus one, the bits of the probabilities, and times
+            the decoder warned. All are 0 where nothing was added, so the arrays of several processes can be summed.
     """
 
     def __init__(self, targets: Targets, array: NDArray[np.int64] | None = None) -> None:
         self.targets = targets
-        self.array = np.zeros((len(targets.keys), 2 + 2 * TOP), dtype=np.int64) if array is None else array
+        self.array = np.zeros((len(targets.keys), _NUM_COLUMNS), dtype=np.int64) if array is None else array
 
     def add(
-        self, positions: NDArray[np.int64], classes: NDArray[np.int64], probabilities: NDArray[np.float32] | None = None
+        self,
+        positions: NDArray[np.int64],
+        classes: NDArray[np.int64],
+        probabilities: NDArray[np.float32] | None = None,
+        *,
+        warned: NDArray[np.bool_] | None = None,
     ) -> None:
         """Count predictions by the position of their samples.
 
@@ -51,6 +58,7 @@ class PredictionTable:
             positions: int64 (n,), in the data set.
             classes: int64 (n, 5), best first, -1 for none; a row of only -1 is a sample that could not be read.
             probabilities: float32 (n, 5) of these classes; None where unknown.
+            warned: bool (n,), whose file the decoder warned about; None means none.
         """
         failed = classes[:, 0] < 0
         np.add.at(self.array[:, _SEEN], positions[~failed], 1)
@@ -59,6 +67,8 @@ class PredictionTable:
         if probabilities is not None:
             bits = np.ascontiguousarray(probabilities, dtype=np.float32).view(np.int32)
             np.add.at(self.array[:, _PROBABILITIES], positions, bits)
+        if warned is not None:
+            np.add.at(self.array[:, _WARNED], positions[warned], 1)
 
     def result(self, *, world_size: int) -> Result:
         """Count the table.
@@ -101,6 +111,7 @@ class PredictionTable:
             ),
             world_size=world_size,
             dataset={**targets.identity, "num_samples": coverage.expected},
+            warned=tuple(self._keys(self.array[:, _WARNED] > 0)),
         )
 
     def predictions(self) -> Predictions:
