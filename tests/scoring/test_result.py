@@ -48,7 +48,7 @@ def tally(
     """Count a table of these columns."""
     failed = np.zeros_like(seen) if failed is None else failed
     array = np.concatenate([seen[:, None], failed[:, None], top5 + 1, np.zeros_like(top5)], axis=1)
-    return PredictionTable(targets, array).result(world_size=world_size)
+    return PredictionTable(targets, np.pad(array, ((0, 0), (0, 1)))).result(world_size=world_size)
 
 
 def tallied(samples: Sequence[Sample], *, world_size: int = 1, expected: Sequence[bool] | None = None) -> Result:
