@@ -66,7 +66,7 @@ def packed_again(source: Path, tmp_path: Path, run: Callable[..., Ended]) -> tup
 
 def test_pack_warns(source: Path, tmp_path: Path) -> None:
     """Packing succeeds, since the source is what it is, and names both images on stderr."""
-    command = [sys.executable, "-m", "wds_real", "pack", source, tmp_path / "root", "--allow-partial"]
+    command = [sys.executable, "-m", "wds_real", "pack", str(source), str(tmp_path / "root"), "--allow-partial"]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
     named = [line for line in ended.stderr.splitlines() if "the decoder warns" in line]
     assert len(named) == 2
