@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import pickle
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.prediction_files import CERTAIN, needs_pyarrow, npy, npz, parquet, read
 
 from wds_real.errors import CoverageError, PredictionsError
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES, bundled, classes
@@ -30,9 +30,6 @@ ROWS = ((65, 4, 3, 2, 1), (970, 999, 0, 5, 6), (0, 7, 8, 9, 10))
 ORDER = (1, 2, 0)  # files below are not in key order
 NAMES = tuple(f"{KEYS[place]}.JPEG" for place in ORDER)
 NAN = float("nan")
-
-needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
-FORMATS = [pytest.param("csv"), pytest.param("npz"), pytest.param("parquet", marks=needs_pyarrow)]
 
 
 def wnid(label: int) -> str:
@@ -59,25 +56,6 @@ def records(make: Callable[[tuple[int, ...]], Any]) -> list[Any]:
 
 def mapping(make: Callable[[tuple[int, ...]], Any]) -> dict[str, Any]:
     return {name: make(ROWS[place]) for name, place in zip(NAMES, ORDER, strict=True)}
-
-
-def npz(**arrays: Any) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
-def npy(array: Any) -> bytes:
-    file = io.BytesIO()
-    np.save(file, np.asarray(array))
-    return file.getvalue()
-
-
-def parquet(**columns: Any) -> bytes:
-    pyarrow = pytest.importorskip("pyarrow")
-    file = io.BytesIO()
-    pytest.importorskip("pyarrow.parquet").write_table(pyarrow.table(columns), file)
-    return file.getvalue()
 
 
 def first(row: tuple[int, ...]) -> tuple[int, ...]:
@@ -153,22 +131,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("predictions")
 
 
-def read(folder: Path, name: str, content: str | bytes) -> Predictions:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_predictions(path)
-
-
 def expected(depth: int) -> list[list[int]]:
     return [[*row[:depth], *[-1] * (TOP - depth)] for row in ROWS]
-
-
-def same(one: Predictions, other: Predictions) -> bool:
-    return (
-        one.keys == other.keys
-        and np.array_equal(one.classes, other.classes)
-        and np.array_equal(one.probabilities, other.probabilities, equal_nan=True)
-    )
 
 
 def is_valid(found: Predictions) -> bool:
@@ -182,15 +146,6 @@ def is_valid(found: Predictions) -> bool:
         and bool((table[:, 0] >= 0).all())
         and (found.probabilities.dtype.str, found.probabilities.shape) == ("<f4", table.shape)
     )
-
-
-def made(keys: Iterable[str], rows: Any, probabilities: Any = None) -> Predictions:
-    table = np.array(rows, dtype=np.int64).reshape(-1, TOP)
-    values = np.full(table.shape, NAN) if probabilities is None else probabilities
-    return Predictions(tuple(keys), table, np.asarray(values, dtype=np.float32).reshape(table.shape))
-
-
-CERTAIN = made(KEYS[:1], [ROWS[0]], [[1.0, 0.0, 0.0, 0.0, 0.0]])
 
 
 # --- every spelling ---------------------------------------------------------------------------------------------------
@@ -272,7 +227,7 @@ def in_order(values: Any) -> dict[str, tuple[str, Callable[[], str | bytes]]]:
         "CSV": ("p.csv", lambda: "".join(f"{label}\n" for label in values)),
         "CSV with header": ("p.csv", lambda: "prediction\n" + "".join(f"{label}\n" for label in values)),
         "CSV with header top1": ("p.csv", lambda: "top1\n" + "".join(f"{label}\n" for label in values)),
-        "CSV, lists": ("p.csv", lambda: "".join(f"{label} 3 4\n" for label in values)),
+        "CSV, lists": ("p.csv", lambda: "".join(f'"{label} 3 4"\n' for label in values)),
         "CSV, ranked": ("p.csv", lambda: "top1,top2,top3\n" + "".join(f"{label},3,4\n" for label in values)),
         "TSV, wnids": ("p.tsv", lambda: "".join(f"{wnid(label)}\n" for label in values)),
         "JSON": ("p.json", lambda: json.dumps(values)),
@@ -350,7 +305,8 @@ STORED = npz(key=OF_KEY, classes=[1])
 BAD: dict[str, tuple[str, str | bytes, list[str]]] = {
     **{
         f"class {value} in a CSV": ("p.csv", f"file_name,top1\n{KEY},{value}\n", [KEY, value, "0..999"])
-        for value in ("1000", "-1", "1.5", "nan", "inf", "1e2", "0x41", "snake", "n00000000", "1_0",
+        for value in ("1000", "-1", "1.5", "nan", "inf", "1e-2", "1e3", "1.5e0", "0x41",
+                      "snake", "n00000000", "1_0",
                       "\u0663")
     },
     **{
@@ -410,9 +366,11 @@ BAD: dict[str, tuple[str, str | bytes, list[str]]] = {
     "deep JSONL": ("p.jsonl", '{"a":' * 100_000, []),
     "a byte that is no text": ("p.csv", b"\xff\xfe1\n", []),
     "an array of another kind": ("p.npy", npz(loss=[1.0]), ["array"]),
-    "pickle": ("p.npy", pickle.dumps(list(range(50_000))), ["pickle"]),
-    "array of pickles": ("p.npy", npy(np.array([{}] * 3, object)), ["pickle"]),
-    "array of pickles in an NPZ": ("p.npz", npz(key=OF_KEY, classes=np.array([{}], object)), ["pickle"]),
+    "pickle": ("p.npy", pickle.dumps(list(range(50_000))), ["no array that NumPy wrote"]),
+    "array of pickles": ("p.npy", npy(np.array([{}] * 3, object)), ["Python objects, which are not loaded"]),
+    "array of pickles in an NPZ": (
+        "p.npz", npz(key=OF_KEY, classes=np.array([{}], object)), ["'classes' holds Python objects"],
+    ),
     "a shape that fits no memory": ("p.npy", HUGE_SHAPE, []),
     "a member that is no array": ("p.npz", STORED.replace(b"\x93NUMPY", b"\x93NUMPX"), []),
     "a damaged deflated member": ("p.npz", ODD_BLOCK, []),

@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import zipfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.prediction_files import CERTAIN, FORMATS, KEYS, ROW, made, needs_pyarrow, read, same
 
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES
-from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.predictions import TOP, Format, Predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
-KEYS = ("ILSVRC2012_val_00000001", "ILSVRC2012_val_00000293")
-ROW = (65, 4, 3, 2, 1)
 NAN = float("nan")
-
-needs_pyarrow = pytest.mark.skipif(importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed")
-FORMATS = [pytest.param("csv"), pytest.param("npz"), pytest.param("parquet", marks=needs_pyarrow)]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("predictions")
-
-
-def read(folder: Path, name: str, content: str | bytes) -> Predictions:
-    path = folder / name
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return read_predictions(path)
-
-
-def same(one: Predictions, other: Predictions) -> bool:
-    return (
-        one.keys == other.keys
-        and np.array_equal(one.classes, other.classes)
-        and np.array_equal(one.probabilities, other.probabilities, equal_nan=True)
-    )
-
-
-def made(keys: Iterable[str], rows: Any, probabilities: Any = None) -> Predictions:
-    table = np.array(rows, dtype=np.int64).reshape(-1, TOP)
-    values = np.full(table.shape, NAN) if probabilities is None else probabilities
-    return Predictions(tuple(keys), table, np.asarray(values, dtype=np.float32).reshape(table.shape))
 
 
 @st.composite
@@ -65,9 +38,6 @@ def predictions(draw: st.DrawFn) -> Predictions:
     values = [[draw(share) if place < depth else NAN for place in range(TOP)] for _ in numbers]
     keys = [f"ILSVRC2012_val_{number:08d}" for number in numbers]
     return made(keys, [row + [-1] * (TOP - depth) for row in rows], values)
-
-
-CERTAIN = made(KEYS[:1], [ROW], [[1.0, 0.0, 0.0, 0.0, 0.0]])
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -85,7 +55,7 @@ def test_what_is_written_reads_back(folder: Path, form: Format, content: Predict
 
 def test_the_csv_is_pinned() -> None:
     """One line an image: file name, classes, probabilities with the nine digits a float32 needs; nothing if unknown."""
-    content = made(KEYS[:2], [ROW, (9, -1, -1, -1, -1)], [[1 / 3, 0.25, 0.125, 0.0, 1e-12], [NAN] * 5])
+    content = made((KEYS[0], KEYS[292]), [ROW, (9, -1, -1, -1, -1)], [[1 / 3, 0.25, 0.125, 0.0, 1e-12], [NAN] * 5])
     assert content.encode() == content.encode("csv")
     assert content.encode().decode() == (
         "file_name,top1,top2,top3,top4,top5,prob1,prob2,prob3,prob4,prob5\n"

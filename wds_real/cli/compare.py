@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wds_real.cli.console import print_json, print_lines
-from wds_real.cli.options import json_option, real_json_option
-from wds_real.labels import load_real_json
+from wds_real.cli.console import print_json
+from wds_real.cli.options import json_option, prediction_options
 
 if TYPE_CHECKING:
     from typing import Literal
+
+    from wds_real.cli.options import PredictionOptions
 
 
 @click.command("compare")
@@ -24,19 +25,33 @@ if TYPE_CHECKING:
     show_default=True,
     help="Labels to compare by: ReaL or original.",
 )
-@real_json_option
+@prediction_options
+@click.option("--name-column-b", metavar="NAME", help="The same in file B.  [default: as --name-column]")
+@click.option("--class-column-b", metavar="NAME", help="The same in file B.  [default: as --class-column]")
 @json_option
-def command(a: str, b: str, against: Literal["real", "original"], real_json: str | None, as_json: bool) -> None:
+def command(
+    a: str,
+    b: str,
+    against: Literal["real", "original"],
+    options: PredictionOptions,
+    name_column_b: str | None,
+    class_column_b: str | None,
+    as_json: bool,
+) -> None:
     """Compare the prediction files A and B on the images that are in both.
 
     Prints the paired difference of the accuracies, McNemar's test, and how many images only one of the two gets right.
+    A and B may be two columns of one file: name both.
     """
     from wds_real.scoring.comparison import compare
-    from wds_real.scoring.prediction_reader import read_predictions
 
-    labels = None if real_json is None else load_real_json(real_json)
-    comparison = compare(read_predictions(a), read_predictions(b), against=against, labels=labels)
+    read_a, read_b = options.read(a), options.read(b, name_column=name_column_b, class_column=class_column_b)
+    comparison = compare(read_a, read_b, against=against, labels=options.labels(), threshold=options.threshold)
     if as_json:
         print_json({"files": {"a": a, "b": b}, **comparison.as_dict()})
-    else:
-        print_lines(f"A {a}", f"B {b}", *str(comparison).split("\n"))
+        return
+    for title, path, read in (("A", a, read_a), ("B", b, read_b)):
+        click.echo(f"{title} {path}")
+        for note in read.notes:
+            click.echo(f" note: {note}")
+    click.echo(str(comparison))

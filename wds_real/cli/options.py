@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,13 +15,17 @@ from wds_real.storage.url import is_url
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from wds_real.labels import Labels
+    from wds_real.scoring.predictions import Predictions
     from wds_real.storage.cache import ByteCache
 
 __all__ = [
+    "PredictionOptions",
     "cache_options",
     "json_option",
     "open_cache",
     "per_class_option",
+    "prediction_options",
     "quiet_option",
     "real_json_option",
     "storage_option",
@@ -64,6 +70,21 @@ real_json_option = click.option(
     "--real-json", metavar="FILE", help="ReaL labels in the format of real.json, to use instead of the bundled ones."
 )
 
+_PREDICTION_OPTIONS = (
+    real_json_option,
+    click.option(
+        "--threshold",
+        type=float,
+        help="Take ReaL labels from the published rater scores, with this threshold instead of the released 0.8.",
+    ),
+    click.option(
+        "--name-column", metavar="NAME", help="Column of the file names or keys.  [default: found by its name]"
+    ),
+    click.option(
+        "--class-column", metavar="NAME", help="Column of the predicted classes.  [default: found by its name]"
+    ),
+)
+
 storage_option = click.option(
     "--storage-option",
     "storage_options",
@@ -72,6 +93,51 @@ storage_option = click.option(
     callback=_parse_options,
     help="For URLs: region=..., endpoint=..., profile=..., skip_signature=true (public buckets), ...; repeatable.",
 )
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionOptions:
+    """How prediction files are read, and the labels they are compared with: what `prediction_options` adds."""
+
+    real_json: str | None
+    threshold: float | None
+    name_column: str | None
+    class_column: str | None
+
+    def read(self, path: str, *, name_column: str | None = None, class_column: str | None = None) -> Predictions:
+        """Return the predictions in a file, with other columns than those of the options where they are given."""
+        from wds_real.scoring.prediction_reader import read_predictions
+
+        return read_predictions(
+            path, name_column=name_column or self.name_column, class_column=class_column or self.class_column
+        )
+
+    def labels(self) -> Labels | None:
+        """Return the labels of --real-json; None without it."""
+        from wds_real.labels import load_real_json
+
+        return None if self.real_json is None else load_real_json(self.real_json)
+
+
+def prediction_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of commands that read prediction files; the command gets them as `options`."""
+
+    @functools.wraps(function)
+    def command(
+        *arguments: Any,
+        real_json: str | None,
+        threshold: float | None,
+        name_column: str | None,
+        class_column: str | None,
+        **others: Any,
+    ) -> None:
+        if real_json is not None and threshold is not None:
+            raise click.UsageError("--real-json and --threshold exclude each other: each chooses the ReaL labels.")
+        function(*arguments, options=PredictionOptions(real_json, threshold, name_column, class_column), **others)
+
+    for option in reversed(_PREDICTION_OPTIONS):
+        command = option(command)
+    return command
 
 
 def cache_options(function: _Function) -> _Function:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wds_real.errors import PredictionsError
-from wds_real.labels import NUM_CLASSES, classes
+from wds_real.labels import NUM_CLASSES, at_threshold, classes
 from wds_real.scoring.counts import Z_95, Accuracy
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.predictions import Predictions
@@ -147,6 +147,7 @@ def compare(
     *,
     against: Literal["real", "original"] = "real",
     labels: Labels | None = None,
+    threshold: float | None = None,
 ) -> Comparison:
     """Compare the top-1 classes of two prediction files on the images that both scored.
 
@@ -155,12 +156,16 @@ def compare(
         b: The same.
         against: ``real``: right if among the ReaL labels, on the images that have one; ``original``: on all.
         labels: Labels to use in place of the released ones.
+        threshold: Make the ReaL labels from the published rater scores above this threshold (released: 0.8).
 
     Raises:
+        ValueError: both `labels` and `threshold` are given.
         PredictionsError: the files have no labelled image in common, or a name that is not a validation image.
     """
     a, b = (side if isinstance(side, Predictions) else read_predictions(side) for side in (a, b))
-    targets = Targets.of_labels(labels)
+    if labels is not None and threshold is not None:
+        raise ValueError("labels and threshold exclude each other: both choose the ReaL labels.")
+    targets = Targets.of_labels(labels if threshold is None else at_threshold(threshold))
     accepted = targets.real_label if against == "real" else targets.original_label[:, None]
     top1 = np.full((2, len(targets.keys)), -1, dtype=np.int64)
     for side, predictions in enumerate((a, b)):

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from wds_real.scoring.prediction_files import parquet_module
+from wds_real.errors import PredictionsError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["PROBABILITY_COLUMNS", "RANKED_COLUMNS", "TOP", "Format", "Predictions"]
+__all__ = ["PROBABILITY_COLUMNS", "RANKED_COLUMNS", "TOP", "Format", "Predictions", "parquet_module"]
 
 TOP = 5
 RANKED_COLUMNS = tuple(f"top{place + 1}" for place in range(TOP))
@@ -37,6 +37,7 @@ class Predictions:
         probabilities: float32 (N, 5), of these classes; NaN where unknown.
         source: The file they were read from; "" if there is none.
         origin: Text for people: which columns gave names and classes.
+        notes: Sentences for people: what is odd about the predictions.
     """
 
     keys: tuple[str, ...]
@@ -44,6 +45,7 @@ class Predictions:
     probabilities: NDArray[np.float32]
     source: str = ""
     origin: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -77,3 +79,15 @@ class Predictions:
         file = io.BytesIO()
         parquet.write_table(importlib.import_module("pyarrow").table(columns), file)
         return file.getvalue()
+
+
+def parquet_module() -> Any:  # noqa: ANN401 -- a module of an optional package
+    """Return ``pyarrow.parquet``.
+
+    Raises:
+        PredictionsError: pyarrow is not installed.
+    """
+    try:
+        return importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise PredictionsError("Parquet needs pyarrow. Install it: pip install pyarrow. Or use CSV or NPZ.") from error

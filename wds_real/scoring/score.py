@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from wds_real.errors import CoverageError
 from wds_real.labels import at_threshold
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.predictions import Predictions
@@ -64,4 +65,13 @@ def score(
         targets = targets.only(np.isin(np.arange(len(targets.keys)), positions))
     table = PredictionTable(targets)
     table.add(positions, predictions.classes, predictions.probabilities)
-    return table.result(world_size=1)
+    try:
+        result = table.result(world_size=1)
+    except CoverageError as error:
+        raise CoverageError(
+            f"{predictions.source or 'the predictions'}: {error} To score only the images that are there, use "
+            "--allow-partial (allow_partial=True in Python).",
+            missing=error.missing,
+            doubled=error.doubled,
+        ) from error
+    return replace(result, run={"notes": list(predictions.notes)}) if predictions.notes else result

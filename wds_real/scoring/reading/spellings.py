@@ -1,0 +1,105 @@
+"""The words and cells by which prediction files are understood, the same for every kind of file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+from numpy.typing import NDArray
+
+from wds_real.errors import PredictionsError
+from wds_real.labels import NUM_IMAGES
+from wds_real.scoring.predictions import PROBABILITY_COLUMNS, RANKED_COLUMNS, TOP
+
+__all__ = [
+    "CLASS_WORDS", "INDEX_WORDS", "LABEL_WORDS", "NAME_WORDS", "PREDICTION_WORDS", "RANKED_SPELLINGS", "TRUTH_WORDS",
+    "Column", "Columns", "check_distinct", "is_header", "is_image_name", "is_known_word", "word",
+]  # fmt: skip
+
+Column: TypeAlias = Sequence[Any] | NDArray[Any]
+# Names in lower case, in file order. Columns of a file without a header are named "0", "1", ...
+Columns: TypeAlias = dict[str, Column]
+
+# Several columns, best class first.
+RANKED_SPELLINGS = (
+    RANKED_COLUMNS,
+    *(tuple(f"{stem}{place}" for place in range(start, start + TOP))
+      for stem in ("index_", "label_", "class_", "pred_", "top_", "class", "pred") for start in (0, 1)),
+)  # fmt: skip
+# A column of one of these names holds predictions.
+PREDICTION_WORDS = (
+    "prediction", "predictions", "pred", "preds", "predictionstring", "predicted", "predicted_class",
+    "predicted_label", "predicted_index", "pred_label", "pred_class", "pred_index", "pred_idx", "y_pred", "top5",
+    "logits", "scores",
+)  # fmt: skip
+# These hold labels, which may be the truth, or predictions: taken only if no other column can hold predictions.
+LABEL_WORDS = ("label", "labels")
+CLASS_WORDS = (
+    "class", "classes", "class_id", "class_index", "class_idx", "category_id", "index", "output", "outputs", "y_hat",
+    "yhat", "guess", "answer", "argmax", *LABEL_WORDS,
+)  # fmt: skip
+# These hold the truth and are never taken for predictions.
+TRUTH_WORDS = (
+    "target", "targets", "truth", "gt", "ground_truth", "groundtruth", "y_true", "true_label", "true_class",
+    "original_label", "real_label",
+)  # fmt: skip
+NAME_WORDS = (
+    "file_name", "filename", "file_names", "filenames", "file", "files", "key", "keys", "image", "images", "image_id",
+    "imageid", "image_name", "img", "name", "path", "id",
+)  # fmt: skip
+INDEX_WORDS = ("", "unnamed:_0", "index", "level_0")  # pandas' row labels, as it writes them and reads them back
+_KNOWN = frozenset((
+    *(name for spelling in RANKED_SPELLINGS for name in spelling), *PREDICTION_WORDS, *CLASS_WORDS, *TRUTH_WORDS,
+    *NAME_WORDS, *PROBABILITY_COLUMNS, "probabilities", "probability", "prob", "confidence", "score", "loss",
+))  # fmt: skip
+_IMAGE_NAME = re.compile(r"ILSVRC2012_val_\d{8}", re.ASCII)
+
+
+def word(name: str) -> str:
+    """Return a column's name as the lists of words have it: lower case, with underscores for blanks and hyphens."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
+def is_known_word(cell: str) -> bool:
+    """Return whether a cell is the name of a column and so belongs to a header."""
+    return word(cell) in _KNOWN
+
+
+def is_image_name(value: object) -> bool:
+    """Return whether a value holds the name of a validation image: text, bytes or a path."""
+    if isinstance(value, bytes):
+        value = value[:4096].decode("utf-8", "replace")
+    return _IMAGE_NAME.search(str(value)[:4096]) is not None
+
+
+def is_header(row: Sequence[str], num_rows: int) -> bool:
+    """Return whether the first row of a table names its columns.
+
+    That is so if a cell is a word for a column, or if no cell could be a name or a prediction, or if the cells count
+    the columns from 0 as pandas does: after an empty cell, or where the table has one row more than images.
+
+    Args:
+        row: The first row.
+        num_rows: Rows of the table with this one.
+    """
+    cells = [cell.strip() for cell in row]
+    if any(map(is_image_name, cells)):
+        return False
+    if any(map(is_known_word, cells)) or not any(any(map(str.isdigit, cell.lstrip("[({'\"+ ")[:2])) for cell in cells):
+        return True
+    counted = cells if cells[0] else cells[1:]
+    return counted == [str(place) for place in range(len(counted))] and (not cells[0] or num_rows == NUM_IMAGES + 1)
+
+
+def check_distinct(names: Sequence[str]) -> None:
+    """Raise if two columns have the same name.
+
+    Raises:
+        PredictionsError: a name occurs twice.
+    """
+    seen = set[str]()
+    for name in names:
+        if name in seen:
+            raise PredictionsError(f"two columns are called {name!r}, apart from upper and lower case.")
+        seen.add(name)
