@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -393,3 +394,56 @@ def test_a_sliced_data_set_is_merged(
 def test_no_torch_is_imported(arguments: list[str]) -> None:
     """Commands on prediction files and records run without importing torch."""
     assert without_torch(*arguments).code in (0, 1)
+
+
+# --- columns that could be meant --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_columns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the truth, as `label`, and the predictions, as `output`: right on two thirds of the images."""
+    path = tmp_path_factory.mktemp("columns") / "answers.csv"
+    rows = (f"{name},{c},{c if place % 3 else (c + 1) % 1000}\n" for place, (name, c) in enumerate(named().items()))
+    path.write_text("filename,label,output\n" + "".join(rows))
+    return path
+
+
+def test_score_refuses_to_choose_between_truth_and_prediction(run: Callable[..., Ended], two_columns: Path) -> None:
+    """The message says which column is the truth and names the option; with it the predictions are scored."""
+    expect_one_line(
+        run("score", two_columns), 1, "'label' equals the original labels everywhere", "--class-column output"
+    )
+    found = printed(run("score", two_columns, "--class-column", "output", "--json"))
+    assert found["accuracy"]["original_top1"]["correct"] == 33_333
+    assert "notes" not in found["run"]
+
+
+def test_score_says_if_the_truth_was_scored(run: Callable[..., Ended], two_columns: Path) -> None:
+    """A column that equals the original labels everywhere gets a line, and a field in JSON."""
+    ended = run("score", two_columns, "--class-column", "label")
+    assert ended.out.splitlines()[1].startswith(" note: the classes in 'label' equal the original labels of all 50,000")
+    (note,) = printed(run("score", two_columns, "--class-column", "label", "--json"))["run"]["notes"]
+    assert "--class-column" in note
+
+
+def test_compare_takes_the_columns_and_labels_that_score_takes(run: Callable[..., Ended], two_columns: Path) -> None:
+    """Two columns of one file are compared; one column option holds for both files; a threshold changes the labels."""
+    columns = ("--class-column", "label", "--class-column-b", "output", "--name-column", "filename")
+    both = printed(run("compare", two_columns, two_columns, *columns, "--against", "original", "--json"))
+    assert (both["total"], both["right_only_in_a"], both["right_only_in_b"]) == (50_000, 16_667, 0)
+    one = printed(run("compare", two_columns, two_columns, "--class-column", "output", "--threshold", "0.5", "--json"))
+    assert (one["total"], one["right_only_in_a"]) == (48_070, 0)
+    ended = run("compare", two_columns, two_columns, "--threshold", "0.5", "--real-json", "x")
+    assert (ended.code, "exclude each other" in ended.err) == (2, True)
+
+
+def test_score_of_a_part_names_the_file_and_the_option(run: Callable[..., Ended], folder: Path) -> None:
+    """Missing images: the message begins with the file and ends with --allow-partial."""
+    expect_one_line(run("score", folder / "part.json"), 3, f"{folder / 'part.json'}: saw 99 of", "--allow-partial")
+
+
+def test_score_does_not_wait_for_a_pipe_nor_take_a_url_for_a_path(run: Callable[..., Ended], tmp_path: Path) -> None:
+    """A named pipe and a URL are refused in words."""
+    os.mkfifo(tmp_path / "pipe.csv")
+    expect_one_line(run("score", tmp_path / "pipe.csv"), 1, "is a named pipe, expected a regular file")
+    expect_one_line(run("score", "s3://lab/p.csv"), 1, "s3://lab/p.csv: predictions are read from a file")
