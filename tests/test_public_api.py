@@ -90,3 +90,20 @@ def test_import_is_light() -> None:
     """`import wds_real` loads neither torch nor numpy nor Pillow."""
     code = "import sys, wds_real; sys.exit(bool({'torch', 'numpy', 'PIL'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_type_checkers_find_the_package_from_elsewhere(tmp_path: Path) -> None:
+    """An installation, also an editable one, is found by mypy in another folder, with its types."""
+    (tmp_path / "use.py").write_text(
+        "import torch\nimport wds_real\n\n"
+        "ds = wds_real.open_dataset('shards')\n"
+        "reveal_type(ds[0]['original_label'])\n"
+        "reveal_type(torch.utils.data.DataLoader(ds, batch_size=None))\n",
+        "utf-8",
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "use.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert 'Revealed type is "int"' in done.stdout
+    assert "DataLoader[TypedDict(" in done.stdout

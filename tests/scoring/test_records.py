@@ -276,6 +276,13 @@ def test_a_damaged_run_json_is_refused(tmp_path: Path, text: str) -> None:
             use()
 
 
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    """The message is about --output, not about shards."""
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(PredictionsError, match=r"file: is a file\. Give a folder for --output"):
+        RunRecords(tmp_path / "file", KEY)
+
+
 def test_a_folder_without_run_json_is_refused(tmp_path: Path) -> None:
     """The error says that this is no output folder."""
     with pytest.raises(PredictionsError, match=r"run\.json: no such file: .* is not the --output"):

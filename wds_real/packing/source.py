@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from wds_real.errors import MissingError, SourceError, StoreError
+from wds_real.errors import MissingError, SourceError, StoreError, first_few
 from wds_real.format.tar import TarError
 from wds_real.format.tar_explained import explain_tar_error
 from wds_real.format.tar_reader import TarReader
@@ -38,7 +38,6 @@ _OFFICIAL = (
 )
 _BLOCK_BYTES = 1 << 20  # of a local tar that are read at once
 _MAX_BUFFERS = 8
-_SHOWN = 3  # names listed in an error before "and N more"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +169,7 @@ def _length(path: Path) -> int:
 def _check_names(path: Path | str, images: list[SourceImage], *, allow_partial: bool) -> None:
     doubled = [a.label.file_name for a, b in itertools.pairwise(images) if a.label == b.label]
     if doubled:
-        raise SourceError(f"{path}: {len(doubled):,} images occur twice: {_some(doubled)}. Remove the copies.")
+        raise SourceError(f"{path}: {len(doubled):,} images occur twice: {first_few(doubled)}. Remove the copies.")
     if not images:
         raise SourceError(f"{path}: holds no validation image. Expected names such as ILSVRC2012_val_00000001.JPEG.")
     if len(images) < NUM_IMAGES and not allow_partial:
@@ -178,14 +177,9 @@ def _check_names(path: Path | str, images: list[SourceImage], *, allow_partial: 
         expected = (f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, NUM_IMAGES + 1))
         missing = [name for name in expected if name not in present]
         raise SourceError(
-            f"{path}: {len(missing):,} of the {NUM_IMAGES:,} validation images are missing: {_some(missing)}. Get the "
-            "whole ILSVRC2012_img_val.tar (6,744,924,160 bytes), or pass --allow-partial to pack a subset."
+            f"{path}: {len(missing):,} of the {NUM_IMAGES:,} validation images are missing: {first_few(missing)}. "
+            "Get the whole ILSVRC2012_img_val.tar (6,744,924,160 bytes), or pass --allow-partial to pack a subset."
         )
-
-
-def _some(names: list[str]) -> str:
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest:,} more" if rest > 0 else "")
 
 
 def _walk(root: Path) -> Iterator[Path]:

@@ -144,6 +144,8 @@ class RunRecords:
         self._rank = rank
         self._run = bytes.fromhex(key.digest)[:16]
         self._file: FileIO | None = None
+        if self.folder.is_file():
+            raise PredictionsError(f"{self.folder}: is a file. Give a folder for --output, which is made if missing.")
         self._store = LocalStore(self.folder)
         if RUN_NAME in self._store.list():
             _refuse_other_run(self.folder, read_run(self.folder), key)
