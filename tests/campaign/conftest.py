@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,8 +16,16 @@ from wds_real.storage.local import LocalStore
 from wds_real.synthetic import write_source_tar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
+
+
+@pytest.fixture(autouse=True)
+def _no_log() -> Iterator[None]:
+    """Log nothing: pytest keeps the records, and with them the errors of each attempt and the files that these hold."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture
