@@ -136,7 +136,7 @@ import os
 from pathlib import Path
 from wds_real.errors import StoreError
 from wds_real.packing.claim import claimed
-from wds_real.packing.owner import Owner
+from wds_real.format.owner import Owner
 from wds_real.storage.local import LocalStore
 Owner.this_process("pack").to_json()  # loads what another user may not read
 if os.getuid() == 0: os.setuid({NOBODY})
@@ -168,7 +168,7 @@ def test_a_lock_file_of_another_user_blocks_nobody(tmp_path: Path) -> None:
 import os
 from pathlib import Path
 from wds_real.packing.claim import claimed
-from wds_real.packing.owner import Owner
+from wds_real.format.owner import Owner
 from wds_real.storage.local import LocalStore
 Owner.this_process("pack").to_json()  # loads what another user may not read
 if os.getuid() == 0: os.setuid({NOBODY})

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wds_real.errors import StoreError, UnavailableError
+from wds_real.format.owner import Owner
 from wds_real.packing import object_claim as module
 from wds_real.packing.object_claim import object_claim
-from wds_real.packing.owner import Owner
 from wds_real.storage.local import LocalStore
 from wds_real.storage.store import open_store
 
@@ -109,7 +109,7 @@ def test_at_most_one_of_many_that_start_together_goes_on(url: str) -> None:
 
 def test_the_claim_of_a_process_of_this_machine_ends_with_it(url: str) -> None:
     """Nobody waits for the end of its lease."""
-    code = "from wds_real.packing.owner import Owner\nprint(Owner.this_process('pack').to_json().decode())"
+    code = "from wds_real.format.owner import Owner\nprint(Owner.this_process('pack').to_json().decode())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     owner = Owner.from_json(done.stdout)
     assert owner is not None

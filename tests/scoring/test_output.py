@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from wds_real.data.dataset import Dataset, open_dataset
-from wds_real.errors import CoverageError, PredictionsError, ShardError, StoreError
+from wds_real.errors import CoverageError, ModelRunError, PredictionsError, ShardError, StoreError
 from wds_real.evaluation.loop import evaluate
 from wds_real.evaluation.models.base import LoadedModel
 from wds_real.evaluation.options import EvalOptions
@@ -50,7 +50,7 @@ class Scripted(KnownAnswerModel):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if len(self.batches) == self.fail_at:
-            raise RuntimeError("out of memory, say")
+            raise RuntimeError("stopped on purpose")
         self.batches.append(float(image.double().sum()))
         return super().forward(image)
 
@@ -71,7 +71,7 @@ def run(
 def interrupt(ds: Dataset, output: Path, *, after: int, on_error: Literal["raise", "record"] = "raise") -> Scripted:
     """Run until the model has answered `after` batches, then fail."""
     model = Scripted(fail_at=after)
-    with pytest.raises(RuntimeError, match="out of memory, say"):
+    with pytest.raises(ModelRunError, match="stopped on purpose"):
         run(ds, output, model=model, on_error=on_error)
     return model
 
@@ -475,9 +475,18 @@ def test_records_of_earlier_versions_are_merged_without_the_execution(ds: Datase
     assert merged.as_dict()["accuracy"] == result.as_dict()["accuracy"]
 
 
-def test_merge_counts_the_ranks_that_wrote_records(ds: Dataset, tmp_path: Path) -> None:
-    """The receipt says how many ranks took part, also where one process merges their records."""
+def test_merge_counts_the_ranks(ds: Dataset, tmp_path: Path) -> None:
+    """The receipt has the ranks of the latest start, those without a batch too; of old runs, those with records."""
     run(ds, tmp_path)
+    path = tmp_path / RUN_NAME
+    found = json.loads(path.read_text())
+    assert found["world_size"] == 1
+    path.write_text(json.dumps({**found, "world_size": 2}))
+    assert merge(tmp_path, ds)[0].receipt.endswith(", 2 ranks")
+    run(ds, tmp_path)  # everything is recorded, and this start has one rank
+    assert merge(tmp_path, ds)[0].receipt.endswith(", 1 rank")
+    del found["world_size"]
+    path.write_text(json.dumps(found))
     key = RunKey(read_run(tmp_path)["identity"])
     records = RunRecords(tmp_path, key).read().by_batch
     (tmp_path / "records" / "00000-000.bin").unlink()

@@ -160,10 +160,13 @@ def command(
     from wds_real.evaluation.loop import evaluate
     from wds_real.evaluation.models.load import is_factory, load_model
     from wds_real.evaluation.options import EvalOptions
+    from wds_real.scoring.output_folder import check_output
 
     for module in ("evaluation.loop", "data.decode_stage") if is_main_rank() and not quiet else ():
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
     with _reported_by_rank_0():
+        if output is not None:
+            check_output(output)
         dataset = open_dataset(root, split=split, storage_options=storage_options, cache=open_cache(cache, cache_bytes))
         if is_factory(spec):  # found in the current folder, after all installed packages
             sys.path.append("")

@@ -38,6 +38,7 @@ def command(
     """
     from wds_real.data.dataset import open_dataset
     from wds_real.scoring.output import merge, write_output
+    from wds_real.scoring.output_folder import owned
     from wds_real.scoring.records import read_run
     from wds_real.storage.local import LocalStore
 
@@ -45,8 +46,9 @@ def command(
     if not isinstance(root or run.get("root"), str) or not isinstance(run["identity"].get("split"), str):
         raise PredictionsError(f"{folder}/run.json does not name the data set and its split. Use --root.")
     dataset = open_dataset(root or run["root"], split=run["identity"]["split"], storage_options=storage_options)
-    result, predictions = merge(folder, dataset)
-    write_output(LocalStore(Path(folder)), result, predictions, form=form)
+    with owned(folder, "merge"):
+        result, predictions = merge(folder, dataset)
+        write_output(LocalStore(Path(folder)), result, predictions, form=form)
     if as_json:
         print_json(result.as_dict())
     else:

@@ -17,6 +17,7 @@ from wds_real.data import plan
 from wds_real.data.batch import output_shape
 from wds_real.data.distributed import all_reduce, process_group
 from wds_real.data.loader import Loader
+from wds_real.errors import PredictionsError
 from wds_real.evaluation.device import Normalize, device_name, on_device, open_device
 from wds_real.evaluation.failures import check_batch_fits, memory_errors
 from wds_real.evaluation.forward import input_dtype, prepare_forward
@@ -28,6 +29,7 @@ from wds_real.evaluation.stopwatch import Stopwatch
 from wds_real.image.backends import describe
 from wds_real.image.transform import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 from wds_real.scoring.output import write_output
+from wds_real.scoring.output_folder import owned
 from wds_real.scoring.records import Record, RunKey, RunRecords
 from wds_real.scoring.result import joined_execution
 from wds_real.storage.local import LocalStore
@@ -81,7 +83,8 @@ def evaluate(
         ModelError: the model does not return (B, 1000) finite scores, takes no batches of this size or images of this
             size, or is a function that uses a module in training mode.
         ModelRunError: the model raised an error, which is the ``__cause__``, or memory ran out.
-        PredictionsError: `output` holds the records of another run.
+        PredictionsError: `output` holds the records of another run, another process writes there, or it cannot be
+            written to.
     """
     options = options or EvalOptions()
     loaded = model if isinstance(model, LoadedModel) else LoadedModel(name_of(model), model)
@@ -99,7 +102,9 @@ def evaluate(
         total = plan.num_batches(len(dataset), options.batch_size)
         remaining = list(range(total))
         if output is not None:
-            records = stack.enter_context(RunRecords(output, key, about={"root": dataset.root}, rank=world.rank))
+            _own(output, world, stack)
+            about = {"root": dataset.root, "world_size": world.world_size}
+            records = stack.enter_context(RunRecords(output, key, about=about, rank=world.rank))
             remaining = _resume(records, metric, execution, total=total, world=world)
         loader = Loader(
             dataset,
@@ -126,23 +131,23 @@ def evaluate(
             advance(len(ranked.positions))
         result, predictions = metric.compute_with_predictions()
         executions = [execution] if records is None else records.executions()
-    result = replace(
-        result,
-        model=key.identity["model"],
-        preprocessing=key.identity["preprocessing"],
-        execution=joined_execution(key.identity["dtype"], options.batch_size, executions),
-        run={
-            "options": asdict(options),
-            "device": device_name(device),
-            "threads": loader.threads,
-            "batches_done_before": total - len(remaining),
-            "timings": stopwatch.timings(num_samples, loader),
-            **describe(),
-            "versions": versions(),
-        },
-    )
-    if output is not None and world.rank == 0:
-        write_output(LocalStore(Path(output)), result, predictions)
+        result = replace(
+            result,
+            model=key.identity["model"],
+            preprocessing=key.identity["preprocessing"],
+            execution=joined_execution(key.identity["dtype"], options.batch_size, executions),
+            run={
+                "options": asdict(options),
+                "device": device_name(device),
+                "threads": loader.threads,
+                "batches_done_before": total - len(remaining),
+                "timings": stopwatch.timings(num_samples, loader),
+                **describe(),
+                "versions": versions(),
+            },
+        )
+        if output is not None and world.rank == 0:
+            write_output(LocalStore(Path(output)), result, predictions)
     return result
 
 
@@ -206,6 +211,19 @@ def _run_key(loaded: LoadedModel, dataset: Dataset, preprocessing: dict[str, Any
 
 def _num_samples(dataset: Dataset, batches: Sequence[int], batch_size: int) -> int:
     return sum(len(plan.batch(dataset.positions, number, batch_size=batch_size)) for number in batches)
+
+
+def _own(output: str | Path, world: World, stack: ExitStack) -> None:
+    """Let rank 0 own the output folder until the stack ends; all ranks stop if it cannot."""
+    refused: PredictionsError | None = None
+    if world.rank == 0:
+        work = "eval" if world.world_size == 1 else f"eval on {world.world_size} ranks"
+        try:
+            stack.enter_context(owned(output, work))
+        except PredictionsError as error:
+            refused = error
+    if all_reduce(torch.tensor([refused is not None], dtype=torch.int64), "sum").item():
+        raise refused or PredictionsError(f"{output}: rank 0 cannot use this --output; it says why.")
 
 
 def _resume(run: RunRecords, metric: RealAccuracy, execution: dict[str, Any], *, total: int, world: World) -> list[int]:

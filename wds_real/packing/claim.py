@@ -13,10 +13,10 @@ import os
 from typing import TYPE_CHECKING
 
 from wds_real.errors import StoreError, UnavailableError
+from wds_real.format.lock_file import LockHeldError, held, no_locks
+from wds_real.format.owner import Owner
 from wds_real.format.root import holds_manifest, refuse_finished_root
-from wds_real.packing.lock_file import LockHeldError, held, no_locks
 from wds_real.packing.object_claim import Claim, object_claim, refuse
-from wds_real.packing.owner import Owner
 from wds_real.storage.local import LocalStore
 
 if TYPE_CHECKING:

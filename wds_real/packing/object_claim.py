@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
-from wds_real.packing.owner import Owner, utc
+from wds_real.format.owner import Owner, utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from wds_real.errors import CoverageError, PredictionsError
-from wds_real.scoring.records import RunKey, RunRecords, executions_of, read_run
+from wds_real.scoring.records import RunKey, RunRecords, executions_of, read_run, world_size_of
 from wds_real.scoring.result import joined_execution
 from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
@@ -53,7 +53,7 @@ def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
     for record in found.by_batch.values():
         table.add(record.index, record.classes, record.probabilities, warned=record.warned)
     try:
-        result = table.result(world_size=len(found.ranks))
+        result = table.result(world_size=world_size_of(run, found.ranks))
     except CoverageError as error:
         raise CoverageError(
             f"{folder}: {error} The run was not finished: run the same `wds-real eval` again; it does only the missing "

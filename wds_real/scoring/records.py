@@ -2,6 +2,7 @@
 
     DIR/run.json                         the run's identity, whose digest is the run key, and how it was executed
     DIR/records/RRRRR-NNN.bin            records of one process: rank R, its N-th start
+    DIR/.wds_real.lock                   while a run writes here: the process of its rank 0
 
 A record file is a sequence of frames and nothing else:
 
@@ -44,7 +45,7 @@ from wds_real.storage.local import LocalStore
 from wds_real.storage.url import is_url, redact_url
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from contextlib import AbstractContextManager
     from io import FileIO
     from types import TracebackType
@@ -52,7 +53,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["RUN_NAME", "Record", "RecordedBatches", "RunKey", "RunRecords", "executions_of", "read_run"]
+__all__ = [
+    "RUN_NAME",
+    "Record",
+    "RecordedBatches",
+    "RunKey",
+    "RunRecords",
+    "executions_of",
+    "read_run",
+    "world_size_of",
+]
 
 RUN_NAME = "run.json"
 
@@ -127,7 +137,7 @@ class RunRecords:
     Args:
         folder: The output folder; created if it does not exist.
         key: The identity of the run.
-        about: More fields for ``run.json``, such as the root of the data set.
+        about: More fields for ``run.json``, such as the root of the data set; those of the latest start are kept.
         rank: Of this process; part of its file's name.
 
     Raises:
@@ -148,7 +158,10 @@ class RunRecords:
             raise PredictionsError(f"{self.folder}: is a file. Give a folder for --output, which is made if missing.")
         self._store = LocalStore(self.folder)
         if RUN_NAME in self._store.list():
-            _refuse_other_run(self.folder, read_run(self.folder), key)
+            run = read_run(self.folder)
+            _refuse_other_run(self.folder, run, key)
+            if rank == 0 and about is not None and not about.items() <= run.items():
+                self._write_run({**run, **about})
         elif rank == 0:
             self._write_run({"format": _FORMAT, "identity": key.identity, "digest": key.digest, **(about or {})})
 
@@ -268,6 +281,12 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     ):
         raise PredictionsError(f"{path}: was edited or damaged: its executions do not match their digest.")
     return run
+
+
+def world_size_of(run: dict[str, Any], ranks: Collection[int]) -> int:
+    """Return the number of processes of the latest start; of earlier versions, that of the `ranks` with records."""
+    found = run.get("world_size")
+    return found if isinstance(found, int) and found > 0 else len(ranks)
 
 
 def executions_of(run: dict[str, Any]) -> list[dict[str, Any]]:

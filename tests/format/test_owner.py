@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from wds_real.packing.owner import Owner
+from wds_real.format.owner import Owner
 
 
 def test_an_owner_is_written_and_read() -> None:
@@ -42,7 +42,7 @@ def test_a_process_is_gone_when_it_has_ended() -> None:
     assert not mine.is_gone()
     if not mine.machine:
         pytest.skip("this system does not say which processes run")
-    code = "from wds_real.packing.owner import Owner\nprint(Owner.this_process('pack').to_json().decode())"
+    code = "from wds_real.format.owner import Owner\nprint(Owner.this_process('pack').to_json().decode())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     ended = Owner.from_json(done.stdout)
     assert ended is not None

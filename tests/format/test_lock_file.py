@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
-from wds_real.packing.lock_file import LockHeldError, held, no_locks
+from wds_real.format.lock_file import LockHeldError, held, no_locks
 from wds_real.storage.files import locked, write_all
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def test_a_holder_that_has_not_written_yet_is_waited_for(tmp_path: Path) -> None
 def test_a_lock_file_of_a_killed_process_holds_nothing(tmp_path: Path) -> None:
     """The next holder takes the file over, whatever it says, and removes it."""
     code = (
-        "import os, sys\nfrom pathlib import Path\nfrom wds_real.packing.lock_file import held\n"
+        "import os, sys\nfrom pathlib import Path\nfrom wds_real.format.lock_file import held\n"
         "with held(Path(sys.argv[1]), b'a longer text than the next one'):\n os.kill(os.getpid(), 9)"
     )
     path = tmp_path / "lock"
