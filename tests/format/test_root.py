@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import pickle
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +28,9 @@ from wds_real.storage.local import LocalStore
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from wds_real.format.manifest import Manifest
+
+NUMBERS = itertools.count()
 ROWS = [
     SampleRow(Label(f"{key}.JPEG", 1, (1, 2)), 0, offset, 10, offset + 1024, 20, 7, 8, 9)
     for key, offset in (("a", 512), ("b", 2560))
@@ -79,3 +84,55 @@ def test_a_root_without_its_index_is_incomplete(tmp_path: Path) -> None:
     (tmp_path / INDEX_NAME).unlink()
     with pytest.raises(ManifestError, match=rf"{INDEX_NAME}.* copy {INDEX_NAME} again"):
         read_index(store, manifest)
+
+
+# --- where a manifest may say that the shards are ---------------------------------------------------------------------
+
+
+def manifest_naming(shards_at: str) -> Manifest:
+    name = f"memory://naming-{next(NUMBERS)}"
+    return write_root(open_root(name, None), ROWS, SHARDS, Provenance(partial=True, source_digest="", external=True,
+                                                                      shards_at=shards_at))  # fmt: skip
+
+
+@pytest.mark.parametrize("shards_at", ["/etc", "shards", "../x"])
+def test_a_manifest_at_a_url_names_no_local_folder(shards_at: str) -> None:
+    """Whoever wrote it could have any file of this machine read."""
+    root = open_root("https://host/set", None)
+    with pytest.raises(StoreError, match=r"^https://host/set/manifest\.json: .* a folder of this machine"):
+        open_shards(root, manifest_naming(shards_at), {"allow_other_host": "true"})
+
+
+@pytest.mark.parametrize(
+    ("root", "shards_at"),
+    [
+        ("https://host/set", "https://other/set"),
+        ("https://host/set", "https://host:8443/set"),
+        ("https://host/set", "http://127.0.0.1:9/latest/meta-data"),
+        ("https://host/set", "s3://lab/set"),
+        ("s3://lab/set", "https://host/set"),
+    ],
+)
+def test_a_manifest_at_a_url_names_another_host_only_with_an_option(root: str, shards_at: str) -> None:
+    """With it, that host gets no secret of the options."""
+    store, manifest = open_root(root, None), manifest_naming(shards_at)
+    with pytest.raises(StoreError, match=r"on another host, at .*allow_other_host=true"):
+        open_shards(store, manifest, {})
+    options = {"allow_other_host": "true", "token": "hidden"}
+    shards = open_shards(store, manifest, options)
+    assert shards.url == shards_at
+    assert pickle.loads(pickle.dumps(shards)).url == shards_at  # noqa: S301 -- a store with secrets is not pickled
+
+
+@pytest.mark.parametrize(
+    ("root", "shards_at"),
+    [
+        ("https://host/set", "https://host/other"),
+        ("s3://lab/set", "s3://other/set"),
+        ("folder", "https://host/set"),
+        ("folder", "/shards"),
+    ],
+)
+def test_other_places_need_no_option(root: str, shards_at: str) -> None:
+    """The same host, another bucket of the same service, and whatever a manifest on this machine names."""
+    assert open_shards(open_root(root, None), manifest_naming(shards_at), None).url == shards_at

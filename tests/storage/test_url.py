@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from wds_real.errors import StoreError
 from wds_real.storage.retry import RetryPolicy
 from wds_real.storage.store import open_store
-from wds_real.storage.url import Location, is_url, join_url, redact_url, split_url
+from wds_real.storage.url import Location, is_url, join_url, redact_url, same_host, split_url
 
 NAMES = st.text("abcXYZ019._-", min_size=1, max_size=12).filter(lambda text: set(text) != {"."})
 URLS = st.builds(
@@ -465,7 +465,7 @@ def test_only_one_authorization_is_taken(url: str, options: dict[str, str]) -> N
 )
 def test_hosts_are_compared(one: str, other: str, *, same: bool) -> None:
     """Of an object store, the server is the host, and a bucket is none."""
-    assert Location.parse(one).same_host(Location.parse(other)) is same
+    assert same_host(one, other) is same
 
 
 @pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AWS_REGION",

@@ -7,6 +7,7 @@ import contextlib
 import email.utils
 import hashlib
 import http
+import itertools
 import os
 import re
 from dataclasses import dataclass, field
@@ -41,11 +42,14 @@ def http_server(
     on_request: Callable[[Request], None] | None = None,
     user: str | None = None,
     password: str = "",
+    token: str | None = None,
+    mirrors: int = 1,
 ) -> Iterator[HttpServer]:
     """Serve the files under `folder` by GET and HEAD over HTTP/1.1, keeping connections alive.
 
-    Responses: 206 and 416 to a range, 412 to an If-Match of another version, 401 without the right user, 302 from
-    /redirect/NAME to /NAME, 405 to other methods. Queries are ignored. The ETag is a digest of the bytes, so a file
+    Responses: 206 and 416 to a range, 412 to an If-Match of another version, 401 without the right user or token, 302
+    from /redirect/NAME to /NAME, from /elsewhere/PORT/NAME to /NAME at that port, and from /circle/NAME to itself, 405
+    to other methods. Queries are ignored. The ETag is a digest of the bytes, so a file
     that is replaced has another one. Each response is of one version of a file, if files are replaced by rename.
 
     Args:
@@ -55,8 +59,11 @@ def http_server(
         on_request: Called with each request before the response, in the thread of its connection.
         user: The user name of basic authentication, or None for none.
         password: The user's password.
+        token: The bearer token without which the response is 401, or None for none.
+        mirrors: How many mirrors answer in turn, each with ETags of its own.
     """
-    site = _Site(folder.resolve(), ranges, etags, basic_authorization(user, password) if user is not None else None)
+    authorization = basic_authorization(user, password) if user is not None else token and f"Bearer {token}"
+    site = _Site(folder.resolve(), ranges, etags, authorization, mirrors)
     requests: list[Request] = []
 
     def converse(wire: Wire, _: Wires) -> None:
@@ -80,6 +87,8 @@ class _Site:
     ranges: bool
     etags: bool
     authorization: str | None
+    mirrors: int
+    turns: Iterator[int] = field(default_factory=itertools.count)
     digests: dict[tuple[int, int, int, int], str] = field(default_factory=dict)
 
 
@@ -94,6 +103,11 @@ def _respond(site: _Site, request: Request, wire: Wire) -> None:
         _refuse(wire, 401, {"WWW-Authenticate": 'Basic realm="tests"'}, request)
     elif request.method not in {"GET", "HEAD"}:
         _refuse(wire, 405, {"Allow": "GET, HEAD"}, request)
+    elif request.path.startswith("/elsewhere/"):
+        _, _, port, name = request.path.split("/", 3)
+        _refuse(wire, 302, {"Location": f"http://{LOOPBACK}:{port}/{name}"}, request)
+    elif request.path.startswith("/circle/"):
+        _refuse(wire, 302, {"Location": request.target}, request)
     elif request.path.startswith("/redirect/"):
         _refuse(wire, 302, {"Location": request.target.replace("/redirect", "", 1)}, request)
     elif not path.is_relative_to(site.folder) or not path.is_file():
@@ -143,6 +157,8 @@ def _etag(site: _Site, file: io.BufferedReader, facts: os.stat_result) -> str:
     version = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
     if version not in site.digests:
         site.digests[version] = f'"{hashlib.file_digest(file, "sha256").hexdigest()[:32]}"'
+    if site.mirrors > 1:
+        return f'{site.digests[version][:-1]}-{next(site.turns) % site.mirrors}"'
     return site.digests[version]
 
 

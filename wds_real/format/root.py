@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from wds_real.errors import ManifestError, MissingError, StoreError, UnavailableError
 from wds_real.format.manifest import DATASET, INDEX_NAME, MANIFEST_NAME, SPLIT, VERSION, Manifest
 from wds_real.format.sample_index import SampleIndex
+from wds_real.storage.options import is_secret, parse_bool
 from wds_real.storage.store import open_store
-from wds_real.storage.url import is_url
+from wds_real.storage.url import is_url, redact_url, same_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -44,13 +45,39 @@ def open_root(root: str | os.PathLike[str], storage_options: Mapping[str, str] |
 def open_shards(root: Store, manifest: Manifest, storage_options: Mapping[str, str] | None) -> Store:
     """Return the store of a manifest's shards, which may be elsewhere than the manifest.
 
+    The manifest's own words are not trusted with this: one at a URL can neither name a folder of this machine nor,
+    unless the option ``allow_other_host`` is true, another host, which gets no secrets from the options in any case.
+
     Raises:
-        StoreError: there are storage options, but root and shards are folders.
+        StoreError: there are storage options, but root and shards are folders; or the manifest names a place that it
+            must not.
     """
     place = root.url if manifest.shards_at is None else manifest.shards_at
     options = storage_options if is_url(place) or not is_url(root.url) else None
     beside = manifest.shards_at is None and (is_url(place) or not options)
-    return root if beside else open_store(place, storage_options=options)
+    if is_url(root.url) and manifest.shards_at is not None:
+        options = _options_elsewhere(root, manifest.shards_at, options or {})
+    shards = root if beside else open_store(place, storage_options=options)
+    shards.decide_by_checksums(shard.name for shard in manifest.shards if shard.sha256)
+    return shards
+
+
+def _options_elsewhere(root: Store, place: str, options: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the storage options for shards at a place that a manifest at a URL names."""
+    where = f"{root.url}/{MANIFEST_NAME}"
+    if not is_url(place):
+        raise StoreError(
+            f"{where}: says that the shards are in a folder of this machine, which a manifest at a URL must not. Index "
+            "the shards where they are, or copy the manifest to this machine."
+        )
+    if same_host(root.url, place):
+        return options
+    if not parse_bool(options.get("allow_other_host", "false"), "storage option allow_other_host"):
+        raise StoreError(
+            f"{where}: says that the shards are on another host, at {redact_url(place)}. If you trust that, pass "
+            "--storage-option allow_other_host=true; that host gets none of the secrets that you pass."
+        )
+    return {name: value for name, value in options.items() if not is_secret(name, value)}
 
 
 def read_manifest(root: Store) -> Manifest:
@@ -65,8 +92,9 @@ def read_manifest(root: Store) -> Manifest:
     try:
         return _read_parsed(root, MANIFEST_NAME, Manifest.from_json)
     except MissingError as error:
+        place = "URL, and the endpoint if there is one" if is_url(root.url) else "path"
         raise ManifestError(
-            f"{root.url}: no {MANIFEST_NAME}, so this is not a finished data set. Check the path; if packing was "
+            f"{root.url}: no {MANIFEST_NAME}, so this is not a finished data set. Check the {place}; if packing was "
             "interrupted, run the same `wds-real pack` again: it continues where it stopped."
         ) from error
 
@@ -157,6 +185,7 @@ def write_root(root: Store, rows: Sequence[SampleRow], shards: Sequence[ShardInf
 def _read_parsed(root: Store, name: str, parse: Callable[..., _T]) -> _T:
     """Read and parse a file; a file that arrives damaged over a network is read once more."""
     where = f"{root.url}/{name}"
+    root.decide_by_checksums((MANIFEST_NAME, INDEX_NAME))
     try:
         return parse(root.get(name), where=where)
     except ManifestError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import builtins
     import contextlib
+    from collections.abc import Iterable
 
 __all__ = ["ByteWriter", "FileReader", "RangeReader", "Store"]
 
@@ -105,6 +106,13 @@ class Store(RangeReader, Protocol):
 
     def delete(self, name: str) -> None:
         """Remove a file."""
+        ...
+
+    def decide_by_checksums(self, names: Iterable[str]) -> None:
+        """Accept other ETags of these files: the caller compares their bytes with checksums.
+
+        Mirrors of a file may give it different ETags. The length must agree in any case.
+        """
         ...
 
     def delete_leftovers(self) -> builtins.list[str]:

@@ -44,12 +44,18 @@ class Kind(Enum):
     # Repeating does not help.
     NOT_FOUND = "no such file. Check the URL."
     ALREADY_EXISTS = "is there already; another run made it meanwhile."
-    PRECONDITION_FAILED = "was replaced while it was read. Start again when nobody writes there."
+    PRECONDITION_FAILED = (
+        "was replaced while it was read. Start again when nobody writes there. If nobody did, mirrors with different "
+        "ETags answer: index the shards with --checksums, then their bytes decide."
+    )
     RANGE_NOT_SATISFIABLE = "the object ends before the requested bytes. It is not what was expected."
     NO_CREDENTIALS = NO_CREDENTIALS
     WRONG_REGION = _WRONG_REGION
     BAD_REQUEST = "the server did not understand the request. Check endpoint, region and credentials."
-    UNAUTHENTICATED = "the server requires credentials. Set them as your other tools do, or check them."
+    UNAUTHENTICATED = (
+        "the server requires credentials. Set them as your other tools do, or check them. For a web server, pass "
+        "--storage-option token=...; Hugging Face's token is also read from HF_TOKEN."
+    )
     FORBIDDEN = (
         "access denied. Check the credentials and what they allow; for a public bucket pass --storage-option "
         "skip_signature=true."
@@ -57,6 +63,10 @@ class Kind(Enum):
     NOT_ALLOWED = "the server does not allow this. A plain web server can only be read."
     NOT_IMPLEMENTED = "the server cannot do this."
     REFUSED = "the server refused."
+    NO_S3_SERVER = (
+        "the response is not that of an S3 server, so this says nothing of the object. Check endpoint and URL."
+    )
+    REDIRECTED = "the server redirects in a circle, more than ten times, or to plain http."
     NO_TLS = "no secure connection: the certificate is not trusted, or the server does not speak TLS."
     INCOMPLETE_OPTIONS = "the URL or the options are not complete. Check them."
 
@@ -105,6 +115,7 @@ _BY_TEXT = (
     (re.compile(r"StartTooLarge|InvalidGetRange"), Kind.RANGE_NOT_SATISFIABLE),
     (re.compile(r"without LOCATION|incorrectly configured region"), Kind.WRONG_REGION),
     (re.compile(r"[Cc]ertificate|InvalidContentType|CorruptMessage"), Kind.NO_TLS),
+    (re.compile(r"following redirect|too many redirects"), Kind.REDIRECTED),
     (re.compile(r"missing configuration|builder error", re.IGNORECASE), Kind.INCOMPLETE_OPTIONS),
     (re.compile(r"kind: Timeout"), Kind.TIMEOUT),
     (re.compile(r"dns error|failed to lookup address"), Kind.NAME_NOT_RESOLVED),

@@ -31,7 +31,7 @@ from wds_real.storage.files import (
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from wds_real.storage.base import ByteWriter
@@ -229,6 +229,9 @@ class LocalStore:
             (self.root / name).unlink()
             self._files.pop(name, None)
             _fsync_folder(self.root)
+
+    def decide_by_checksums(self, names: Iterable[str]) -> None:
+        """Do nothing: files have no ETags."""
 
     def delete_leftovers(self) -> builtins.list[str]:
         """Remove the temporary files of writers that have ended, and return their names."""

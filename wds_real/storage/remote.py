@@ -1,13 +1,15 @@
 """Object store client: pins the ETag, checks lengths, retries, redacts credentials.
 
 The first response about an object pins its version. Every later request names that version, and every response is
-compared with it, with the requested range, and with the length that the caller expects.
+compared with it, with the requested range, and with the length that the caller expects. Where the caller compares the
+bytes with checksums, another ETag of an object of the same length is accepted: mirrors may give different ones.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import threading
 import time
@@ -24,13 +26,14 @@ from wds_real.storage.url import Location, redact_url
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from wds_real.storage.base import ByteWriter
     from wds_real.storage.obstore_client import Version
 
 __all__ = ["RemoteStore"]
 
+_LOG = logging.getLogger(__name__)
 _MAX_REQUESTS_PER_OBJECT = 4
 _FIRST_CONTACT_S = 20.0  # deadline of requests while the server has not responded yet
 _T = TypeVar("_T")
@@ -73,6 +76,8 @@ class RemoteStore:
         self._versions: dict[str, Version] = {}
         self._downloads = Downloads()
         self._download_locks: dict[str, threading.Lock] = {}
+        self._checksummed: frozenset[str] = frozenset()
+        self._etags_differ = False  # seen for a file whose bytes decide
         self._has_responded = self._ignores_ranges = False
         self._opened_at = time.monotonic()
         self._lock = threading.Lock()
@@ -88,7 +93,7 @@ class RemoteStore:
                 f"{self.url}: was opened with secrets in its URL or options, which are not handed to other processes. "
                 "Put them into environment variables or a profile, or open the data set in each process."
             )
-        return _reopen, (self._location.url, self._options, self._connect)
+        return _reopen, (self._location.url, self._options, self._connect, self._checksummed)
 
     def __repr__(self) -> str:
         return f"RemoteStore({self.url!r})"
@@ -154,7 +159,8 @@ class RemoteStore:
 
         def read(client: ObstoreClient) -> memoryview:
             pinned = self._versions.get(name)
-            response = client.get(name, start, stop, pinned.strong_etag if pinned else None)
+            any_etag = self._etags_differ and name in self._checksummed
+            response = client.get(name, start, stop, None if pinned is None or any_etag else pinned.strong_etag)
             self._check(name, response.version, size=size, stop=stop)
             if (response.start, response.stop, len(response.data)) != (start, stop, stop - start):
                 raise TransientError(Kind.WRONG_RANGE)
@@ -232,6 +238,10 @@ class RemoteStore:
         self._request(name, "delete", lambda client: client.delete(name))
         self._versions.pop(name, None)
 
+    def decide_by_checksums(self, names: Iterable[str]) -> None:
+        """Accept other ETags of these objects: the caller compares their bytes with checksums."""
+        self._checksummed |= frozenset(names)
+
     def delete_leftovers(self) -> builtins.list[str]:
         """Abort unfinished uploads, and return their names; only S3 with boto3 lists them."""
         return self._request("", "list unfinished uploads", lambda client: client.abort_uploads())
@@ -268,6 +278,12 @@ class RemoteStore:
         if response.kind is Kind.RANGE_IGNORED:
             final = _RangesIgnoredError()
             return final if self._ignores_ranges else TransientError(response.kind, final=final)
+        if response.kind is Kind.PRECONDITION_FAILED and name in self._checksummed and what.startswith("bytes "):
+            self._accept_etags(name)
+            return TransientError(Kind.OTHER_VERSION)
+        reads = what == "look up" or what.startswith("bytes ")
+        if self._location.kind == "s3" and reads and response.kind is Kind.NOT_FOUND and response.code is None:
+            response = replace(response, kind=Kind.NO_S3_SERVER)
         if response.kind.is_transient:
             return TransientError(response.kind, response.reason)
         return error_of(response, where=self._where(name), request=what)
@@ -285,10 +301,18 @@ class RemoteStore:
         elif found.num_bytes < stop:
             problem = f"the object has {found.num_bytes:,} bytes, and byte {stop - 1:,} was requested"
         elif pinned is not None and found.etag != pinned.etag:
+            if name in self._checksummed:
+                self._accept_etags(name)
+                return
             problem = "was replaced while it was read"
         else:
             return
         raise TransientError(Kind.OTHER_VERSION, problem, final=StoreError(f"{self._where(name)}: {problem}."))
+
+    def _accept_etags(self, name: str) -> None:
+        if not self._etags_differ:
+            self._etags_differ = True
+            _LOG.info("%s: its ETag changes, as those of mirrors do; the checksums decide", self._where(name))
 
     def _pin(self, name: str, version: Version) -> Version:
         with self._lock:
@@ -307,7 +331,8 @@ class RemoteStore:
 
         def read(client: ObstoreClient) -> None:
             version, chunks = client.stream(name)
-            if (first := self._pin(name, version)) != version:
+            first = self._pin(name, version)
+            if first != version and not (name in self._checksummed and first.num_bytes == version.num_bytes):
                 raise StoreError(
                     f"{self._where(name)}: was replaced while it was read ({first.num_bytes:,} bytes before)."
                 )
@@ -341,8 +366,12 @@ class RemoteStore:
             return self._client
 
 
-def _reopen(url: str, options: dict[str, str], connect: Callable[[Location], ObstoreClient]) -> RemoteStore:
-    return RemoteStore(Location.parse(url, options), options, connect=connect)
+def _reopen(
+    url: str, options: dict[str, str], connect: Callable[[Location], ObstoreClient], checksummed: frozenset[str]
+) -> RemoteStore:
+    store = RemoteStore(Location.parse(url, options), options, connect=connect)
+    store.decide_by_checksums(checksummed)
+    return store
 
 
 def _interruptible(call: Callable[[], _T]) -> _T:

@@ -30,7 +30,7 @@ from wds_real.storage.retry import RetryPolicy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Location", "is_url", "join_url", "redact_url", "refuse_broken_url", "split_url"]
+__all__ = ["Location", "is_url", "join_url", "redact_url", "refuse_broken_url", "same_host", "split_url"]
 
 _SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs": "az", "abfss": "az", "adl": "az",
             "http": "http", "https": "http", "hf": "http", "memory": "memory"}  # fmt: skip
@@ -66,7 +66,6 @@ class Location:
         profile: Name of an AWS profile, or None for the default one.
         headers: Sent with each request to a web server; may hold secrets.
         holds_secrets: Whether the URL or an option may hold a secret, which must not leave this process.
-        allow_other_host: Whether a manifest here may name shards on another host.
     """
 
     kind: str
@@ -77,7 +76,6 @@ class Location:
     profile: str | None
     headers: dict[str, str] = field(repr=False)
     holds_secrets: bool
-    allow_other_host: bool
 
     @classmethod
     def parse(cls, url: str, options: Mapping[str, str] | None = None) -> Location:
@@ -104,7 +102,7 @@ class Location:
                for name, field in _POLICY.items() if name in named}
         )  # fmt: skip
         profile = named.pop("profile", None)
-        allow_other_host = named.pop("allow_other_host", "false") == "true"
+        named.pop("allow_other_host", None)  # for the caller, see `wds_real.format.root.open_shards`
         client: dict[str, str | bool] = {
             name: {"true": True, "false": False}.get(named[name], named[name]) for name in CLIENT if name in named
         }
@@ -124,8 +122,7 @@ class Location:
         before, mark, query = url.partition("?")
         trimmed = before.rstrip("/")
         place = trimmed if "://" in trimmed else before
-        return cls(kind, f"{place}{mark}{query}", config, client, policy, profile, headers, holds_secrets,
-                   allow_other_host)  # fmt: skip
+        return cls(kind, f"{place}{mark}{query}", config, client, policy, profile, headers, holds_secrets)
 
     @property
     def bucket_url(self) -> str:
@@ -147,17 +144,6 @@ class Location:
         name, _, password = user.partition(":")
         credentials = base64.b64encode(f"{unquote(name)}:{unquote(password)}".encode()).decode("ascii")
         return urlunsplit(parts._replace(netloc=host)), {"Authorization": f"Basic {credentials}", **self.headers}
-
-    def same_host(self, other: Location) -> bool:
-        """Return whether the other location's requests go to the same host, by the same protocol."""
-        return self._host() == other._host()
-
-    def _host(self) -> tuple[object, ...]:
-        parts = urlsplit(self.url)
-        if self.kind == "http":
-            return "http", parts.scheme, parts.hostname, parts.port
-        account = parts.netloc.rpartition("@")[2] if parts.scheme.startswith("abfs") and "@" in parts.netloc else ""
-        return self.kind, account
 
 
 def is_url(text: str) -> bool:
@@ -190,6 +176,25 @@ def redact_url(url: str) -> str:
     host, slash, path = place.partition("/")
     shown = host.rpartition("@")[2] + slash + path
     return f"{scheme.lower()}://{shown.rstrip('/')}"
+
+
+def same_host(one: str, other: str) -> bool:
+    """Return whether the requests for two URLs go to the same host by the same protocol; a bucket is no host.
+
+    >>> same_host("https://host/a", "https://host:444/a"), same_host("s3://one/a", "s3://two/b")
+    (False, True)
+    """
+    return _host_of(one) == _host_of(other)
+
+
+def _host_of(url: str) -> tuple[object, ...]:
+    scheme, _, rest = url.partition("://")
+    kind = _SCHEMES.get(scheme.lower(), scheme)
+    if kind == "http":
+        parts = urlsplit(url)
+        return scheme.lower(), parts.hostname, parts.port
+    _, at, account = rest.partition("/")[0].rpartition("@")
+    return kind, account if at else ""
 
 
 def join_url(url: str, name: str) -> str:
