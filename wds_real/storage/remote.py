@@ -21,7 +21,7 @@ from wds_real.storage.downloads import Downloads, TemporaryFile
 from wds_real.storage.http_errors import PANIC, Kind, error_of, is_panic, parse_error
 from wds_real.storage.obstore_client import ObstoreClient
 from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
-from wds_real.storage.retry import GaveUpError, TransientError, retry
+from wds_real.storage.retry import GaveUpError, TransientError, interruptible, retry
 from wds_real.storage.url import Location, redact_url
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class RemoteStore:
         if not self._has_responded:
             policy = replace(policy, give_up_after_s=min(policy.give_up_after_s, _FIRST_CONTACT_S))
         try:
-            return _interruptible(lambda: retry(attempt, policy=policy, opened_at=self._opened_at))
+            return interruptible(lambda: retry(attempt, policy=policy, opened_at=self._opened_at))
         except GaveUpError as error:
             raise UnavailableError(f"{self._where(name)}: {what}: {error}. Run it again later.") from None
 
@@ -372,27 +372,6 @@ def _reopen(
     store = RemoteStore(Location.parse(url, options), options, connect=connect)
     store.decide_by_checksums(checksummed)
     return store
-
-
-def _interruptible(call: Callable[[], _T]) -> _T:
-    """Run `call` so that Ctrl-C interrupts it: the client library does not check for signals in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        return call()
-    outcome: list[_T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            outcome.append(call())
-        except BaseException as error:  # noqa: BLE001 -- raised below, in the calling thread
-            failure.append(error)
-
-    thread = threading.Thread(target=run, name="request", daemon=True)
-    thread.start()
-    thread.join()
-    if failure:
-        raise failure[0]
-    return outcome[0]
 
 
 class _ForkGuard:

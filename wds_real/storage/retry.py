@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -17,7 +18,7 @@ from wds_real.storage.http_errors import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["GaveUpError", "RetryPolicy", "TransientError", "retry"]
+__all__ = ["GaveUpError", "RetryPolicy", "TransientError", "interruptible", "retry"]
 
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
@@ -120,3 +121,24 @@ def retry(
         bound = min(2 * bound, _LONGEST_WAIT_S)
         sleep(wait)
     raise AssertionError  # pragma: no cover -- count() has no end
+
+
+def interruptible(call: Callable[[], _T]) -> _T:
+    """Run `call` so that Ctrl-C interrupts it: the client library does not check for signals in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return call()
+    outcome: list[_T] = []
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:  # noqa: BLE001 -- raised below, in the calling thread
+            failure.append(error)
+
+    thread = threading.Thread(target=run, name="request", daemon=True)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
