@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wds_real.cli.console import print_json
+from wds_real.cli.console import print_json, print_lines
 from wds_real.cli.options import json_option, prediction_options
 
 if TYPE_CHECKING:
@@ -51,7 +51,5 @@ def command(
         print_json({"files": {"a": a, "b": b}, **comparison.as_dict()})
         return
     for title, path, read in (("A", a, read_a), ("B", b, read_b)):
-        click.echo(f"{title} {path}")
-        for note in read.notes:
-            click.echo(f" note: {note}")
-    click.echo(str(comparison))
+        print_lines(f"{title} {path}", *(f" note: {note}" for note in read.notes))
+    print_lines(*str(comparison).split("\n"))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from wds_real.cli.console import counted, print_json, print_result
+from wds_real.cli.console import counted, print_json, print_lines, print_message, print_result
 from wds_real.cli.options import json_option, per_class_option, prediction_options
 
 if TYPE_CHECKING:
@@ -35,13 +35,11 @@ def command(predictions: str, options: PredictionOptions, allow_partial: bool, p
         return
     threshold = options.threshold
     chosen = "" if threshold is None else f", ReaL labels with rater scores above {threshold}"
-    click.echo(f"{predictions}: {counted(len(read), 'prediction')}, {read.origin}{chosen}")
-    for note in read.notes:
-        click.echo(f" note: {note}")
+    print_lines(f"{predictions}: {counted(len(read), 'prediction')}, {read.origin}{chosen}")
+    print_lines(*(f" note: {note}" for note in read.notes))
     print_result(result, per_class=per_class)
     if result.original_top1.value < 0.02 and result.original_top1.total >= 100:
-        click.echo(
+        print_message(
             " fewer than 2 % are correct. Check that class indices start at 0, and that images without names are in "
-            "the order of their file names.",
-            err=True,
+            "the order of their file names."
         )
