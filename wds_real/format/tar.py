@@ -172,10 +172,10 @@ def iter_members(read: Callable[[int, int], bytes], num_bytes: int) -> Iterator[
 def iter_entries(
     read: Callable[[int, int], bytes], num_bytes: int, *, start: int = 0, stop: int | None = None
 ) -> Iterator[Member]:
-    """Yield the members of a part of an archive, hard links as they are stored.
+    """Yield the members whose headers lie in the bytes from `start` to before `stop`, hard links as they are stored.
 
-    A part is what the headers from `start` to before `stop` name; `start` is the place of a header. Without `stop` it
-    goes to the end marker. Errors are those of `iter_members`.
+    A header begins at `start`. Without `stop` all members up to the end marker are yielded. Errors are those of
+    `iter_members`.
     """
     offset, override, extended = start, dict[str, str](), False
     while extended or stop is None or offset < stop:

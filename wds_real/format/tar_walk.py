@@ -3,7 +3,8 @@
 Headers form a chain, since each says where the next one is, and one request after the other would take hours. So the
 archive is cut into parts; in each the first header is looked for, and its chain is walked up to the next part. Where
 every chain ends exactly at the header that the next part found, together they are the one chain from the start, and so
-the same members as `wds_real.format.tar.iter_members` finds. If not (data may look like a header), that decides.
+the same members as `wds_real.format.tar.iter_members` finds. If not, because data looked like a header
+somewhere, the members of `iter_members` are returned.
 """
 
 from __future__ import annotations

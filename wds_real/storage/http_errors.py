@@ -37,7 +37,7 @@ class Kind(Enum):
     NO_CONNECTION = "no connection to the server"
     BROKEN_CONNECTION = "the connection broke"
     UNKNOWN = "the request failed"
-    # The response does not match the request; several in a row are no accident.
+    # The response does not match the request. One may be a passing fault; several in a row are an error.
     RANGE_IGNORED = "the server ignored the range"
     WRONG_RANGE = "the response holds other bytes than requested"
     OTHER_VERSION = "the response is of another version of the object"
@@ -97,6 +97,7 @@ _BY_STATUS = {
     416: Kind.RANGE_NOT_SATISFIABLE,
     501: Kind.NOT_IMPLEMENTED,
 }
+# Messages by the error code of the server. They take the place of the kind's message; the kind stays as it is.
 _BY_CODE = {
     "ExpiredToken": "the credentials have expired. Get new ones.",
     "TokenRefreshRequired": "the credentials have expired. Get new ones.",

@@ -31,7 +31,7 @@ class TransientError(Exception):
 
     Args:
         kind: What went wrong.
-        reason: The same for messages, without secrets; by default the kind's own message.
+        reason: The message of the error, without secrets; None means the message of `kind`.
         final: Raised when the third attempt in a row fails with the same kind, or None to retry until the deadline.
     """
 
