@@ -133,10 +133,10 @@ def test_a_source_that_is_no_tar_is_told_from_the_official_one(tmp_path: Path, h
     """The error says what it looks like, or the official tar's length and MD5."""
     path = tmp_path / "ILSVRC2012_img_val.tar"
     path.write_bytes(head)
-    with pytest.raises(SourceError, match="not a whole tar") as caught:
+    with pytest.raises(SourceError, match=r"empty|web page|gzip|zip archive|an image") as caught:
         open_source(path)
     official = "6,744,924,160 bytes and MD5 29b22e2961454d5413ddabcf34fc5622"
-    assert (official in str(caught.value)) == head.startswith(b"\xff\xd8")
+    assert (official in str(caught.value)) == (not head)
 
 
 @pytest.mark.parametrize(

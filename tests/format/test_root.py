@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,6 +23,7 @@ from wds_real.format.root import (
     write_root,
 )
 from wds_real.format.sample_index import SampleRow
+from wds_real.format.tar import encode_header
 from wds_real.labels import Label
 from wds_real.storage.local import LocalStore
 
@@ -136,3 +138,19 @@ def test_a_manifest_at_a_url_names_another_host_only_with_an_option(root: str, s
 def test_other_places_need_no_option(root: str, shards_at: str) -> None:
     """The same host, another bucket of the same service, and whatever a manifest on this machine names."""
     assert open_shards(open_root(root, None), manifest_naming(shards_at), None).url == shards_at
+
+
+@pytest.mark.parametrize(
+    ("start", "says"),
+    [
+        (encode_header("ILSVRC2012_val_00000001.JPEG", 5), "the source of a data set. Run `wds-real pack"),
+        (encode_header("ILSVRC2012_val_00000001.jpg", 5), "Run `wds-real index"),
+        (b"PK", "is a file, not a data set"),
+        (b"", "is a file, not a data set"),
+    ],
+)
+def test_a_file_in_place_of_a_root_is_said_to_be_one(tmp_path: Path, start: bytes, says: str) -> None:
+    """A source or a shard is named as such, with the command to run."""
+    (tmp_path / "val.tar").write_bytes(start)
+    with pytest.raises(StoreError, match=re.escape(says)):
+        read_manifest(LocalStore(tmp_path / "val.tar"))

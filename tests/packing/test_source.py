@@ -104,13 +104,79 @@ def test_known_layouts_and_spellings_give_the_same_images(
 
 
 @pytest.mark.parametrize("make", [make_tar, make_folder])
-def test_hidden_files_and_folders_are_passed_over(
-    pictures: dict[str, bytes], tmp_path: Path, make: Callable[[Path, list[Member]], Path]
+def test_files_of_file_managers_are_passed_over_with_a_line(
+    pictures: dict[str, bytes],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    make: Callable[[Path, list[Member]], Path],
 ) -> None:
-    """What file managers leave behind (.DS_Store, ._NAME) is not a foreign image."""
-    litter = [(".DS_Store", b"x"), (f"._{OFFICIAL}", b"x"), ("val/.DS_Store", b"x")]
+    """What they leave behind (.DS_Store, ._NAME, Thumbs.db, desktop.ini) is no image of another set."""
+    names = (".DS_Store", f"._{OFFICIAL}", "val/.DS_Store", "val/Thumbs.db", "desktop.ini")
+    litter = [(name, b"x") for name in names]
     with open_source(make(tmp_path / "val", [*litter, *pictures.items()]), allow_partial=True) as source:
         assert content(source) == pictures
+    (line,) = caplog.messages
+    assert "passed over 5 files that file managers leave" in line
+    assert ".DS_Store" in line
+
+
+def test_nothing_is_said_where_nothing_is_passed_over(made_tar: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The line is about files that are there."""
+    with open_source(made_tar, allow_partial=True):
+        pass
+    assert caplog.messages == []
+
+
+def _change_in_place(path: Path) -> None:
+    data, status = path.read_bytes(), path.stat()
+    with path.open("r+b") as file:
+        file.write(data[::-1])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _replace(path: Path) -> None:
+    status = path.stat()
+    other = path.with_name(".other")
+    other.write_bytes(bytes(status.st_size))
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    other.replace(path)
+
+
+@pytest.mark.parametrize("change", [_change_in_place, _replace])
+@pytest.mark.parametrize("how", ["read", "prefetch"])
+def test_an_image_of_the_same_length_is_noticed(
+    pictures: dict[str, bytes], tmp_path: Path, change: Callable[[Path], None], how: str
+) -> None:
+    """Another file under the name, or other bytes in it, even with the old time of the last write."""
+    folder = make_folder(tmp_path / "val", pictures.items())
+    with open_source(folder, allow_partial=True) as source:
+        change(folder / source.images[3].label.file_name)
+        source.read(source.images[2])
+        with pytest.raises(SourceError, match=rf"{source.images[3].label.file_name} .*The source changed"):
+            _read_all(source, how)
+
+
+@pytest.mark.parametrize("change", [_change_in_place, _replace])
+@pytest.mark.parametrize("how", ["read", "prefetch"])
+def test_a_tar_that_changes_is_noticed(
+    pictures: dict[str, bytes], tmp_path: Path, change: Callable[[Path], None], how: str
+) -> None:
+    """Though its length stays the same, and it is open."""
+    path = make_tar(tmp_path / "val.tar", pictures.items())
+    with open_source(path, allow_partial=True) as source:
+        _read_all(source, how)
+        change(path)
+        with pytest.raises(SourceError, match=r"val\.tar.*The source changed"):
+            _read_all(source, how)
+
+
+def _read_all(source: Source, how: str) -> None:
+    if how == "read":
+        for image in source.images:
+            source.read(image)
+    else:
+        with source.prefetch(source.images) as jpegs:
+            list(jpegs)
 
 
 def test_directories_in_a_tar_are_no_images(pictures: dict[str, bytes], tmp_path: Path) -> None:

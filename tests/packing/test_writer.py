@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wds_real.errors import SourceError, StoreError
+from wds_real.format import source_tar
+from wds_real.format.source_tar import SourceTar
 from wds_real.labels import bundled, classes
+from wds_real.packing import source as source_module
 from wds_real.packing import writer
 from wds_real.packing.source import open_source
 from wds_real.packing.verification import verify
@@ -316,3 +319,29 @@ def test_blocks_are_the_pieces_joined(pieces: list[bytes]) -> None:
     assert all(blocks)
     assert all(len(block) <= 16 or block in pieces for block in blocks)
     assert all(len(a) + len(b) > 16 for a, b in itertools.pairwise(blocks) if b)
+
+
+@pytest.mark.parametrize("official", ["this tar", "a tar of its length", "another length"])
+def test_the_manifest_says_whether_the_tar_is_the_official_one(
+    made_tar: Path, packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, official: str
+) -> None:
+    """Its length and, where that is the official one's, its SHA-256; the identity is the same as of a folder."""
+    sha256, num_bytes = hashlib.sha256(made_tar.read_bytes()).hexdigest(), made_tar.stat().st_size
+    expected = {
+        "this tar": SourceTar(num_bytes, sha256),
+        "a tar of its length": SourceTar(num_bytes, "0" * 64),
+        "another length": SourceTar(num_bytes + 512, sha256),
+    }[official]
+    for module in (source_tar, source_module):
+        monkeypatch.setattr(module, "OFFICIAL_TAR", expected)
+    monkeypatch.setattr(source_module, "NUM_IMAGES", 120)
+    manifest = pack(made_tar, tmp_path / "set")
+    assert not manifest.partial
+    assert manifest.source_tar == SourceTar(num_bytes, sha256 if official != "another length" else "")
+    assert manifest.is_of_another_tar == (official != "this tar")
+    assert json.loads((tmp_path / "set" / "manifest.json").read_bytes())["source_tar"]["num_bytes"] == num_bytes
+    with tarfile.open(made_tar) as tar:
+        tar.extractall(tmp_path / "folder", filter="data")
+    of_folder = pack(tmp_path / "folder", tmp_path / "other")
+    assert (of_folder.source_tar, of_folder.digest) == (None, manifest.digest)
+    assert "source_tar" not in json.loads((packed / "manifest.json").read_bytes())

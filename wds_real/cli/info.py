@@ -100,6 +100,7 @@ def _summary(root: str, manifest: Manifest, index: SampleIndex) -> dict[str, Any
         "without_real_label": lengths[0],
         "real_labels": sum(map(len, index.real_label)),
         "images_by_number_of_real_labels": {str(length): lengths[length] for length in sorted(lengths)},
+        "source": manifest.source,
         "labels_digest": manifest.labels_digest,
         "source_digest": manifest.source_digest,
         "digest": manifest.digest,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from wds_real.errors import ManifestError, first_few
 from wds_real.format.json_fields import field, parse_object, shown
+from wds_real.format.source_tar import SourceTar, describe_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ SPLIT = "validation"
 SHARD_NAME = re.compile(rf"{DATASET}-{SPLIT}-\d{{6}}\.tar")
 
 _SPLIT_NAME = re.compile(r"[A-Za-z0-9_]+")  # what `open_dataset(split=...)` can name
+_NOT_IDENTITY = ("digest", "shards_at", "source_tar")
 _FORMAT = {"name": "wds_real", "version": 1}
 
 
@@ -66,6 +68,8 @@ class Manifest:
         external: True if the shards were not written by wds_real (``"foreign"`` in the JSON): their layout is free, and
             digests are empty where they were not computed.
         shards_at: URL or path of the shards, if they are not beside the manifest; no part of the identity.
+        source_tar: The tar that all 50,000 images came from; None for a part of them, for a folder, and in sets of
+            earlier versions. No part of the identity: the same images in another tar are the same data set.
         source_num_bytes: JPEG bytes of the source, without any container.
         source_digest: SHA-256 over the lines ``FILE_NAME NUM_BYTES XXH3`` of the source's images in key order; the same
             for a tar and a folder that hold the same files.
@@ -88,16 +92,28 @@ class Manifest:
     shards: tuple[ShardInfo, ...]
     external: bool = False
     shards_at: str | None = None
+    source_tar: SourceTar | None = None
 
     @property
     def digest(self) -> str:
-        """SHA-256 (hex) over the canonical JSON of all other fields but the place of the shards."""
+        """SHA-256 (hex) over the canonical JSON of all other fields but `shards_at` and `source_tar`."""
         return _digest(self._body())
+
+    @property
+    def source(self) -> str:
+        """Whether the set was packed from the official tar, in words."""
+        return describe_source(self.source_tar, partial=self.partial)
+
+    @property
+    def is_of_another_tar(self) -> bool:
+        """Whether the set is known to be packed from another tar than the official one."""
+        return not self.partial and self.source_tar is not None and self.source_tar.is_official is False
 
     def to_json(self) -> bytes:
         """Return the bytes of ``manifest.json``."""
         place = {} if self.shards_at is None else {"shards_at": self.shards_at}
-        return (json.dumps({**self._body(), **place, "digest": self.digest}, indent=1) + "\n").encode("ascii")
+        tar = {} if self.source_tar is None else {"source_tar": self.source_tar.as_dict()}
+        return (json.dumps({**self._body(), **tar, **place, "digest": self.digest}, indent=1) + "\n").encode("ascii")
 
     def _body(self) -> dict[str, Any]:
         return {
@@ -143,10 +159,13 @@ class Manifest:
             shards=tuple(_shard_info(entry, where) for entry in field(body, "shards", list, where)),
             external="foreign" in body and field(body, "foreign", bool, where),
             shards_at=field(body, "shards_at", str, where) if "shards_at" in body else None,
+            source_tar=(
+                SourceTar.from_dict(field(body, "source_tar", dict, where), where) if "source_tar" in body else None
+            ),
         )
         stored = field(body, "digest", str, where)
         # Over what was read, so that a field this version does not know is not dropped from the identity unseen.
-        content = {name: value for name, value in body.items() if name not in ("digest", "shards_at")}
+        content = {name: value for name, value in body.items() if name not in _NOT_IDENTITY}
         digest = _digest(content)
         if stored != digest:
             raise ManifestError(

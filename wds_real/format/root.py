@@ -6,11 +6,13 @@ import functools
 import hashlib
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from wds_real.errors import ManifestError, MissingError, StoreError, UnavailableError
 from wds_real.format.manifest import DATASET, INDEX_NAME, MANIFEST_NAME, SPLIT, VERSION, Manifest
 from wds_real.format.sample_index import SampleIndex
+from wds_real.format.tar import BLOCK, TarError, parse_header
 from wds_real.storage.options import is_secret, parse_bool
 from wds_real.storage.store import open_store
 from wds_real.storage.url import is_url, redact_url, same_host
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
     from wds_real.format.manifest import ShardInfo
     from wds_real.format.sample_index import SampleRow
+    from wds_real.format.source_tar import SourceTar
     from wds_real.storage.base import Store
 
 __all__ = [
@@ -89,6 +92,7 @@ def read_manifest(root: Store) -> Manifest:
     """
     if not root.exists():
         raise StoreError(f"{root.url}: no such folder. Check the path; `wds-real pack` makes data sets.")
+    _refuse_file(root)
     try:
         return _read_parsed(root, MANIFEST_NAME, Manifest.from_json)
     except MissingError as error:
@@ -97,6 +101,29 @@ def read_manifest(root: Store) -> Manifest:
             f"{root.url}: no {MANIFEST_NAME}, so this is not a finished data set. Check the {place}; if packing was "
             "interrupted, run the same `wds-real pack` again: it continues where it stopped."
         ) from error
+
+
+def _refuse_file(root: Store) -> None:
+    """Raise StoreError if a root is a file on this machine, and say what to do with it."""
+    path = Path(root.url)
+    try:
+        if root.remote or not path.is_file():
+            return
+        beside = open_store(path.parent)
+        name, _, _ = parse_header(bytes(beside.get_range(path.name, 0, min(BLOCK, beside.head(path.name)))))
+    except OSError:
+        return
+    except (TarError, StoreError):
+        raise StoreError(f"{path}: is a file, not a data set. Give the folder of a data set.") from None
+    if name.upper().endswith(".JPEG"):
+        raise StoreError(
+            f"{path}: is a tar of images, the source of a data set. Run `wds-real pack {path} shards`, and give the "
+            "folder shards."
+        )
+    raise StoreError(
+        f"{path}: is a tar, not a data set. Run `wds-real index {path}` if it holds images and labels, or `wds-real "
+        "pack` if it holds the validation images, and give the folder."
+    )
 
 
 def read_index(root: Store, manifest: Manifest) -> SampleIndex:
@@ -146,6 +173,7 @@ class Provenance:
     source_digest: str
     external: bool = False
     shards_at: str | None = None
+    source_tar: SourceTar | None = None
 
 
 def write_root(root: Store, rows: Sequence[SampleRow], shards: Sequence[ShardInfo], provenance: Provenance) -> Manifest:
@@ -176,6 +204,7 @@ def write_root(root: Store, rows: Sequence[SampleRow], shards: Sequence[ShardInf
         shards=tuple(shards),
         external=provenance.external,
         shards_at=provenance.shards_at,
+        source_tar=provenance.source_tar,
     )
     root.put(INDEX_NAME, encoded)
     root.put(MANIFEST_NAME, manifest.to_json(), exclusive=True)  # of two runs at once, one succeeds

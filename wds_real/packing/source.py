@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
+import logging
 import os
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from wds_real.errors import MissingError, SourceError, StoreError, first_few
+from wds_real.format.source_tar import OFFICIAL_TAR, SourceTar
 from wds_real.format.tar import TarError
 from wds_real.format.tar_explained import explain_tar_error
 from wds_real.format.tar_reader import TarReader
 from wds_real.labels import NUM_IMAGES, bundled
 from wds_real.storage.buffers import Buffers
-from wds_real.storage.files import read_bytes
+from wds_real.storage.files import FileVersion, read_bytes
 from wds_real.storage.prefetch import ByteRange, Prefetcher, merge
 from wds_real.storage.store import open_store
 from wds_real.storage.url import is_url, redact_url, split_url
 
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from types import TracebackType
@@ -37,7 +42,12 @@ _OFFICIAL = (
     "29b22e2961454d5413ddabcf34fc5622."
 )
 _BLOCK_BYTES = 1 << 20  # of a local tar that are read at once
+_DIGESTED_BYTES = 4 << 20  # read at a time for the digest of the tar
 _MAX_BUFFERS = 8
+_CHANGED = "The source changed while it was read. Pack it again when nothing writes to it."
+_ARCHIVER = "__MACOSX"
+_LITTER = ("thumbs.db", "ehthumbs.db", "desktop.ini", _ARCHIVER.lower())
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,17 @@ class Source:
         with self._reader.prefetch(images) as jpegs:
             yield _checked(images, jpegs)
 
+    def tar(self, cancelled: threading.Event) -> SourceTar | None:
+        """Return which tar holds the whole validation set; None for a part of it, or a folder.
+
+        A local tar of the official length is read from its beginning to its end for its SHA-256; it may be called while
+        other threads read images.
+
+        Raises:
+            SourceError: the tar cannot be read, or changed.
+        """
+        return None if self.partial else self._reader.tar(cancelled)
+
     def __enter__(self) -> Self:
         return self
 
@@ -130,8 +151,9 @@ def open_source(
     if not text:
         raise SourceError("the path of the source is empty. Expected ILSVRC2012_img_val.tar, or a folder of its JPEGs.")
     if not is_url(text) and Path(path).is_dir():
-        images = [_image(labels, str(found), found, 0, _length(found)) for found in _walk(Path(path))]
-        return _sorted_source(Path(path), images, _FolderReader(), allow_partial=allow_partial)
+        versions = {found: _version(found) for found in _walk(Path(path))}
+        images = [_image(labels, str(found), found, 0, version.num_bytes) for found, version in versions.items()]
+        return _sorted_source(Path(path), images, _FolderReader(versions), allow_partial=allow_partial)
     shown = redact_url(text) if is_url(text) else Path(path)
     if isinstance(shown, Path) and not shown.is_file():
         raise SourceError(f"{path}: no such file or folder. Expected ILSVRC2012_img_val.tar, or a folder of its JPEGs.")
@@ -159,9 +181,9 @@ def _image(labels: Labels, name: str, path: Path | str, offset: int, num_bytes: 
     return SourceImage(label, path, offset, num_bytes)
 
 
-def _length(path: Path) -> int:
+def _version(path: Path) -> FileVersion:
     try:
-        return path.stat().st_size
+        return FileVersion.of(path.stat())
     except OSError as error:
         raise SourceError(f"{path}: cannot be read: {error.strerror}.") from error
 
@@ -184,21 +206,38 @@ def _check_names(path: Path | str, images: list[SourceImage], *, allow_partial: 
 
 def _walk(root: Path) -> Iterator[Path]:
     """Yield the files of a folder and of its folders, names sorted; deeper folders are an error."""
-    for entry in _visible(root):
+    skipped: list[str] = []
+    for entry in _listed(root, skipped):
         if not entry.is_dir():
             yield entry
             continue
-        for inner in _visible(entry):
+        for inner in _listed(entry, skipped):
             if inner.is_dir():
                 raise SourceError(f"{inner}: folders nest too deep. Expected JPEGs in {root}, or in folders one below.")
             yield inner
+    _say_skipped(root, skipped)
 
 
-def _visible(folder: Path) -> list[Path]:
+def _listed(folder: Path, skipped: list[str]) -> list[Path]:
+    """Return the entries of a folder, sorted; those of file managers are added to `skipped` instead."""
     try:
-        return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        entries = sorted(folder.iterdir())
     except OSError as error:
         raise SourceError(f"{folder}: cannot list the folder: {error.strerror}.") from error
+    skipped += [entry.name for entry in entries if _is_litter(entry.name)]
+    return [entry for entry in entries if not _is_litter(entry.name)]
+
+
+def _is_litter(name: str) -> bool:
+    """Return whether a file is hidden, or one that file managers and archivers leave behind."""
+    parts = name.split("/")
+    return parts[-1].startswith(".") or parts[-1].lower() in _LITTER or _ARCHIVER in parts
+
+
+def _say_skipped(path: Path | str, names: list[str]) -> None:
+    if names:
+        many = "a file" if len(names) == 1 else f"{len(names):,} files"
+        _LOG.warning("%s: passed over %s that file managers leave: %s", path, many, first_few(names))
 
 
 class _Reader(Protocol):
@@ -206,20 +245,34 @@ class _Reader(Protocol):
 
     def prefetch(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[bytes | memoryview]]: ...
 
+    def tar(self, cancelled: threading.Event) -> SourceTar | None: ...
+
     def close(self) -> None: ...
 
 
 class _FolderReader:
-    """Reads images that are files of their own."""
+    """Reads images that are files of their own, and compares each with the version that was found first."""
+
+    def __init__(self, versions: Mapping[Path, FileVersion]) -> None:
+        self._versions = versions
 
     def read(self, image: SourceImage) -> bytes:
+        path = Path(image.path)
         try:
-            return read_bytes(image.path)
+            data = read_bytes(path)
+            is_same = FileVersion.of(path.stat()) == self._versions[path]
         except OSError as error:
             raise SourceError(f"{image.path}: cannot be read: {error.strerror}.") from error
+        if not is_same:
+            raise SourceError(f"{_where(image)} is another file or was written to. {_CHANGED}")
+        return data
 
     def prefetch(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[bytes]]:
         return contextlib.nullcontext(map(self.read, images))
+
+    def tar(self, cancelled: threading.Event) -> None:
+        """Return None: files in a folder are in no tar."""
+        del cancelled
 
     def close(self) -> None:
         """Hold nothing open."""
@@ -231,34 +284,59 @@ class _TarImages:
     def __init__(self, tar: TarReader, shown: str) -> None:
         self._tar = tar
         self._shown = shown
+        self._files = tar.store.file_reader
+        with self._explained():
+            self._version = None if self._files is None else self._files.version(tar.name)
         self._buffers = Buffers(max_kept=_MAX_BUFFERS)
 
     def read(self, image: SourceImage) -> bytes:
         with self._explained(f"{_where(image)}: ", " The source changed while it was read, or its disk fails."):
-            return self._tar.read(image.offset, image.offset + image.num_bytes)
+            data = self._tar.read(image.offset, image.offset + image.num_bytes)
+            self._check_version(image)
+            return data
+
+    def _check_version(self, image: SourceImage | None = None) -> None:
+        """Raise SourceError if a local tar was written to, or another file has its name."""
+        if self._files is not None and self._files.version(self._tar.name) != self._version:
+            where = self._shown if image is None else _where(image)
+            raise SourceError(f"{where}: the tar was written to, or is another file now. {_CHANGED}")
 
     @contextlib.contextmanager
     def prefetch(self, images: Sequence[SourceImage]) -> Iterator[Iterator[bytes | memoryview]]:
         ranges = [ByteRange(self._tar.name, image.offset, image.offset + image.num_bytes) for image in images]
-        files = self._tar.store.file_reader
-        if files is not None:
-            yield self._read_blocks(images, ranges, files)
+        if self._files is not None:
+            yield self._read_blocks(images, ranges, self._files)
             return
         with Prefetcher(lambda _, start, stop: self._tar.read(start, stop), ranges) as prefetcher:
             yield map(prefetcher.take, range(len(images)))
+
+    def tar(self, cancelled: threading.Event) -> SourceTar:
+        num_bytes = self._tar.num_bytes
+        if self._files is None or num_bytes != OFFICIAL_TAR.num_bytes:
+            return SourceTar(num_bytes, "")
+        sha256 = hashlib.sha256()
+        with self._explained(f"{self._shown}: "):
+            for start in range(0, num_bytes, _DIGESTED_BYTES):
+                if cancelled.is_set():
+                    raise CancelledError
+                sha256.update(self._tar.read(start, min(start + _DIGESTED_BYTES, num_bytes)))
+            self._check_version()
+        return SourceTar(num_bytes, sha256.hexdigest())
 
     def close(self) -> None:
         """Hold nothing open: the store closes its file."""
 
     def members(self) -> list[Member]:
-        """Return the regular files of the tar that are not hidden."""
+        """Return the regular files of the tar but those that file managers leave."""
         try:
             with self._explained():
                 members = self._tar.members()
         except TarError as error:
             problem = explain_tar_error(error, self._tar.first_block(), self._tar.num_bytes, if_damaged=_OFFICIAL)
             raise SourceError(f"{self._shown}: {problem}") from error
-        return [member for member in members if member.is_file and not member.name.rpartition("/")[2].startswith(".")]
+        files = [member for member in members if member.is_file]
+        _say_skipped(self._shown, [member.name for member in files if _is_litter(member.name)])
+        return [member for member in files if not _is_litter(member.name)]
 
     @contextlib.contextmanager
     def _explained(self, before: str = "", after: str = "") -> Iterator[None]:
@@ -279,6 +357,7 @@ class _TarImages:
             data = self._buffers.take(block.stop - block.start)
             with self._explained():
                 complete = files.read_into(block.name, block.start, data)
+            self._check_version(images[block.first])
             for image in images[block.first : block.last]:
                 start = image.offset - block.start
                 yield data[start : start + image.num_bytes] if complete else memoryview(self.read(image))

@@ -84,11 +84,16 @@ def write_shards(
     with claimed(store, "pack", overwrite=overwrite) as claim:
         if overwrite:
             remove_manifest(store)
-        packed = _pack_shards(shards, _Run(source, store, claim, threading.Event(), progress or _ignore), jobs)
+        run = _Run(source, store, claim, threading.Event(), progress or _ignore)
+        with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:
+            digesting = pool.submit(source.tar, run.cancelled)
+            packed = _pack_shards(shards, run, jobs)
+            source_tar = digesting.result()
         rows = [row for shard in packed for row in shard.rows]
         infos = [shard.info for shard in packed]
         claim.check()
-        return write_root(store, rows, infos, Provenance(partial=source.partial, source_digest=_digest_source(rows)))
+        provenance = Provenance(partial=source.partial, source_digest=_digest_source(rows), source_tar=source_tar)
+        return write_root(store, rows, infos, provenance)
 
 
 def plan_shards(images: Sequence[SourceImage], *, samples_per_shard: int) -> list[ShardPlan]:

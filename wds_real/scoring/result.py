@@ -120,6 +120,7 @@ class Result:
             *report.coverage_lines(self.coverage, self.world_size),
             report.warned_line(self.warned),
             f" data set {self.dataset['digest']}" if "digest" in self.dataset else "",
+            f" source: {self.dataset['source']}" if "source" in self.dataset else "",
         ]
         return "\n".join(printable(line) for line in lines if line)  # a model may have any name
 

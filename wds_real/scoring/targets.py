@@ -78,6 +78,7 @@ class Targets:
             "split": dataset.split,
             "digest": dataset.digest,
             "labels_digest": dataset.manifest.labels_digest,
+            **({"source": dataset.manifest.source} if dataset.manifest.is_of_another_tar else {}),
         }
         return cls.of(index.keys, index.original_label, index.real_label, expected=expected, identity=identity)
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import contextlib
     from collections.abc import Iterable
 
+    from wds_real.storage.files import FileVersion
+
 __all__ = ["ByteWriter", "FileReader", "RangeReader", "Store"]
 
 
@@ -28,6 +30,10 @@ class FileReader(Protocol):
 
     def read_into(self, name: str, start: int, out: memoryview) -> bool:
         """Fill `out` with the bytes from `start` on; return False if the file ends before."""
+        ...
+
+    def version(self, name: str) -> FileVersion:
+        """Return what changes when the file that is read is changed."""
         ...
 
     def view(self, name: str, start: int, stop: int) -> memoryview:

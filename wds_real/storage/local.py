@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
 from wds_real.storage.files import (
+    FileVersion,
     OpenFile,
     is_of_the_machine,
     lock,
@@ -129,6 +130,16 @@ class LocalStore:
             return os.preadv(file.descriptor, (out,), start) == out.nbytes
         except OSError as error:
             raise self._error(name, error) from error
+
+    def version(self, name: str) -> FileVersion:
+        """Return what changes when the file that is read is changed, or when another file takes its name.
+
+        Raises:
+            MissingError: there is no such file.
+            StoreError: the file cannot be opened.
+        """
+        with self._errors(name):
+            return FileVersion.of(os.fstat(self._opened(name).descriptor))
 
     def view(self, name: str, start: int, stop: int) -> memoryview:
         """Return a read-only view of the mapped file, whose pages all processes share.

@@ -103,8 +103,9 @@ class ObstoreClient:
         """Return the names directly below the location, sorted."""
         store, prefix = self._place("")[0], self._key.rstrip("/") or None
         found = self._obstore.list_with_delimiter(store, prefix)
-        names = (entry["path"].removeprefix(self._key) for entry in found["objects"])
-        return sorted(name for name in names if name and "/" not in name)  # "" is the mark of a folder
+        paths = (entry["path"] for entry in found["objects"])  # the mark of a folder has the folder's path
+        names = (path.removeprefix(self._key) for path in paths if path.startswith(self._key))
+        return sorted(name for name in names if name and "/" not in name)
 
     def head(self, name: str) -> Version:
         """Return an object's version."""
