@@ -244,6 +244,7 @@ def test_a_claim_that_cannot_be_removed_is_said(tmp_path: Path, caplog: pytest.L
     (path,) = tmp_path.iterdir()
     (line,) = caplog.messages
     assert line.startswith(f"{path.name} stays there")
+    enter(NoDelete(tmp_path))
 
 
 def test_a_real_server_holds_claims(s3: S3Server) -> None:

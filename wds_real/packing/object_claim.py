@@ -37,6 +37,7 @@ _RENEWED_S = 20.0
 _WATCHED_S = 45.0  # more than two renewals
 _CONTEST_S = 5.0  # how long the first of several that start together waits for the others
 _POLL_S = 0.25
+_RELEASED = b"released\n"  # content of a claim that has ended
 _MAX_BYTES = 4096  # of a claim that are read
 
 
@@ -116,9 +117,11 @@ class _ObjectClaim(Claim):
         self._names.append(name)
         for old in self._names[:-1]:
             try:
-                self._root.delete(old)
+                self._root.head(old)
             except MissingError:
                 self._is_lost = True  # only another writer removes it, once it has ended
+            with contextlib.suppress(StoreError):  # where nothing can be deleted, it ends by itself
+                self._root.delete(old)
             self._names.remove(old)
 
     def renew_in_background(self) -> None:
@@ -165,22 +168,25 @@ class _ObjectClaim(Claim):
             if match is None or match[2] == self._rank[1]:
                 continue
             holder = _Holder(int(match[1]), match[2], int(match[3]))
-            owner = self._owner_of(holder)
-            if owner is not None and owner.is_gone():
+            content = self._read(name)
+            owner = Owner.from_json(content)
+            if content == _RELEASED or (owner is not None and owner.is_gone()):
                 self._remove(name)
             else:
                 newest[holder.word] = max(holder, newest.get(holder.word, holder))
         return sorted(newest.values())
 
     def _owner_of(self, holder: _Holder) -> Owner | None:
+        return Owner.from_json(self._read(holder.name))
+
+    def _read(self, name: str) -> bytes:
         try:
-            num_bytes = min(self._root.head(holder.name), _MAX_BYTES)
-            return Owner.from_json(bytes(self._root.get_range(holder.name, 0, num_bytes)))
+            return bytes(self._root.get_range(name, 0, min(self._root.head(name), _MAX_BYTES)))
         except MissingError:
-            return None
+            return _RELEASED
 
     def _remove(self, name: str) -> None:
-        with contextlib.suppress(MissingError):  # another writer was faster
+        with contextlib.suppress(StoreError):  # another writer was faster, or nothing can be deleted
             self._root.delete(name)
 
     def check(self) -> None:
@@ -200,12 +206,13 @@ class _ObjectClaim(Claim):
                 )
 
     def release(self) -> None:
-        """Remove the claim."""
+        """End the claim, and remove it; where nothing can be deleted, its content says that it has ended."""
         self._released.set()
         if self._thread.ident is not None:
             self._thread.join()
         for name in self._names:
             try:
+                self._root.put(name, _RELEASED)
                 self._root.delete(name)
             except MissingError:
                 continue
