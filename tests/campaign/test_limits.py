@@ -194,7 +194,8 @@ def test_1_gb_of_addresses(made_tar: Path, tmp_path: Path, tally: Tallies) -> No
             one_line = done.returncode == 1 and len(lines) == 1 and "Traceback" not in done.stderr
             right = done.returncode == 0 and is_whole_or_refused(root)
             what = f"{command[0]}: {done.returncode} {done.stderr[-500:]}"
-            counts.expect(what, one_line if command[0] == "eval" else right, "ended right or in one line")
+            fits = right or (command[0] == "eval" and one_line)  # it is torch that may not fit
+            counts.expect(what, fits, "ended right or in one line")
 
 
 def hostile_files(folder: Path, root: Path) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -228,7 +229,10 @@ def hostile_files(folder: Path, root: Path) -> Iterator[tuple[str, tuple[str, ..
     yield "one line of 64 MiB", ("score", write("line.csv", b"x" * (64 << 20)))
     yield "JSON nested 1,000,000 deep", ("score", write("deep.json", b"[" * 1_000_000))
     npz = io.BytesIO()
-    with zipfile.ZipFile(npz, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("pred.npy", "w") as member:
+    with (
+        zipfile.ZipFile(npz, "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("pred.npy", "w", force_zip64=True) as member,
+    ):
         zeros = np.zeros(0, dtype=np.float64)
         head = io.BytesIO()
         np.lib.format.write_array_header_1_0(
