@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from wds_real.cli.console import print_lines, print_message
+from wds_real.cli.options import local_path
 
 _NAMES = ("original_top1", "original_top5", "original_top1_labelled", "real_top1", "real_top5")
 
@@ -24,7 +25,12 @@ _NAMES = ("original_top1", "original_top5", "original_top1_labelled", "real_top1
 @click.option(
     "--processes", type=click.IntRange(1, 64), default=2, show_default=True, help="Number of processes under torchrun."
 )
-@click.option("--keep", metavar="DIR", help="Work in DIR and keep the files.  [default: a temporary folder]")
+@click.option(
+    "--keep",
+    metavar="DIR",
+    callback=local_path,
+    help="Work in DIR and keep the files.  [default: a temporary folder]",
+)
 def command(num_images: int, processes: int, keep: str | None) -> int:
     """Generate a validation tar, pack, verify and evaluate it, and compare every count with the known answer.
 

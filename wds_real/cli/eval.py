@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from wds_real.cli.console import is_main_rank, print_json, print_lines, print_result, progress_bar
-from wds_real.cli.options import cache_options, json_option, open_cache, per_class_option, quiet_option, storage_option
+from wds_real.cli.options import (
+    cache_options,
+    json_option,
+    local_path,
+    open_cache,
+    per_class_option,
+    quiet_option,
+    storage_option,
+)
 from wds_real.cli.signals import kept_if_stopped
 from wds_real.errors import WdsRealError
 
@@ -109,12 +117,14 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     "-o",
     "--output",
     metavar="DIR",
+    callback=local_path,
     help="Write result.json and predictions.csv to DIR, and a record of each finished batch, from which the same "
     "command resumes.",
 )
 @click.option(
     "--pixel-cache",
     metavar="DIR",
+    callback=local_path,
     help="Keep the transformed pixels in DIR (7.5 GB for 224x224); later evaluations read them instead of decoding.",
 )
 @cache_options

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wds_real.cli.console import print_json, print_lines, print_result
-from wds_real.cli.options import json_option, per_class_option, storage_option
+from wds_real.cli.options import json_option, local_path, per_class_option, storage_option
 from wds_real.errors import PredictionsError
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("merge")
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR", callback=local_path)
 @click.option("--root", metavar="ROOT", help="Folder or URL of the data set.  [default: the one of the run]")
 @click.option(
     "--format",

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from wds_real.storage.url import is_url
+from wds_real.errors import StoreError
+from wds_real.storage.url import is_url, redact_url, refuse_broken_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -23,6 +24,7 @@ __all__ = [
     "PredictionOptions",
     "cache_options",
     "json_option",
+    "local_path",
     "open_cache",
     "per_class_option",
     "prediction_options",
@@ -54,6 +56,19 @@ def _parse_size(ctx: click.Context, parameter: click.Parameter, value: str | Non
     return int(float(match[1]) * (1024 if match[3] else 1000) ** " KMGT".index(match[2].upper() or " "))
 
 
+def local_path(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the value of an option or argument that is a path on this machine; refuse a URL, in words."""
+    del ctx, parameter
+    if value is not None:
+        if is_url(value):
+            raise click.BadParameter(f"{redact_url(value)} is a URL, expected a path on this machine.")
+        try:
+            refuse_broken_url(value)
+        except StoreError as error:
+            raise click.BadParameter(str(error)) from error
+    return value
+
+
 quiet_option = click.option(
     "-q", "--quiet", is_flag=True, help="Print no progress on stderr, only warnings and errors."
 )
@@ -67,7 +82,10 @@ per_class_option = click.option(
 )
 
 real_json_option = click.option(
-    "--real-json", metavar="FILE", help="ReaL labels in the format of real.json, to use instead of the bundled ones."
+    "--real-json",
+    metavar="FILE",
+    callback=local_path,
+    help="ReaL labels in the format of real.json, to use instead of the bundled ones.",
 )
 
 _PREDICTION_OPTIONS = (
@@ -150,7 +168,10 @@ def cache_options(function: _Function) -> _Function:
         help="Largest size of the --cache folder.  [default: 16GiB]",
     )
     folder = click.option(
-        "--cache", metavar="DIR", help="Keep what is read from URLs in DIR; later runs read it there."
+        "--cache",
+        metavar="DIR",
+        callback=local_path,
+        help="Keep what is read from URLs in DIR; later runs read it there.",
     )
     return folder(size(function))
 
