@@ -14,6 +14,7 @@ import pytest
 from support.commands import MODEL, Ended, expect_one_line, without_torch
 
 from wds_real.data.dataset import open_dataset
+from wds_real.errors import ModelRunError
 from wds_real.evaluation.loop import evaluate
 from wds_real.evaluation.models.base import LoadedModel
 from wds_real.evaluation.models.load import load_model
@@ -79,7 +80,7 @@ def unfinished(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         next(calls)
         return loaded.module(image)
 
-    with pytest.raises(StopIteration):
+    with pytest.raises(ModelRunError):
         evaluate(
             LoadedModel("failing", failing, loaded.transform), open_dataset(packed), options=OPTIONS, output=folder
         )
