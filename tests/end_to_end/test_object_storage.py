@@ -602,7 +602,7 @@ def test_errors_on_a_bucket_are_one_line_and_a_code(
         (["eval", "s3://test/damaged", *evaluation, *right], 4, "checksum is"),
         (["eval", "s3://test/short", *evaluation, *right], 4, "expected"),
         (["eval", "s3://test/no-shard", *evaluation, *right], 4, "no such file"),
-        (["eval", stored, *evaluation, "-o", "s3://test/out", *right], 1, "local --output"),
+        (["eval", stored, *evaluation, "-o", "s3://test/out", *right], 2, "expected a path on this machine"),
         (["merge", out, *right], 1, out),
         (["pack", "s3://test/gone.tar", out, *right], 1, "no such file"),
         (["info", stored, *right, "--storage-option", "no_such_option=1"], 1, "no_such_option: no such storage option"),
