@@ -22,7 +22,8 @@ def test_pack_reports_what_it_packed(run: Callable[..., Ended]) -> None:
     code, out, err = run("pack", "val.tar", "new", "--allow-partial", "--samples-per-shard", "50")
     assert code == 0
     assert "packed 120 images into 3 shards in new, partial: not the whole validation set" in out
-    assert err.startswith("pack: 100 %")
+    assert err.startswith("pack: reading val.tar\n")
+    assert err.splitlines()[-1].startswith("pack: 100 %")
     digest = out.split()[-1]
     assert run("verify", "new").out.split()[-1] == digest
     facts = json.loads(run("info", "new", "--json").out)
@@ -39,7 +40,7 @@ def test_pack_takes_other_real_labels(run: Callable[..., Ended]) -> None:
     assert json.loads(packed.out)["digest"] == other["digest"] != old["digest"]
     assert (other["with_real_label"], other["source_digest"]) == (120, old["source_digest"])
     sample = json.loads(run("info", "new", KEY, "--json").out)[KEY]
-    assert [label.split()[0] for label in sample["real_label"]] == ["59"]
+    assert [label["index"] for label in sample["real_label"]] == [59]
 
 
 @pytest.mark.usefixtures("here")
@@ -57,5 +58,6 @@ def test_info_of_the_machine_needs_no_data_set(run: Callable[..., Ended]) -> Non
     assert (code, err) == (0, "")
     facts = json.loads(out)
     assert {"torch", "numpy", "pillow"} <= facts["versions"].keys()
-    assert facts["decode"].startswith("only the part" if describe()["decode"] == "part" else "whole images")
-    assert facts["resize"].startswith("compiled" if describe()["resize"] == "extension" else "Pillow")
+    assert {name: facts[name] for name in ("decode", "resize")} == {
+        name: describe()[name] for name in ("decode", "resize")
+    }

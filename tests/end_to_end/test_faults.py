@@ -149,11 +149,11 @@ def test_the_command_can_be_killed_and_run_again(
             time.sleep(0.001)
         running.send_signal(sent)
         _, said = running.communicate(timeout=60)
-    assert running.returncode == (130 if sent is signal.SIGINT else -sent)
+    assert running.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}.get(sent, -sent)
     assert b"Traceback" not in said
     assert not (tmp_path / "manifest.json").exists()
     if sent is signal.SIGINT:
-        assert said.split() == [b"interrupted"]
+        assert said.splitlines()[-1].startswith(b"interrupted")
         assert not list(tmp_path.glob(".*"))
     again = subprocess.run(command, check=True, capture_output=True, text=True)
     assert "shards already there" in again.stderr
@@ -227,6 +227,9 @@ class FailingSource:
     @contextlib.contextmanager
     def prefetch(self, images: object) -> Iterator[Iterator[bytes]]:
         yield map(self.read, images)  # type: ignore[call-overload]
+
+    def tar(self, cancelled: object) -> None:
+        """Hold only a part of the images, so that no tar is named."""
 
     def read(self, image: object) -> bytes:
         if image.label.key == self._key:  # type: ignore[attr-defined]

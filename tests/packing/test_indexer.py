@@ -983,11 +983,12 @@ def test_shards_by_a_relative_path_are_found_from_elsewhere(
     assert len(read_all(open_dataset(tmp_path / "index"))) == 120
 
 
-def test_options_for_the_index_are_not_for_a_folder_of_shards(copied: Path) -> None:
-    """An index at a URL, which takes options, of shards in a folder, which takes none, is opened as it was written."""
-    url, options = f"memory://{copied}", {"timeout": "30"}
-    index_shards(str(copied), url, storage_options=options)
-    assert len(read_all(open_dataset(url, storage_options=options))) == 120
+def test_an_index_at_a_url_of_shards_in_a_folder_is_refused(copied: Path) -> None:
+    """No reader would take it; nothing is read or written before that is said."""
+    root = open_store(f"memory://{copied}")
+    with pytest.raises(StoreError, match=r"folder of this machine.*Give a folder as --output"):
+        index_shards(str(copied), root.url)
+    assert root.list() == []
 
 
 def test_what_belongs_to_no_image_is_named_with_the_command_that_removes_it(tmp_path: Path) -> None:

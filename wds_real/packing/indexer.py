@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from wds_real.errors import MissingError, SourceError, first_few, printable
+from wds_real.errors import MissingError, SourceError, StoreError, first_few, printable
 from wds_real.format.json_fields import parse_json
 from wds_real.format.manifest import DATASET, VERSION, Manifest, ShardInfo
 from wds_real.format.root import Provenance, open_root, remove_manifest, write_root
@@ -32,7 +32,7 @@ from wds_real.labels import NUM_IMAGES
 from wds_real.packing.claim import claimed
 from wds_real.packing.external_labels import external_label, official_label
 from wds_real.packing.shard_spec import find_shards
-from wds_real.storage.url import is_url
+from wds_real.storage.url import is_url, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -82,6 +82,11 @@ def index_shards(
     found = find_shards(spec, storage_options)
     place, names = found.place, found.names
     shards = open_root(place, storage_options)
+    if root is not None and is_url(root) and not is_url(place):
+        raise StoreError(
+            f"{redact_url(root)}: an index at a URL must not name shards in a folder of this machine, so nobody could "
+            "read it. Give a folder as --output, or upload the shards."
+        )
     target = shards if root is None else open_root(root, storage_options)
 
     def scan(number: int) -> _ScannedShard:
