@@ -101,7 +101,7 @@ def test_files_limited_in_size(
     expected = undisturbed(name, server, paths)
     most = max(map(len, expected.values()))
     with tally(f"{name} under RLIMIT_FSIZE") as counts:
-        for limit in sorted({0, 1, 511, 512, 513, *range(0, most, max(1, most // 25)), most - 1, most}):
+        for limit in sorted({0, 1, 511, 512, 513, *range(0, most, max(1, most // 10)), most - 1, most}):
             ended = server.run(*commands(*paths)[name], limits={"RLIMIT_FSIZE": limit})
             check(name, ended, paths[2], counts, expected)
             if name in ("pack", "index") and ended.code:
@@ -129,7 +129,7 @@ def test_small_file_systems(
         pytest.skip("needs the right to mount a file system (root)")
     try:
         with tally(f"{name} on small file systems") as counts:
-            for size in range(4096, most, max(4096, most // 25 // 4096 * 4096)):
+            for size in range(4096, most, max(4096, most // 12 // 4096 * 4096)):
                 assert mount("remount", f"size={size}")
                 check(name, server.run(*commands(*paths)[name]), paths[2], counts, expected)
                 assert mount("remount", f"size={4 * most}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,3 +71,9 @@ def test_only_factories_are_modules() -> None:
     """The current folder is searched for these alone."""
     specs = ["a:b", ":", "timm:hf-hub:x/y", "torchvision:a", "m.pt2", "resnet50", "efficientnet_lite0"]
     assert [spec for spec in specs if is_factory(spec)] == ["a:b", ":"]
+
+
+def test_an_evaluation_starts_without_torchs_compiler() -> None:
+    """Only programs of torch.export import it, which takes seconds."""
+    code = "import sys, wds_real.evaluation.models.load; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -14,13 +14,15 @@ import os
 import pickle
 import re
 import zipfile
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
-from torch.export.pt2_archive import PT2ArchiveReader
 
 from wds_real.errors import ModelError
 from wds_real.evaluation.models.pt2_expressions import is_arithmetic
+
+if TYPE_CHECKING:
+    from torch.export.pt2_archive import PT2ArchiveReader
 
 __all__ = ["check_archive"]
 
@@ -66,6 +68,8 @@ def check_archive(file: IO[bytes], path: str) -> None:
     Raises:
         ModelError: the file is no program of `torch.export.save`, or holds code or pickled objects besides tensors.
     """
+    from torch.export.pt2_archive import PT2ArchiveReader  # noqa: PLC0415 -- takes seconds, and imports torch's compiler
+
     try:
         with zipfile.ZipFile(file) as archive:  # torch takes such a file for one of the older form if reading fails
             older = "version" in archive.namelist()
