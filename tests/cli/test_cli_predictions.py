@@ -300,7 +300,7 @@ def wrong(folder: Path, finished: Path, packed: Path, tmp_path_factory: pytest.T
 
 WRONG: dict[str, tuple[list[str], int, list[str]]] = {
     "no file": (["score", "nope.csv"], 1, ["nope.csv: no such file"]),
-    "a folder": (["score", "nothing"], 1, ["nothing: this is a folder"]),
+    "a folder": (["score", "nothing"], 1, ["nothing: this folder has no predictions.csv"]),
     "unknown kind": (["score", "kind.xlsx"], 1, ["kind.xlsx: unknown kind of file", ".parquet"]),
     "empty file": (["score", "empty.csv"], 1, ["empty.csv: the file is empty"]),
     "header only": (["score", "header.csv"], 3, ["saw 0 of 50,000"]),

@@ -38,7 +38,7 @@ def command(
     class_column_b: str | None,
     as_json: bool,
 ) -> None:
-    """Compare the prediction files A and B on the images that are in both.
+    """Compare the prediction files or --output folders A and B on the images that are in both.
 
     Prints the paired difference of the accuracies, McNemar's test, and how many images only one of the two gets right.
     A and B may be two columns of one file: name both.

@@ -171,6 +171,7 @@ def command(
     from wds_real.evaluation.models.load import is_factory, load_model
     from wds_real.evaluation.options import EvalOptions
     from wds_real.scoring.output_folder import check_output
+    from wds_real.scoring.reproduction import compare_with_published, published_name
 
     for module in ("evaluation.loop", "data.decode_stage") if is_main_rank() and not quiet else ():
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
@@ -209,6 +210,9 @@ def command(
         print_json(result.as_dict())
         return
     print_result(result, per_class=per_class)
+    found = compare_with_published(result, published_name(result.model), preprocessing=result.preprocessing)
+    if found is not None:
+        print_lines(*str(found).split("\n"))
     _print_timings(result)
     if output is not None:
         print_lines(f"wrote {output}/result.json and {output}/predictions.csv")

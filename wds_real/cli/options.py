@@ -124,10 +124,12 @@ class PredictionOptions:
 
     def read(self, path: str, *, name_column: str | None = None, class_column: str | None = None) -> Predictions:
         """Return the predictions in a file, with other columns than those of the options where they are given."""
+        from wds_real.scoring.output import find_predictions
         from wds_real.scoring.prediction_reader import read_predictions
 
+        place = path if is_url(path) else find_predictions(path)
         return read_predictions(
-            path, name_column=name_column or self.name_column, class_column=class_column or self.class_column
+            place, name_column=name_column or self.name_column, class_column=class_column or self.class_column
         )
 
     def labels(self) -> Labels | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -11,21 +12,37 @@ from wds_real.cli.options import json_option, per_class_option, prediction_optio
 
 if TYPE_CHECKING:
     from wds_real.cli.options import PredictionOptions
+    from wds_real.scoring.predictions import Predictions
 
 
 @click.command("score")
 @click.argument("predictions")
 @prediction_options
+@click.option(
+    "--model",
+    metavar="NAME",
+    help="Name of the model in timm's published results, to compare with.  [default: the file's name]",
+)
 @click.option("--allow-partial", is_flag=True, help="Score only the images that are in the file.")
 @per_class_option
 @json_option
-def command(predictions: str, options: PredictionOptions, allow_partial: bool, per_class: bool, as_json: bool) -> None:
+def command(
+    predictions: str,
+    options: PredictionOptions,
+    model: str | None,
+    allow_partial: bool,
+    per_class: bool,
+    as_json: bool,
+) -> None:
     """Score PREDICTIONS against the original and the ReaL labels; no model and no images are needed.
 
     PREDICTIONS is a CSV, TSV, JSON, JSONL, NPY, NPZ or Parquet file. Each image has a class index 0..999, a wnid or
     1,000 scores, and its file name or key. A file without names holds all 50,000 images in the order of their file
     names. Exit code 3 if images are missing.
+
+    If timm publishes results of the model, a line compares with them; `wds-real reference` lists them.
     """
+    from wds_real.scoring.reproduction import compare_with_published
     from wds_real.scoring.score import score
 
     read = options.read(predictions)
@@ -38,8 +55,16 @@ def command(predictions: str, options: PredictionOptions, allow_partial: bool, p
     print_lines(f"{predictions}: {counted(len(read), 'prediction')}, {read.origin}{chosen}")
     print_lines(*(f" note: {note}" for note in read.notes))
     print_result(result, per_class=per_class)
+    found = compare_with_published(result, model or Path(predictions).stem)
+    if found is not None:
+        print_lines(*str(found).split("\n"))
     if result.original_top1.value < 0.02 and result.original_top1.total >= 100:
-        print_message(
-            " fewer than 2 % are correct. Check that class indices start at 0, and that images without names are in "
-            "the order of their file names."
-        )
+        print_message(f" fewer than 2 % are correct: {_likely_mistake(read)}")
+
+
+def _likely_mistake(read: Predictions) -> str:
+    """Return which known mistake of order or class numbers would explain the predictions, and where to see more."""
+    from wds_real.scoring.diagnosis import diagnose_predictions
+
+    diagnosis = diagnose_predictions(read)
+    return f"{diagnosis.verdict}. `wds-real diagnose {read.source}` shows all that was tried."

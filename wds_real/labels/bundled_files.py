@@ -15,6 +15,8 @@ _SHA256 = {
     "real.json": "d83e9bff374c631aae8439eb064c7019acc56e1b3bc3f56b8380c2a710b0220b",
     "validation_labels.txt": "313fc3f23c864dde9183c9a368809065765dd1b657a6904fded44e3e46d34604",
     "classes.tsv": "a7303c8079ed41ad970818e19378d317241f040d377db05b859270de7d03ff43",
+    "devkit_classes.txt": "005c7f416c3148a9db38dfe49f7ac4f2ce7f79fb220a3471116f6baba76f96b8",
+    "published_results.tsv": "d03a16537a0a4622821e1f34a81c85662979c8aa946b8bf865f6d5ebd19828d0",
     "rater_scores.npz": "ac31e1073ae1b1b18c32d3c64ad4a77ae4f698b82618e192558c95b57b3db8e4",
 }
 _ADVICE = "The installation is damaged: install wds_real again."

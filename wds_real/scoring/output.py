@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wds_real.errors import CoverageError, PredictionsError
@@ -18,20 +19,43 @@ from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from wds_real.data.dataset import Dataset
     from wds_real.scoring.predictions import Format, Predictions
     from wds_real.scoring.result import Result
     from wds_real.storage.base import Store
 
-__all__ = ["merge", "write_output"]
+__all__ = ["find_predictions", "merge", "prediction_file_in", "write_output"]
+
+_PREDICTION_NAMES = ("predictions.csv", "predictions.npz", "predictions.parquet")
 
 
 def write_output(store: Store, result: Result, predictions: Predictions, *, form: Format = "csv") -> None:
     """Write the prediction file and, last, ``result.json``, each atomically."""
     store.put(f"predictions.{form}", predictions.encode(form))
     store.put("result.json", (json.dumps(result.as_dict(), indent=1) + "\n").encode("ascii"))
+
+
+def find_predictions(path: str | Path) -> Path:
+    """Return the prediction file of an output folder; another path is returned as it is.
+
+    Raises:
+        PredictionsError: the folder has no prediction file.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    found = prediction_file_in(path)
+    if found is None:
+        raise PredictionsError(
+            f"{path}: this folder has no {' or '.join(_PREDICTION_NAMES)}: it is not the --output of a finished "
+            "`wds-real eval`."
+        )
+    return found
+
+
+def prediction_file_in(folder: Path) -> Path | None:
+    """Return the prediction file that a run wrote to its output folder, or None."""
+    return next((folder / name for name in _PREDICTION_NAMES if (folder / name).is_file()), None)
 
 
 def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:

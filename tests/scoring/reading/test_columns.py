@@ -35,13 +35,13 @@ LOGITS = 50_000 * 1000 * 8  # bytes in float64
     ("name", "content"),
     [
         ("p.csv", CSV),
-        ("p.csv.gz", gzip.compress(CSV)),
+        ("p.csv.gz", gzip.compress(CSV, mtime=0)),
         ("p.csv", b"file_name;top1\r\na.JPEG;3\r\nb.JPEG;4"),
         ("p.csv", CSV.decode().encode("utf-16")),
         ("p.tsv", b"\xef\xbb\xbffile_name\ttop1\n\na.JPEG\t3\nb.JPEG\t4\n"),
         ("p.txt", b"# made by a tool\nfile_name top1\na.JPEG   3\nb.JPEG   4\n"),
         ("p.json", json.dumps(RECORDS).encode()),
-        ("p.json.gz", gzip.compress(json.dumps(RECORDS).encode())),
+        ("p.json.gz", gzip.compress(json.dumps(RECORDS).encode(), mtime=0)),
         ("p.jsonl", b"".join(f"{json.dumps(record)}\n\n".encode() for record in RECORDS)),
         ("P.NPZ", npz(file_name=COLUMNS["file_name"], top1=COLUMNS["top1"])),
         pytest.param("p.parquet", b"", marks=needs_pyarrow),
@@ -83,7 +83,7 @@ def test_columns_without_names_are_numbered(
         ("p.csv", b"", PredictionsError, "empty"),
         ("p.csv", b"a,a\nb,1\n", PredictionsError, "two columns are called 'a'"),
         ("p.csv", b"name,x\na,1\nb\n", PredictionsError, r"row 3 \(b\) has 1 cells"),
-        ("p.csv.gz", gzip.compress(CSV)[:-9], PredictionsError, "cannot be read as GZ"),
+        ("p.csv.gz", gzip.compress(CSV, mtime=0)[:-9], PredictionsError, "cannot be read as GZ"),
         ("p.json", b'{"a": 1, "a": 2}', CoverageError, "1 image"),
         ("p.npz", npz(a=[1], b=[1, 2]), PredictionsError, "different lengths: a 1, b 2"),
         ("p.npz", b"PK junk", PredictionsError, "cannot be read as NPZ"),
@@ -156,8 +156,8 @@ def test_the_limits_leave_room_for_scores_in_float64() -> None:
     ("name", "content"),
     [
         ("p.csv", b"1\n" * 600),
-        ("p.csv.gz", gzip.compress(b"1\n" * 600)),
-        ("p.jsonl.gz", gzip.compress(b"1\n" * 600)),
+        ("p.csv.gz", gzip.compress(b"1\n" * 600, mtime=0)),
+        ("p.jsonl.gz", gzip.compress(b"1\n" * 600, mtime=0)),
         ("p.npy", npy(np.zeros(200))),
         ("p.npz", npz(key=np.zeros(100, "U1"), pred=np.zeros(100))),
         pytest.param("p.parquet", b"", marks=needs_pyarrow),
@@ -222,7 +222,7 @@ def contents(draw: st.DrawFn, kind: str) -> bytes:
         return draw(st.binary(max_size=200))
     if how == 1:
         content = "".join(draw(st.lists(words, max_size=40))).encode()
-        return gzip.compress(content) if kind.endswith("gz") else content
+        return gzip.compress(content, mtime=0) if kind.endswith("gz") else content
     return damaged(draw, kind)
 
 

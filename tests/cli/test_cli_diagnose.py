@@ -1,0 +1,101 @@
+"""``wds-real diagnose``, and what ``score`` says of an absurd accuracy."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from support.commands import Ended, expect_one_line, without_torch
+
+from wds_real.labels import NUM_IMAGES, bundled
+from wds_real.labels.class_maps import devkit_map
+from wds_real.scoring.output import write_output
+from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.score import score
+from wds_real.storage.local import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    Run = Callable[..., Ended]
+
+ORIGINAL = np.array(bundled().original)
+
+
+def named(path: Path, classes: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
+    rows = (f"ILSVRC2012_val_{number:08d}.JPEG,{label}\n" for number, label in enumerate(classes.tolist(), start=1))
+    path.write_text("filename,pred\n" + "".join(rows))
+    return str(path)
+
+
+def test_class_numbers_outside_the_range_are_diagnosed(run: Run, tmp_path: Path) -> None:
+    """The development kit's 1..1000, which no command scores, are named, and what to do."""
+    path = named(tmp_path / "devkit.csv", np.argsort(devkit_map())[ORIGINAL] + 1)
+    assert run("score", path).code == 1
+    ended = run("diagnose", path)
+    assert (ended.code, ended.err) == (0, "")
+    assert " verdict: ILSVRC2012_ID 1..1000 of the development kit: 100.00 % instead" in ended.out
+
+
+def test_rows_without_names_are_diagnosed_as_they_stand(run: Run, tmp_path: Path) -> None:
+    """A file in class-folder order is said to be so, and JSON gives every trial."""
+    order = np.lexsort((np.arange(NUM_IMAGES), ORIGINAL))
+    np.save(tmp_path / "folders.npy", ORIGINAL[order])
+    found = json.loads(run("diagnose", str(tmp_path / "folders.npy"), "--json").out)
+    assert found["explanation"] == ["predictions in class-folder (ImageFolder) order"]
+    assert max(trial["correct"] for trial in found["trials"]) == NUM_IMAGES
+
+
+def test_score_names_the_mistake(run: Run, tmp_path: Path) -> None:
+    """Under 2 %, the likely mistake and the command that shows all are on stderr; the result is printed too."""
+    shifted = np.where(ORIGINAL < 999, ORIGINAL + 1, 0)
+    path = named(tmp_path / "shifted.csv", shifted)
+    ended = run("score", path)
+    assert ended.code == 0
+    assert "classes counted from 1" in ended.err
+    assert f"wds-real diagnose {path}" in ended.err
+    assert "ReaL top-1" in ended.out
+
+
+def test_sound_predictions_have_no_mistake(run: Run, tmp_path: Path) -> None:
+    """The verdict says that nothing known is wrong; an output folder is taken too."""
+    predictions = read_predictions(ORIGINAL)
+    write_output(LocalStore(tmp_path), score(predictions), predictions)
+    assert "no known mistake of order or class numbers" in run("diagnose", str(tmp_path)).out
+
+
+@pytest.mark.parametrize(("content", "phrase"), [
+    ("filename,pred\nILSVRC2012_test_00000001.JPEG,5\n", "not of validation images"),
+    ("", "pred.csv"),
+])  # fmt: skip
+def test_other_files_are_one_line(run: Run, tmp_path: Path, content: str, phrase: str) -> None:
+    """Names of another split and an empty file are named as such."""
+    path = tmp_path / "pred.csv"
+    path.write_text(content)
+    expect_one_line(run("diagnose", str(path)), 1, phrase)
+
+
+def test_a_folder_without_predictions_is_named(run: Run, tmp_path: Path) -> None:
+    """The message says what an output folder holds."""
+    expect_one_line(run("diagnose", str(tmp_path)), 1, "not the --output of a finished")
+
+
+def test_it_needs_no_torch(tmp_path: Path) -> None:
+    """The command starts without torch."""
+    np.save(tmp_path / "a.npy", ORIGINAL)
+    assert without_torch("diagnose", str(tmp_path / "a.npy")).code == 0
+
+
+def test_score_compares_with_what_is_published(run: Run, tmp_path: Path) -> None:
+    """The file's name, or --model, finds the row; an unknown name has no line."""
+    np.save(tmp_path / "vgg16.npy", ORIGINAL)
+    assert (
+        " published vgg16.tv_in1k (224 px, crop 0.875, bilinear): 35,797 original"
+        in run("score", str(tmp_path / "vgg16.npy")).out
+    )
+    assert " published resnet18." in run("score", str(tmp_path / "vgg16.npy"), "--model", "resnet18").out
+    np.save(tmp_path / "mine.npy", ORIGINAL)
+    assert "published" not in run("score", str(tmp_path / "mine.npy")).out

@@ -1,0 +1,63 @@
+"""``wds-real report``: a table of models, one row a result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from wds_real.cli.console import counted, print_lines, print_message
+from wds_real.errors import PredictionsError
+
+if TYPE_CHECKING:
+    from wds_real.scoring.ranking.formats import TableFormat
+
+_FORMAT_OF_SUFFIX: dict[str, TableFormat] = {
+    ".md": "md", ".csv": "csv", ".html": "html", ".htm": "html", ".tex": "tex", ".txt": "text",
+}  # fmt: skip
+
+
+@click.command("report")
+@click.argument("results", nargs=-1, required=True, metavar="RESULT...")
+@click.option(
+    "-o", "--output", metavar="FILE", help="Write the table here; the suffix .md, .csv, .html or .tex chooses."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "md", "csv", "html", "tex", "timm", "timm-real"]),
+    help="Format of the table; timm and timm-real have the columns of timm's result files.  [default: by --output, or "
+    "text]",
+)
+def command(results: tuple[str, ...], output: str | None, form: TableFormat | None) -> None:
+    """Print one table of all RESULTs: --output folders of an eval, result.json files, or prediction files.
+
+    Models are ordered by ReaL top-1. The range behind a rank holds the ranks that chance allows: models that are
+    compared image by image and cannot be told apart share it. All results must be of the same images and labels.
+    """
+    from wds_real.scoring.ranking.formats import format_ranking
+    from wds_real.scoring.ranking.rank import rank_models
+    from wds_real.scoring.ranking.rows import read_model_row
+
+    form = form or _format_of(output)
+    ranking = rank_models([read_model_row(path) for path in results])
+    table = format_ranking(ranking, form)
+    if output is None:
+        print_lines(*table.rstrip("\n").split("\n"))
+        return
+    try:
+        Path(output).write_text(table, encoding="utf-8")
+    except OSError as error:
+        raise PredictionsError(f"{output}: cannot be written: {error.strerror}. Choose another --output.") from error
+    print_message(f"wrote {output}: {counted(len(ranking.models), 'model')}")
+
+
+def _format_of(output: str | None) -> TableFormat:
+    if output is None:
+        return "text"
+    suffix = Path(output).suffix.lower()
+    if suffix not in _FORMAT_OF_SUFFIX:
+        known = ", ".join(_FORMAT_OF_SUFFIX)
+        raise click.UsageError(f"--output {output}: the suffix names no format. Use one of {known}, or --format.")
+    return _FORMAT_OF_SUFFIX[suffix]

@@ -1,0 +1,303 @@
+"""Why an accuracy is absurd: each known mistake is undone, and the accuracy that this gives is counted.
+
+Two kinds of mistakes are tried, alone and together: the predictions are in another order than that of the sorted file
+names, and the class numbers are not the places of the wnids in the sorted list. Runs without torch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from wds_real.errors import PredictionsError
+from wds_real.labels import NUM_CLASSES, NUM_IMAGES, classes
+from wds_real.labels.class_maps import devkit_map, string_sorted_map
+from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.reading.columns import read_columns
+from wds_real.scoring.reading.order import is_counted, keys_of
+from wds_real.scoring.reading.roles import find_roles
+from wds_real.scoring.reading.values import whole_numbers
+from wds_real.scoring.targets import Targets
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from wds_real.scoring.predictions import Predictions
+
+__all__ = [
+    "CLASS_MISTAKES",
+    "ORDER_MISTAKES",
+    "Diagnosis",
+    "Mistake",
+    "Trial",
+    "diagnose",
+    "diagnose_file",
+    "diagnose_predictions",
+]
+
+_MIN_GAIN = 0.05  # a mistake explains a number only if undoing it adds five points,
+_MIN_RATIO = 1.5  # and half as much again
+_SOUND = 0.02  # an accuracy above this has no order or class mistake of its own
+_INFERRED = "classes in an unknown order"
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    """A known mistake.
+
+    Attributes:
+        name: What is wrong with the predictions.
+        advice: What to do, or "" if there is no option for it.
+    """
+
+    name: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """The accuracy after some mistakes are undone.
+
+    Attributes:
+        mistakes: Those that are undone; empty for the predictions as they are.
+        correct: Images whose original label is predicted then.
+        total: Images.
+    """
+
+    mistakes: tuple[Mistake, ...]
+    correct: int
+    total: int
+
+    @property
+    def accuracy(self) -> float:
+        """Share of correct images, 0..1."""
+        return self.correct / self.total
+
+    @property
+    def name(self) -> str:
+        """The mistakes as text."""
+        return " and ".join(mistake.name for mistake in self.mistakes) or "as it is"
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What was tried, and what explains the number. Print it for the table.
+
+    Attributes:
+        as_is: The predictions as they are.
+        trials: All others, the best first.
+        explanation: The trial that explains the number, or None.
+    """
+
+    as_is: Trial
+    trials: tuple[Trial, ...]
+    explanation: Trial | None
+
+    @property
+    def verdict(self) -> str:
+        """The outcome in one sentence."""
+        if self.explanation is not None:
+            return f"{self.explanation.name}: {100 * self.explanation.accuracy:.2f} % instead"
+        if self.as_is.accuracy > _SOUND:
+            return "no known mistake of order or class numbers"
+        return (
+            "no known mistake explains it: predictions of other images (another split, or shuffled), or a model that "
+            "is wrong itself"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all trials, JSON-ready."""
+        return {
+            "format": {"name": "wds_real.diagnosis", "version": 1},
+            "verdict": self.verdict,
+            "explanation": None
+            if self.explanation is None
+            else [mistake.name for mistake in self.explanation.mistakes],
+            "trials": [
+                {"undone": [mistake.name for mistake in trial.mistakes], "correct": trial.correct, "total": trial.total}
+                for trial in (self.as_is, *self.trials)
+            ],
+        }
+
+    def __str__(self) -> str:
+        shown = [self.as_is, *(trial for trial in self.trials if len(trial.mistakes) == 1)]
+        if self.explanation is not None and self.explanation not in shown:
+            shown.insert(1, self.explanation)
+        lines = [f" original top-1 on {self.as_is.total:,} images if this mistake is undone"]
+        lines += [f"   {100 * trial.accuracy:>7.3f}  {trial.name}" for trial in shown]
+        lines.append(f" verdict: {self.verdict}")
+        if self.explanation is not None:
+            lines += [f" to do: {mistake.advice}" for mistake in self.explanation.mistakes if mistake.advice]
+        return "\n".join(lines)
+
+
+def diagnose(
+    predicted: NDArray[np.int64], original_label: NDArray[np.int64], *, positions: NDArray[np.int64] | None = None
+) -> Diagnosis:
+    """Try the known mistakes on top-1 predictions.
+
+    Args:
+        predicted: int64 (N,), any numbers; -1 for none.
+        original_label: int64 (M,), of all images in the order of their file names.
+        positions: int64 (N,), the place of each prediction's image in that order; None means 0..N-1.
+    """
+    positions = np.arange(len(predicted)) if positions is None else positions
+    orders: list[tuple[tuple[Mistake, ...], NDArray[np.int64]]] = [((), positions)]
+    if len(predicted) == len(original_label):  # another order is one of all images
+        orders += [((mistake,), order(original_label)[positions]) for mistake, order in ORDER_MISTAKES.items()]
+    trials = []
+    for order_mistake, at in orders:
+        truth = original_label[at]
+        trials.append(_trial(order_mistake, predicted, truth))
+        for mistake, class_map in CLASS_MISTAKES.items():
+            trials.append(_trial((*order_mistake, mistake), class_map(predicted), truth))
+        trials.append(_trial_of_inferred_map(order_mistake, predicted, truth))
+    as_is, *others = trials
+    others.sort(key=lambda trial: (-trial.accuracy, len(trial.mistakes)))
+    known = [trial for trial in others if not _is_inferred(trial)]
+    explanation = next((trial for trial in (known[0], others[0]) if _explains(trial, as_is)), None)
+    return Diagnosis(as_is, tuple(others), explanation)
+
+
+def diagnose_predictions(predictions: Predictions) -> Diagnosis:
+    """Try the known mistakes on predictions that were read, against the released labels.
+
+    Raises:
+        PredictionsError: a prediction is of another image.
+    """
+    targets = Targets.of_labels()
+    return diagnose(predictions.classes[:, 0], targets.original_label, positions=targets.positions_of(predictions))
+
+
+def diagnose_file(path: str | Path, *, name_column: str | None = None, class_column: str | None = None) -> Diagnosis:
+    """Try the known mistakes on a prediction file, whose class numbers may be outside 0..999.
+
+    Rows without names are taken in the order of the sorted file names: whether that is their order is a question here.
+
+    Raises:
+        PredictionsError: the file cannot be read, or a prediction is of another image.
+        CoverageError: a name occurs more than once.
+    """
+    columns = read_columns(Path(path))
+    roles = find_roles(columns, name_column=name_column, class_column=class_column)
+    numbers = whole_numbers(columns[roles.classes[0]])
+    if numbers is None or (roles.names is None and len(numbers) != NUM_IMAGES):
+        return diagnose_predictions(read_predictions(path, name_column=name_column, class_column=class_column))
+    positions = None
+    if roles.names is not None and not is_counted(columns[roles.names]):
+        position_of = {key: position for position, key in enumerate(Targets.of_labels().keys)}
+        keys = keys_of(columns[roles.names])
+        others = [key for key in keys if key not in position_of]
+        if others:
+            raise PredictionsError(
+                f"{path}: {len(others):,} of {len(keys):,} names are not of validation images, such as {others[0]}: "
+                "these are predictions of another split."
+            )
+        positions = np.array([position_of[key] for key in keys], dtype=np.int64)
+    return diagnose(numbers, Targets.of_labels().original_label, positions=positions)
+
+
+def _explains(trial: Trial, as_is: Trial) -> bool:
+    gain = trial.accuracy - as_is.accuracy
+    return gain >= _MIN_GAIN and trial.accuracy >= _MIN_RATIO * as_is.accuracy
+
+
+def _trial(mistakes: tuple[Mistake, ...], predicted: NDArray[np.int64], truth: NDArray[np.int64]) -> Trial:
+    return Trial(mistakes, int((predicted == truth).sum()), len(truth))
+
+
+def _trial_of_inferred_map(
+    mistakes: tuple[Mistake, ...], predicted: NDArray[np.int64], truth: NDArray[np.int64]
+) -> Trial:
+    """Give each predicted number the class that it meets most often on half of the images; count the other half."""
+    inside = (predicted >= 0) & (predicted < 2 * NUM_CLASSES)
+    half = np.arange(len(predicted)) % 2 == 0
+    met = np.zeros((2 * NUM_CLASSES, NUM_CLASSES), dtype=np.int64)
+    np.add.at(met, (predicted[inside & half], truth[inside & half]), 1)
+    inferred = met.argmax(axis=1)[np.where(inside, predicted, 0)]
+    correct = (inferred == truth) & inside & ~half
+    return Trial(
+        (*mistakes, Mistake(_INFERRED, "write the order as --class-map FILE")), int(correct.sum()), int((~half).sum())
+    )
+
+
+def _is_inferred(trial: Trial) -> bool:
+    return any(mistake.name == _INFERRED for mistake in trial.mistakes)
+
+
+def _by_folder(folder_of: Callable[[int], Any]) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    """Return the order of images in class folders: sorted by the folder, and in a folder by file name."""
+
+    def order(original_label: NDArray[np.int64]) -> NDArray[np.int64]:
+        rank_of = np.empty(NUM_CLASSES, dtype=np.int64)
+        rank_of[sorted(range(NUM_CLASSES), key=folder_of)] = np.arange(NUM_CLASSES)
+        return np.argsort(rank_of[original_label], kind="stable")
+
+    return order
+
+
+def _as_text(original_label: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.array(sorted(range(len(original_label)), key=lambda position: str(position + 1)), dtype=np.int64)
+
+
+def _mapped(class_map: Callable[[], NDArray[np.int64]], *, first: int = 0) -> Callable[..., NDArray[np.int64]]:
+    """Return the function from predicted numbers to class indices; `first` is the number of the map's first entry."""
+
+    def convert(predicted: NDArray[np.int64]) -> NDArray[np.int64]:
+        entries = class_map()
+        at = predicted - first
+        inside = (at >= 0) & (at < len(entries))
+        return np.where(inside, entries[np.where(inside, at, 0)], -1)
+
+    return convert
+
+
+def _identity() -> NDArray[np.int64]:
+    return np.arange(NUM_CLASSES, dtype=np.int64)
+
+
+def _inverse(class_map: Callable[[], NDArray[np.int64]]) -> Callable[[], NDArray[np.int64]]:
+    return lambda: np.argsort(class_map())
+
+
+def _by_name() -> NDArray[np.int64]:
+    return np.array(sorted(range(NUM_CLASSES), key=lambda index: classes()[index].lemmas.lower()), dtype=np.int64)
+
+
+ORDER_MISTAKES: dict[Mistake, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
+    Mistake("predictions in class-folder (ImageFolder) order", "--order class-folders, or give file names"): _by_folder(
+        lambda label: label
+    ),
+    Mistake("predictions in the order of class folders named 0, 1, 10, 100, ...", "give file names"): _by_folder(str),
+    Mistake("predictions in the order of the development kit's class folders", "give file names"): _by_folder(
+        lambda label: int(np.argsort(devkit_map())[label])
+    ),
+    Mistake("predictions in the order 1, 10, 100, ... of image numbers", "give file names"): _as_text,
+    Mistake("predictions in descending order of file names", "give file names"): lambda labels: np.arange(len(labels))[
+        ::-1
+    ],
+}
+CLASS_MISTAKES: dict[Mistake, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
+    Mistake("classes counted from 1, or after a background class", "--background first"): _mapped(_identity, first=1),
+    Mistake("class numbers one too low", "add 1 to each class"): _mapped(_identity, first=-1),
+    Mistake("ILSVRC2012_ID 1..1000 of the development kit", "--class-map devkit, with 1 subtracted"): _mapped(
+        devkit_map, first=1
+    ),
+    Mistake("ILSVRC2012_ID of the development kit less 1", "--class-map devkit"): _mapped(devkit_map),
+    Mistake("class folders 0, 1, 10, 100, ... sorted as text", "--class-map string-sorted"): _mapped(string_sorted_map),
+    Mistake("the inverse of class folders sorted as text", "write the order as --class-map FILE"): _mapped(
+        _inverse(string_sorted_map)
+    ),
+    Mistake("the inverse of the development kit's ids", "write the order as --class-map FILE"): _mapped(
+        _inverse(devkit_map)
+    ),
+    Mistake("classes sorted by their English names", "write the order as --class-map FILE"): _mapped(_by_name),
+    Mistake("classes in descending order", "write the order as --class-map FILE"): lambda predicted: (
+        NUM_CLASSES - 1 - predicted
+    ),
+}
