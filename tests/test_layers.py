@@ -47,7 +47,9 @@ WITHOUT_TORCH = ("errors", "labels", "storage", "format", "image", "packing", "s
 ALSO_WITHOUT_TORCH = (
     "data.dataset", "data.distributed", "data.pixel_cache", "data.plan", "data.reader",
     "evaluation.progress",
-    "cli.main", "cli.compare", "cli.index", "cli.info", "cli.merge", "cli.pack", "cli.score", "cli.verify",
+    "cli.main", "cli.commands.compare", "cli.commands.diagnose", "cli.commands.index", "cli.commands.info",
+    "cli.commands.merge", "cli.commands.pack", "cli.commands.reference", "cli.commands.report", "cli.commands.score",
+    "cli.commands.verify",
 )  # fmt: skip
 READS_THE_ENVIRONMENT = {
     "data.distributed", "storage.environment",  # launchers and AWS have variables of their own

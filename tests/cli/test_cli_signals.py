@@ -78,7 +78,7 @@ def lines_of(path: Path) -> int:
 
 @pytest.mark.usefixtures("here")
 @pytest.mark.parametrize("number", WORDS)
-@pytest.mark.parametrize("module", ["click", "wds_real.cli.eval", "torch", "wds_real.evaluation.loop"])
+@pytest.mark.parametrize("module", ["click", "wds_real.cli.commands.eval", "torch", "wds_real.evaluation.loop"])
 def test_a_signal_while_modules_are_imported(module: str, number: int) -> None:
     """From the first import of the package on, a signal ends the command with its word and no traceback."""
     done = subprocess.run(
