@@ -39,6 +39,8 @@ __all__ = [
     "fork_server",
 ]
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_TERMINATED = 143
 DIED = 70  # the exit code of a fork that did not end by sys.exit, as `main` always does
 
 # What `faults.c` does at the moment.
@@ -147,11 +149,13 @@ def fork_command(
         before: Called in the fork before the command.
         after: Called in the fork after the command, unless that is killed.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # one that comes early is received by the command
     pid = os.fork()
     if pid == 0:
         code = DIED
         try:
             signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started this in the background
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
             os.dup2(out, 1)
             os.dup2(err, 2)
             os.environ.update(environment)
@@ -160,6 +164,7 @@ def fork_command(
             after()
         finally:
             os._exit(code)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     return pid
 
 
@@ -167,7 +172,11 @@ def _exit_code(arguments: list[str]) -> int:
     from wds_real.cli.main import main
 
     try:
-        main(arguments)
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+            main(arguments)
+        finally:
+            signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     except SystemExit as done:
         sys.stdout.flush()
         sys.stderr.flush()
