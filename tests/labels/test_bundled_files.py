@@ -22,12 +22,13 @@ PACKAGE = Path(wds_real.__file__).parent
 
 @pytest.fixture
 def installed(tmp_path: Path) -> Path:
-    """A copy of the part of the package that holds the labels, whose data a test may damage."""
+    """A copy of the labels and of what they import, whose data a test may damage."""
     folder = tmp_path / "wds_real"
     folder.mkdir()
     for name in ("__init__.py", "errors.py"):
         shutil.copy(PACKAGE / name, folder)
-    shutil.copytree(PACKAGE / "labels", folder / "labels")
+    for name in ("labels", "storage"):  # what labels imports
+        shutil.copytree(PACKAGE / name, folder / name)
     return folder
 
 
@@ -53,7 +54,7 @@ def test_the_rater_scores_are_returned_as_stored() -> None:
 
 
 def test_an_undamaged_installation_loads(installed: Path) -> None:
-    """The labels load from a copy of the package that holds nothing but them."""
+    """The labels load from a copy of the package that holds them and what they import."""
     done = load_in(installed)
     assert (done.stdout, done.stderr) == ("50000\n", "")
 
