@@ -59,7 +59,8 @@ def command(
     shards and writes the same bytes as an uninterrupted run.
     """
     if not quiet:
-        logging.getLogger("wds_real.packing.writer").setLevel(logging.INFO)
+        for module in ("claim", "writer"):
+            logging.getLogger(f"wds_real.packing.{module}").setLevel(logging.INFO)
         print_message(f"pack: reading {redact_url(source)}")
     started = time.monotonic()
     labels = bundled() if real_json is None else load_real_json(real_json)
