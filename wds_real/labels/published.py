@@ -58,7 +58,7 @@ def published_results() -> tuple[PublishedResult, ...]:
     """Return the 1,556 published results, by name and size.
 
     >>> len(published_results()), published_results()[0].model
-    (1556, 'aimv2_1b_patch14_224.apple_pt_dist')
+    (1556, 'bat_resnext26ts.ch_in1k')
 
     Raises:
         SourceError: the bundled file is damaged.
