@@ -114,7 +114,7 @@ def test_the_table_shows_every_single_mistake(predicted: NDArray[np.int64]) -> N
     shown = str(diagnosis)
     for mistake in (*ORDER_MISTAKES, *CLASS_MISTAKES):
         assert mistake.name in shown
-    assert " to do: --background first" in shown
+    assert " to do: subtract 1 from each class" in shown
     trials = diagnosis.as_dict()["trials"]
     assert len(trials) == (1 + len(ORDER_MISTAKES)) * (2 + len(CLASS_MISTAKES))
     assert trials[0] == {"undone": [], "correct": diagnosis.as_is.correct, "total": NUM_IMAGES}

@@ -44,6 +44,9 @@ _MIN_GAIN = 0.05  # a mistake explains a number only if undoing it adds five poi
 _MIN_RATIO = 1.5  # and half as much again
 _SOUND = 0.02  # an accuracy above this has no order or class mistake of its own
 _INFERRED = "classes in an unknown order"
+_NAMES = "write the file name with each prediction"
+_WNIDS = "write wnids, or the places of the wnids in the sorted list"
+_MINUS_1 = "subtract 1 from each class; a background class is no prediction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +225,9 @@ def _trial_of_inferred_map(
     inferred = met.argmax(axis=1)[np.where(inside, predicted, 0)]
     correct = (inferred == truth) & inside & ~half
     return Trial(
-        (*mistakes, Mistake(_INFERRED, "write the order as --class-map FILE")), int(correct.sum()), int((~half).sum())
+        (*mistakes, Mistake(_INFERRED, _WNIDS)),
+        int(correct.sum()),
+        int((~half).sum()),
     )
 
 
@@ -270,34 +275,25 @@ def _by_name() -> NDArray[np.int64]:
 
 
 ORDER_MISTAKES: dict[Mistake, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
-    Mistake("predictions in class-folder (ImageFolder) order", "--order class-folders, or give file names"): _by_folder(
-        lambda label: label
-    ),
-    Mistake("predictions in the order of class folders named 0, 1, 10, 100, ...", "give file names"): _by_folder(str),
-    Mistake("predictions in the order of the development kit's class folders", "give file names"): _by_folder(
+    Mistake("predictions in class-folder (ImageFolder) order", _NAMES): _by_folder(lambda label: label),
+    Mistake("predictions in the order of class folders named 0, 1, 10, 100, ...", _NAMES): _by_folder(str),
+    Mistake("predictions in the order of the development kit's class folders", _NAMES): _by_folder(
         lambda label: int(np.argsort(devkit_map())[label])
     ),
-    Mistake("predictions in the order 1, 10, 100, ... of image numbers", "give file names"): _as_text,
-    Mistake("predictions in descending order of file names", "give file names"): lambda labels: np.arange(len(labels))[
-        ::-1
-    ],
+    Mistake("predictions in the order 1, 10, 100, ... of image numbers", _NAMES): _as_text,
+    Mistake("predictions in descending order of file names", _NAMES): lambda labels: np.arange(len(labels))[::-1],
 }
 CLASS_MISTAKES: dict[Mistake, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
-    Mistake("classes counted from 1, or after a background class", "--background first"): _mapped(_identity, first=1),
+    Mistake(
+        "classes counted from 1, or after a background class",
+        _MINUS_1,
+    ): _mapped(_identity, first=1),
     Mistake("class numbers one too low", "add 1 to each class"): _mapped(_identity, first=-1),
-    Mistake("ILSVRC2012_ID 1..1000 of the development kit", "--class-map devkit, with 1 subtracted"): _mapped(
-        devkit_map, first=1
-    ),
-    Mistake("ILSVRC2012_ID of the development kit less 1", "--class-map devkit"): _mapped(devkit_map),
-    Mistake("class folders 0, 1, 10, 100, ... sorted as text", "--class-map string-sorted"): _mapped(string_sorted_map),
-    Mistake("the inverse of class folders sorted as text", "write the order as --class-map FILE"): _mapped(
-        _inverse(string_sorted_map)
-    ),
-    Mistake("the inverse of the development kit's ids", "write the order as --class-map FILE"): _mapped(
-        _inverse(devkit_map)
-    ),
-    Mistake("classes sorted by their English names", "write the order as --class-map FILE"): _mapped(_by_name),
-    Mistake("classes in descending order", "write the order as --class-map FILE"): lambda predicted: (
-        NUM_CLASSES - 1 - predicted
-    ),
+    Mistake("ILSVRC2012_ID 1..1000 of the development kit", _WNIDS): _mapped(devkit_map, first=1),
+    Mistake("ILSVRC2012_ID of the development kit less 1", _WNIDS): _mapped(devkit_map),
+    Mistake("class folders 0, 1, 10, 100, ... sorted as text", _WNIDS): _mapped(string_sorted_map),
+    Mistake("the inverse of class folders sorted as text", _WNIDS): _mapped(_inverse(string_sorted_map)),
+    Mistake("the inverse of the development kit's ids", _WNIDS): _mapped(_inverse(devkit_map)),
+    Mistake("classes sorted by their English names", _WNIDS): _mapped(_by_name),
+    Mistake("classes in descending order", _WNIDS): lambda predicted: NUM_CLASSES - 1 - predicted,
 }

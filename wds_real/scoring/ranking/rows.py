@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wds_real.errors import PredictionsError
+from wds_real.format.json_fields import parse_json
 from wds_real.scoring.counts import Accuracy
 from wds_real.scoring.output import prediction_file_in
 from wds_real.scoring.prediction_reader import read_predictions
@@ -91,11 +91,11 @@ def _head(path: Path) -> bytes:
 
 def _read_result(path: Path) -> dict[str, Any]:
     try:
-        content: Any = json.loads(path.read_bytes())
+        content: Any = parse_json(path.read_bytes())
     except OSError as error:
         advice = f"{path.parent} is not the --output of a finished `wds-real eval`."
         raise PredictionsError(f"{path}: cannot be read: {error.strerror}. {advice}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise PredictionsError(f"{path}: not JSON: {error}.") from error
     if not isinstance(content, dict) or (content.get("format") or {}).get("name") != "wds_real.result":
         raise PredictionsError(f"{path}: not a result of `wds-real eval` or `wds-real score --json`.")
