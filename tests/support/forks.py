@@ -253,7 +253,7 @@ if __name__ == "__main__":
     from wds_real.labels import bundled, classes
 
     for command in ("compare", "eval", "index", "info", "merge", "pack", "score", "verify"):
-        importlib.import_module(f"wds_real.cli.{command}")
+        importlib.import_module(f"wds_real.cli.commands.{command}")
     for module in ("wds_real.evaluation.loop", "wds_real.packing.verification", "support.slow_model"):
         importlib.import_module(module)
     bundled(), classes()

@@ -15,8 +15,8 @@ from wds_real.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["CLIENT", "check_host", "check_value", "is_secret", "named_options", "parse_bool", "parse_headers",
-           "parse_seconds"]  # fmt: skip
+__all__ = ["CLIENT", "NOT_SENT", "check_host", "check_value", "is_secret", "named_options", "parse_bool",
+           "parse_headers", "parse_seconds"]  # fmt: skip
 
 _S3 = """
 access_key_id checksum_algorithm conditional_put container_authorization_token_file container_credentials_full_uri
@@ -90,8 +90,8 @@ _FORMS = {
     "pool_max_idle_per_host": (re.compile(r"[0-9]{1,6}"), "expected a whole number"),
     "bearer_token": (re.compile(r"[\x21-\x7e]+"), "a token has no blanks, and is not empty"),
 }
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_CONTROL_BUT_LINES = re.compile(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f]")
+NOT_SENT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # control characters, and bytes that are not UTF-8
+_NOT_SENT_BUT_LINES = re.compile(r"[\x00-\x09\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(ms|s|m|min|h)?")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, None: 1.0}
 _MAX_SECONDS = 30 * 24 * 3600.0
@@ -167,8 +167,8 @@ def check_value(name: str, value: str, what: str) -> str:
     Raises:
         StoreError: the value is not valid; it is not shown, because it may be a secret in the wrong place.
     """
-    if (_CONTROL_BUT_LINES if name in _LINES else _CONTROL).search(value):
-        raise StoreError(f"{what}: holds a control character. Check for a line end or a NUL byte.")
+    if (_NOT_SENT_BUT_LINES if name in _LINES else NOT_SENT).search(value):
+        raise StoreError(f"{what}: holds a control character or bytes that are not UTF-8. Check for a line end.")
     if not value.isascii() and name not in _ANY_TEXT and name not in _LINES:
         raise StoreError(f"{what}: only ASCII characters can be sent. Check the value.")
     if name in _BOOLEANS:

@@ -18,6 +18,7 @@ from wds_real.errors import StoreError
 from wds_real.storage.environment import endpoint_from_environment, hub_from_environment, options_from_environment
 from wds_real.storage.options import (
     CLIENT,
+    NOT_SENT,
     check_host,
     check_value,
     is_secret,
@@ -36,7 +37,6 @@ _SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", "abfs"
             "http": "http", "https": "http", "hf": "http", "memory": "memory"}  # fmt: skip
 _LOOPBACK = re.compile(r"localhost|127(\.\d{1,3}){3}|::1")
 _BUCKET = re.compile(r"[A-Za-z0-9_$][A-Za-z0-9_$.-]*")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HUB = re.compile(
     r"hf://(datasets/|spaces/|models/|)([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.*))?", re.IGNORECASE | re.DOTALL
 )
@@ -242,8 +242,10 @@ def _check_place(url: str, kind: str, scheme: str, where: str) -> None:
     """Raise StoreError unless the client can take the URL as it is written."""
     rest = url.partition("://")[2]
     host, _, path = rest.partition("/")
-    if _CONTROL.search(url):
-        raise StoreError(f"{scheme}://...: the URL holds a control character. Check for a line end or a NUL byte.")
+    if NOT_SENT.search(url):
+        raise StoreError(
+            f"{scheme}://...: the URL holds a control character or bytes that are not UTF-8. Check for a line end."
+        )
     if scheme == "hf":
         return
     if kind == "http":
