@@ -55,14 +55,6 @@ def test_weights_and_pixels_have_the_memory_format_of_the_options(channels_last:
         assert tensor.is_contiguous(memory_format=torch.channels_last) is channels_last
 
 
-@pytest.mark.parametrize(("output", "kind"), [((torch.zeros(2, 1000),), "tuple"), ({}, "dict"), (None, "NoneType")])
-def test_an_output_that_is_no_tensor_is_refused(output: object, kind: str) -> None:
-    """The error names the type, and says what to do."""
-    model: Any = lambda _: output  # noqa: E731 -- a function that returns no tensor
-    with pytest.raises(ModelError, match=f"returned a {kind}, expected a tensor .* Wrap it"):
-        prepare_forward(LoadedModel("m", model), NORMALIZE, CPU, EvalOptions(), Stopwatch())(IMAGE)
-
-
 @pytest.mark.parametrize(
     ("dtype", "amp"),
     [(torch.float16, False), (torch.bfloat16, False), (torch.float64, False), (torch.bfloat16, True)],

@@ -27,6 +27,7 @@ from wds_real import (
     ShardError,
     evaluate,
 )
+from wds_real.evaluation.models.base import AcceptedInput
 from wds_real.image.backends import describe
 from wds_real.synthetic import KnownAnswerModel, known_answer, known_answer_model, labels_of
 
@@ -224,8 +225,7 @@ def test_a_function_is_a_model(ds: Dataset) -> None:
 @pytest.mark.parametrize(
     "output",
     [
-        pytest.param(lambda image: (MODEL(image),), id="tuple"),
-        pytest.param(lambda image: {"logits": MODEL(image)}, id="dict"),
+        pytest.param(lambda image: {"a": MODEL(image), "b": MODEL(image)}, id="dict"),
         pytest.param(lambda _: None, id="None"),
         pytest.param(lambda image: MODEL(image).mean(), id="scalar"),
         pytest.param(lambda image: MODEL(image)[:-1], id="too few"),
@@ -239,6 +239,31 @@ def test_a_model_that_returns_something_else(ds: Dataset, output: Any) -> None:
     """What is not a tensor of 1,000 finite scores a row is a ModelError, not a number and not a traceback."""
     with pytest.raises(ModelError):
         evaluate(output, ds, transform=TRANSFORM, options=OPTIONS)
+
+
+@pytest.mark.parametrize("wrap", [lambda scores: (scores,), lambda scores: {"logits": scores, "hidden": scores[:, :3]}])
+def test_a_model_may_return_its_scores_in_something(ds: Dataset, known: dict[str, int], wrap: Any) -> None:
+    """The counts are those of the scores alone."""
+    result = evaluate(lambda image: wrap(MODEL(image)), ds, transform=TRANSFORM, options=OPTIONS)
+    assert counts(result) == known
+
+
+def test_a_program_for_pixels_gets_them_as_decoded(ds: Dataset, known: dict[str, int]) -> None:
+    """They are uint8 and not normalised; the result names no mean and no std, as none was used."""
+    seen: list[torch.dtype] = []
+
+    def program(pixels: torch.Tensor) -> Any:
+        seen.append(pixels.dtype)
+        mean, std = (255 * torch.tensor(value).view(1, 3, 1, 1) for value in (TRANSFORM.mean, TRANSFORM.std))
+        return MODEL((pixels.float() - mean) / std)
+
+    any_size = ((1, None), (3, 3), (1, None), (1, None))
+    loaded = LoadedModel("program", program, TRANSFORM, AcceptedInput(any_size, torch.uint8))
+    result = evaluate(loaded, ds, options=OPTIONS)
+    assert (set(seen), counts(result)) == ({torch.uint8}, known)
+    assert not {"mean", "std"} & result.preprocessing.keys()
+    with pytest.raises(ModelError, match="takes uint8 pixels, but the transform returns floats"):
+        evaluate(loaded, ds, transform=lambda image: torch.zeros(3, *image.size), options=OPTIONS)
 
 
 def test_unreadable_samples_bound_the_result(packed: Path, tmp_path: Path, known: dict[str, int]) -> None:

@@ -1,10 +1,10 @@
-"""The forward pass: normalise, run the model in its dtype, under autocast or compiled, and return its scores."""
+"""The forward pass: normalise, run the model in its dtype, under autocast or compiled."""
 
 from __future__ import annotations
 
 import functools
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -39,8 +39,8 @@ def input_dtype(loaded: LoadedModel) -> torch.dtype:
 
 def prepare_forward(
     loaded: LoadedModel, normalize: Normalize, device: torch.device, options: EvalOptions, stopwatch: Stopwatch
-) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function from a batch's image on `device` to scores; a module is moved there, in eval mode.
+) -> Callable[[torch.Tensor], Any]:
+    """Return a function from a batch's image on `device` to the model's output; a module is moved there, in eval mode.
 
     The function raises `ModelRunError` for what the model raises.
 
@@ -60,19 +60,14 @@ def prepare_forward(
     memory_format = torch.channels_last if options.channels_last else torch.contiguous_format
     amp_dtype = getattr(torch, options.amp_dtype)
 
-    def forward(image: torch.Tensor) -> torch.Tensor:
+    def forward(image: torch.Tensor) -> Any:  # noqa: ANN401 -- whatever the model returns
         what = f"the model, given {_shape(image)} {str(dtype).removeprefix('torch.')},"
         with model_errors(what, batch_size=len(image)):
             with stopwatch.normalizing(device):
-                pixels = normalize(image).to(dtype).contiguous(memory_format=memory_format)
+                pixels = image if loaded.takes_pixels else normalize(image).to(dtype)
+                pixels = pixels.contiguous(memory_format=memory_format)
             with torch.autocast(device.type, dtype=amp_dtype, enabled=options.amp):
-                scores = model(pixels)
-        if not isinstance(scores, torch.Tensor):
-            raise ModelError(
-                f"the model returned a {type(scores).__name__}, expected a tensor of scores (B, 1000). Wrap it in a "
-                "function that returns the logits."
-            )
-        return scores
+                return model(pixels)
 
     return forward
 

@@ -17,13 +17,14 @@ from wds_real.data import plan
 from wds_real.data.batch import output_shape
 from wds_real.data.distributed import all_reduce, process_group
 from wds_real.data.loader import Loader
-from wds_real.errors import PredictionsError
+from wds_real.errors import ModelError, PredictionsError
 from wds_real.evaluation.device import Normalize, device_name, on_device, open_device
 from wds_real.evaluation.failures import check_batch_fits, memory_errors
 from wds_real.evaluation.forward import input_dtype, prepare_forward
 from wds_real.evaluation.metric import RealAccuracy
 from wds_real.evaluation.models.base import LoadedModel, name_of
 from wds_real.evaluation.options import EvalOptions
+from wds_real.evaluation.outputs import Outputs
 from wds_real.evaluation.rank_progress import reported
 from wds_real.evaluation.stopwatch import Stopwatch
 from wds_real.image.backends import describe
@@ -66,7 +67,8 @@ def evaluate(
     the end.
 
     Args:
-        model: Takes float (B, 3, H, W), returns scores (B, 1000); or what `wds_real.load_model` returned.
+        model: Takes float (B, 3, H, W), returns scores (B, 1000), also as `logits` of a dict or dataclass or as the
+            first of a tuple; or what `wds_real.load_model` returned.
         dataset: From `wds_real.open_dataset`.
         transform: As for `Loader`; None means the loaded model's own.
         mean: Per channel, of values in 0..1; None means the transform's.
@@ -89,7 +91,7 @@ def evaluate(
     options = options or EvalOptions()
     loaded = model if isinstance(model, LoadedModel) else LoadedModel(name_of(model), model)
     device = open_device(options.device)
-    inputs = _Inputs.of(transform or loaded.transform, mean, std)
+    inputs = _Inputs.of(transform or loaded.transform, mean, std, as_pixels=loaded.takes_pixels)
     shape = (options.batch_size, *inputs.shape)
     if loaded.accepts is not None:
         loaded.accepts.check(loaded.spec, shape)
@@ -118,11 +120,11 @@ def evaluate(
         )
         normalize = Normalize(inputs.mean, inputs.std, device=device, channels_last=options.channels_last)
         stopwatch = Stopwatch()
-        forward = prepare_forward(loaded, normalize, device, options, stopwatch)
+        forward, outputs = prepare_forward(loaded, normalize, device, options, stopwatch), Outputs(loaded.classes)
         num_samples = _num_samples(dataset, remaining, options.batch_size)
         advance = stack.enter_context(reported(progress, num_samples, own=loader.num_samples, world=world))
         for batch, image in on_device(stopwatch.waiting_for(loader), device):
-            ranked = metric.rank_classes(forward(image), batch)
+            ranked = metric.rank_classes(outputs.scores(forward(image)), batch)
             if records is not None and batch.number >= 0:
                 records.append(
                     Record(batch.number, ranked.positions, ranked.classes, ranked.probabilities, ranked.warned)
@@ -175,8 +177,14 @@ class _Inputs:
         transform: EvalTransform | Callable[[Any], Any],
         mean: Sequence[float] | None,
         std: Sequence[float] | None,
+        *,
+        as_pixels: bool = False,
     ) -> _Inputs:
-        """Take mean and std from the transform, or those of ImageNet, where they are not given."""
+        """Take mean and std from the transform, or those of ImageNet, where they are not given.
+
+        Raises:
+            ModelError: the model takes pixels, but the transform returns floats.
+        """
         if isinstance(transform, EvalTransform):
             mean, std = mean or transform.mean, std or transform.std
             description = transform.describe()
@@ -184,7 +192,14 @@ class _Inputs:
             description = {"name": name_of(transform)}
         mean, std = mean or IMAGENET_MEAN, std or IMAGENET_STD
         (height, width, channels), dtype = output_shape(transform)
-        if not dtype.is_floating_point:  # floats are normalised by the transform
+        if as_pixels and dtype.is_floating_point:
+            raise ModelError("the model takes uint8 pixels, but the transform returns floats. Return uint8 from it.")
+        if as_pixels:
+            unused = (
+                ("std",) if description.get("crop_mode") == "border" else ("mean", "std")
+            )  # the border has the mean
+            description = {name: value for name, value in description.items() if name not in unused}
+        elif not dtype.is_floating_point:  # floats are normalised by the transform
             description |= {"mean": list(mean), "std": list(std)}
         return cls(transform, mean, std, (channels, height, width), description)
 

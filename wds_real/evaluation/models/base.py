@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import ModuleType
 
+    from wds_real.labels.class_maps import ClassMap
+
 __all__ = ["AcceptedInput", "LoadedModel", "first_line", "import_package", "name_of"]
 
 
@@ -28,7 +30,7 @@ class AcceptedInput:
 
     Attributes:
         sizes: Smallest and largest batch, channels, height and width; None where there is no largest.
-        dtype: Of the images.
+        dtype: Of the images; for uint8, the program takes pixels as they were decoded, not normalised.
     """
 
     sizes: tuple[tuple[int, int | None], ...]
@@ -71,23 +73,37 @@ class LoadedModel:
 
     Attributes:
         spec: The name it was loaded by.
-        module: Takes float (B, 3, H, W), returns scores (B, 1000).
+        module: Takes images (B, 3, H, W), float and normalised if `accepts` does not say otherwise; returns scores, one
+            column for each of its outputs, or what holds them (`wds_real.evaluation.outputs`).
         transform: The preprocessing of its weights, as far as the source of the model gives one.
         accepts: The input that an exported program is limited to.
+        classes: Which output is which class; None for a model of the 1,000 classes in their order.
+        facts: What else identifies it, JSON-ready, such as the digest of its file or the version of its runtime.
     """
 
     spec: str
-    module: Callable[[torch.Tensor], torch.Tensor]
+    module: Callable[[torch.Tensor], Any]
     transform: EvalTransform = field(default_factory=EvalTransform)
     accepts: AcceptedInput | None = None
+    classes: ClassMap | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def takes_pixels(self) -> bool:
+        """Whether the model takes uint8 pixels as they were decoded."""
+        return self.accepts is not None and self.accepts.dtype is torch.uint8
 
     def identity(self) -> dict[str, Any]:
-        """Return the model's name and the digest of its weights or code, JSON-ready."""
-        if not isinstance(self.module, torch.nn.Module):
-            return {"name": self.spec, "code": name_of(self.module)}
-        state = self.module.state_dict()
-        parameters = sum(parameter.numel() for parameter in self.module.parameters())
-        return {"name": self.spec, "num_parameters": parameters, "weights_digest": _weights_digest(state)}
+        """Return the model's name, the digest of its weights, file or code, and its facts, JSON-ready."""
+        identity = {"name": self.spec, **self.facts}
+        if isinstance(self.module, torch.nn.Module):
+            identity["num_parameters"] = sum(parameter.numel() for parameter in self.module.parameters())
+            identity["weights_digest"] = _weights_digest(self.module.state_dict())
+        elif "sha256" not in self.facts:
+            identity["code"] = name_of(self.module)
+        if self.classes is not None:
+            identity["class_map"] = dict(self.classes.description)
+        return identity
 
 
 def name_of(thing: Callable[..., Any]) -> str:

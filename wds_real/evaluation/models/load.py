@@ -7,17 +7,21 @@ from typing import TYPE_CHECKING
 
 from wds_real.errors import ModelError
 from wds_real.evaluation.models.efficientnet_lite import load_efficientnet_lite0
-from wds_real.evaluation.models.exported import load_exported
 from wds_real.evaluation.models.factory import load_from_factory
+from wds_real.evaluation.models.pt2.exported import load_exported
 from wds_real.evaluation.models.timm import load_timm
 from wds_real.evaluation.models.torchvision import load_torchvision
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from wds_real.evaluation.models.base import LoadedModel
 
 __all__ = ["is_factory", "load_model"]
 
 _FORMS = "Expected timm:NAME, torchvision:NAME, package.module:factory, FILE.pt2 or efficientnet_lite0."
+_SCHEMES: dict[str, Callable[[str, str], LoadedModel]] = {"timm": load_timm, "torchvision": load_torchvision}
+_FILES: dict[str, Callable[[str], LoadedModel]] = {".pt2": load_exported}
 _WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar", ".tar.gz", ".h5", ".keras", ".npz", ".pkl")
 _OTHER_RUNTIMES = (".onnx", ".tflite", ".engine", ".mlmodel", ".xml", ".pb")
 
@@ -29,7 +33,7 @@ def is_factory(spec: str) -> bool:
     [True, False, False, False]
     """
     scheme, colon, _ = spec.partition(":")
-    return bool(colon) and scheme not in ("timm", "torchvision") and not spec.endswith(".pt2")
+    return bool(colon) and scheme not in _SCHEMES and not spec.endswith(tuple(_FILES))
 
 
 def load_model(spec: str) -> LoadedModel:
@@ -50,14 +54,12 @@ def load_model(spec: str) -> LoadedModel:
     scheme, _, name = spec.partition(":")
     if spec == "efficientnet_lite0":
         return load_efficientnet_lite0(spec)
-    if spec.endswith(".pt2"):
-        return load_exported(spec)
+    if spec.endswith(tuple(_FILES)):
+        return _FILES[Path(spec).suffix](spec)
     if (not is_factory(spec) and not name) or spec.endswith((*_WEIGHTS, *_OTHER_RUNTIMES)):
         raise _not_a_model(spec)
-    if scheme == "timm":
-        return load_timm(spec, name)
-    if scheme == "torchvision":
-        return load_torchvision(spec, name)
+    if scheme in _SCHEMES:
+        return _SCHEMES[scheme](spec, name)
     if not (scheme and name):
         raise ModelError(f"{spec}: not a model: nothing {'before' if name else 'after'} the colon. {_FORMS}")
     return load_from_factory(spec, scheme, name)

@@ -19,7 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import torch
 
 from wds_real.errors import ModelError
-from wds_real.evaluation.models.pt2_expressions import is_arithmetic
+from wds_real.evaluation.models.pt2.expressions import is_arithmetic
 
 if TYPE_CHECKING:
     from torch.export.pt2_archive import PT2ArchiveReader

@@ -12,7 +12,7 @@ import torch
 from wds_real.errors import ModelError, ModelRunError
 from wds_real.evaluation.failures import describe, is_out_of_memory
 from wds_real.evaluation.models.base import AcceptedInput, LoadedModel
-from wds_real.evaluation.models.pt2_archive import check_archive
+from wds_real.evaluation.models.pt2.archive import check_archive
 from wds_real.evaluation.models.weights_only import weights_only
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _TRAINING_OPERATORS = ("native_dropout", "_native_batch_norm_legit", "_native_ba
 def load_exported(path: str) -> LoadedModel:
     """Return the program in a ``.pt2`` file, with the default transform.
 
-    The file is checked first (`wds_real.evaluation.models.pt2_archive`): torch would run code that it holds.
+    The file is checked first (`wds_real.evaluation.models.pt2.archive`): torch would run code that it holds.
 
     Raises:
         ModelError: there is no such file, it is not a program saved by ``torch.export.save``, it holds code, it was

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wds_real.evaluation.models.pt2_expressions import is_arithmetic
+from wds_real.evaluation.models.pt2.expressions import is_arithmetic
 
 
 @pytest.mark.parametrize(

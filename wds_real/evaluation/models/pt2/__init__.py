@@ -1,0 +1,1 @@
+"""Programs in ``.pt2`` archives: their files are checked for code before torch loads them."""

@@ -1,0 +1,84 @@
+"""From what a model returns to the scores of the 1,000 classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from wds_real.errors import ModelError
+from wds_real.labels.class_names import NUM_CLASSES
+
+if TYPE_CHECKING:
+    from wds_real.labels.class_maps import ClassMap
+
+__all__ = ["Outputs"]
+
+_BACKGROUND_ADVICE = "If one of them is the background: --background first, or --background last."
+_MAP_ADVICE = "Name the class of each output, one wnid or class index a line: --class-map FILE."
+
+
+class Outputs:
+    """The scores of a model's outputs, in the order of the 1,000 classes.
+
+    Args:
+        classes: Which output is which class; None for the 1,000 classes in their order.
+    """
+
+    def __init__(self, classes: ClassMap | None = None) -> None:
+        self._num_outputs = NUM_CLASSES if classes is None else classes.num_outputs
+        self._outputs = None if classes is None else torch.from_numpy(classes.outputs)
+
+    def scores(self, returned: object) -> torch.Tensor:
+        """Return scores (B, 1000) from a tensor, or from the `logits` or first tensor of what holds several.
+
+        A tensor of integers is classes, and passes as it is: a model may return its answers instead of scores.
+
+        Raises:
+            ModelError: no scores are found, or they are not (B, number of outputs).
+        """
+        scores = _scores_in(returned)
+        if self._outputs is None and not scores.is_floating_point():
+            return scores
+        if scores.ndim != 2 or scores.shape[1] != self._num_outputs:
+            raise ModelError(_wrong_shape(scores, self._num_outputs))
+        if self._outputs is None:
+            return scores
+        self._outputs = self._outputs.to(scores.device)
+        return scores.index_select(1, self._outputs)
+
+
+def _scores_in(returned: object) -> torch.Tensor:
+    """Return the tensor of scores: itself, `logits` of a dict or dataclass, or the first of a tuple."""
+    found: Any = returned
+    if isinstance(returned, Mapping):
+        names = [name for name, value in returned.items() if isinstance(value, torch.Tensor)]
+        found = returned["logits" if "logits" in names else names[0]] if "logits" in names or len(names) == 1 else None
+        if found is None:
+            raise ModelError(
+                f"the model returned a dict of {', '.join(map(str, returned)) or 'nothing'}, expected the scores "
+                "(B, 1000) as 'logits'. Wrap it in a function that returns the logits."
+            )
+    elif isinstance(getattr(returned, "logits", None), torch.Tensor):
+        found = returned.logits  # type: ignore[attr-defined]  # of a dataclass, such as transformers'
+    elif isinstance(returned, (tuple, list)) and returned:
+        found = returned[0]
+    if not isinstance(found, torch.Tensor):
+        raise ModelError(
+            f"the model returned a {type(returned).__name__}, expected a tensor of scores (B, 1000). Wrap it in a "
+            "function that returns the logits."
+        )
+    return found
+
+
+def _wrong_shape(scores: torch.Tensor, expected: int) -> str:
+    got = " x ".join(map(str, scores.shape)) or "a single number"
+    if scores.ndim != 2:
+        return f"the model returned scores of shape {got}, expected B x {expected}, one row for each image."
+    if expected != NUM_CLASSES:
+        return f"the model has {scores.shape[1]} outputs, but the class map is for {expected}."
+    advice = _MAP_ADVICE
+    if scores.shape[1] == NUM_CLASSES + 1:
+        advice = f"{_BACKGROUND_ADVICE} Else: {_MAP_ADVICE[0].lower()}{_MAP_ADVICE[1:]}"
+    return f"the model has {scores.shape[1]} outputs, expected {NUM_CLASSES}. {advice}"
