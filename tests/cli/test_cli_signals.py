@@ -125,6 +125,17 @@ def test_a_signal_under_torchrun() -> None:
     assert lines_of(log) <= 12 + 2
 
 
+@pytest.mark.usefixtures("here")
+def test_a_signal_to_the_demo_reaches_the_ranks_that_it_started() -> None:
+    """None of them goes on: both say that they end, and no result is written."""
+    folder = Path("demo")
+    running = start("demo", "--num-images", "3000", "--keep", str(folder))
+    _, err = stop(running, signal.SIGTERM, when=(folder / "run" / "run.json").exists)
+    assert running.returncode == 128 + signal.SIGTERM
+    assert {"rank 0: terminated", "rank 1: terminated", "terminated"} <= set(err.splitlines())
+    assert not (folder / "run" / "result.json").exists()
+
+
 @pytest.mark.parametrize("number", WORDS)
 def test_a_signal_while_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """The finished shards are kept and named; the same command ends with the bytes of an undisturbed run."""

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -98,6 +99,24 @@ def test_a_frame_is_laid_out_as_documented() -> None:
     assert (index, values[:5]) == (15, record(7).classes[1].tolist())
     assert values[5:] == record(7).probabilities[1].tolist()
     assert struct.unpack_from("<Q", frame, len(frame) - 8)[0] == xxhash.xxh3_64_intdigest(frame[:-8])
+
+
+def test_a_frame_with_warnings_is_laid_out_as_documented(tmp_path: Path) -> None:
+    """Its magic differs, and each row ends with one more byte; it reads back beside frames without."""
+    plain = record(7)
+    warned = replace(plain, warned=np.array([False, True]))
+    frame = warned.encode(RUN)
+    assert len(frame) == len(plain.encode(RUN)) + 2
+    assert frame[:4] == b"WRB2"
+    assert [frame[28 + 35 * row + 34] for row in range(2)] == [0, 1]
+    assert frame[28:62] + frame[63:97] == plain.encode(RUN)[28:96]
+    assert struct.unpack_from("<Q", frame, len(frame) - 8)[0] == xxhash.xxh3_64_intdigest(frame[:-8])
+    file_of(tmp_path, record(0), warned, record(8))
+    found = RunRecords(tmp_path, KEY).read().by_batch
+    assert {batch: None if each.warned is None else each.warned.tolist() for batch, each in found.items()} == {
+        0: None, 7: [False, True], 8: None
+    }  # fmt: skip
+    assert contents(tmp_path) == {batch: content(record(batch)) for batch in (0, 7, 8)}
 
 
 def test_the_run_is_written_down_by_rank_0(tmp_path: Path) -> None:

@@ -66,9 +66,14 @@ def _step(*arguments: str, launcher: tuple[str, ...] = ()) -> None:
     print_lines("", f"$ {shown} {' '.join(arguments)}", bold=True)
     environment = {"OMP_NUM_THREADS": "1", **os.environ}  # torchrun sets it too, but prints a warning
     command = [sys.executable, *launcher, "-m", "wds_real", *arguments]
-    done = subprocess.run(command, check=False, env=environment)  # noqa: S603
-    if done.returncode:
-        raise click.ClickException(f"`{shown} {arguments[0]}` ended with exit code {done.returncode}.")
+    process = subprocess.Popen(command, env=environment)  # noqa: S603
+    try:
+        code = process.wait()
+    finally:  # torchrun ends its ranks on SIGTERM; they would survive the SIGKILL of `subprocess.run`
+        process.terminate()
+        process.wait()
+    if code:
+        raise click.ClickException(f"`{shown} {arguments[0]}` ended with exit code {code}.")
 
 
 def _compare(found: dict[str, Any], known: dict[str, int]) -> int:
