@@ -127,7 +127,7 @@ class DecodeStage:
             except ShardError as error:
                 if not self._record_errors:
                     raise
-                _LOG.warning("recorded as unreadable: %s", error)
+                _LOG.warning("recorded as unreadable: %s", str(error))  # not the error, which refers to the shard
                 out[:] = 0
                 failed.append(row)
             else:

@@ -152,7 +152,7 @@ def open_source(
         raise SourceError("the path of the source is empty. Expected ILSVRC2012_img_val.tar, or a folder of its JPEGs.")
     if not is_url(text) and Path(path).is_dir():
         versions = {found: _version(found) for found in _walk(Path(path))}
-        images = [_image(labels, str(found), found, 0, version.num_bytes) for found, version in versions.items()]
+        images = [_image(labels, found.name, found, 0, version.num_bytes) for found, version in versions.items()]
         return _sorted_source(Path(path), images, _FolderReader(versions), allow_partial=allow_partial)
     shown = redact_url(text) if is_url(text) else Path(path)
     if isinstance(shown, Path) and not shown.is_file():
