@@ -10,7 +10,7 @@ import torch
 
 from wds_real import EvalOptions, LoadedModel, ModelError, ModelRunError, Normalize
 from wds_real.evaluation.forward import input_dtype, prepare_forward
-from wds_real.evaluation.stopwatch import Stopwatch
+from wds_real.evaluation.stopwatch import ModelStopwatch
 
 CPU = torch.device("cpu")
 NORMALIZE = Normalize([0.5] * 3, [0.25] * 3, device=CPU)
@@ -20,7 +20,7 @@ IMAGE = torch.arange(2 * 3 * 4 * 4, dtype=torch.uint8).reshape(2, 3, 4, 4)
 def test_a_module_is_in_eval_mode_and_gets_normalised_pixels() -> None:
     """Dropout does nothing: the output is the normalised, contiguous input."""
     module = torch.nn.Dropout(0.9).train()
-    scores = prepare_forward(LoadedModel("m", module), NORMALIZE, CPU, EvalOptions(), Stopwatch())(IMAGE)
+    scores = prepare_forward(LoadedModel("m", module), NORMALIZE, CPU, EvalOptions(), ModelStopwatch())(IMAGE)
     assert not module.training
     assert torch.equal(scores, NORMALIZE(IMAGE))
     assert scores.is_contiguous()
@@ -37,7 +37,9 @@ def test_a_module_is_in_eval_mode_and_gets_normalised_pixels() -> None:
 def test_the_model_runs_in_the_precision_of_the_options(options: EvalOptions, dtype: torch.dtype) -> None:
     """Autocast is on with amp only, in its type."""
     assert (
-        prepare_forward(LoadedModel("m", torch.nn.Conv2d(3, 5, 1)), NORMALIZE, CPU, options, Stopwatch())(IMAGE).dtype
+        prepare_forward(LoadedModel("m", torch.nn.Conv2d(3, 5, 1)), NORMALIZE, CPU, options, ModelStopwatch())(
+            IMAGE
+        ).dtype
         == dtype
     )
 
@@ -48,9 +50,9 @@ def test_weights_and_pixels_have_the_memory_format_of_the_options(channels_last:
     module = torch.nn.Conv2d(3, 5, 2)
     seen: list[torch.Tensor] = []
     module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    prepare_forward(LoadedModel("m", module), NORMALIZE, CPU, EvalOptions(channels_last=channels_last), Stopwatch())(
-        IMAGE
-    )
+    prepare_forward(
+        LoadedModel("m", module), NORMALIZE, CPU, EvalOptions(channels_last=channels_last), ModelStopwatch()
+    )(IMAGE)
     for tensor in (seen[0], module.weight):
         assert tensor.is_contiguous(memory_format=torch.channels_last) is channels_last
 
@@ -64,7 +66,9 @@ def test_the_input_has_the_dtype_of_the_module(dtype: torch.dtype, amp: bool) ->
     loaded = LoadedModel("m", torch.nn.Sequential(torch.nn.Conv2d(3, 5, 1), torch.nn.BatchNorm2d(5)).to(dtype))
     seen: list[torch.Tensor] = []
     loaded.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))  # type: ignore[attr-defined]
-    scores = prepare_forward(loaded, NORMALIZE, CPU, EvalOptions(amp=amp, amp_dtype="bfloat16"), Stopwatch())(IMAGE)
+    scores = prepare_forward(loaded, NORMALIZE, CPU, EvalOptions(amp=amp, amp_dtype="bfloat16"), ModelStopwatch())(
+        IMAGE
+    )
     assert input_dtype(loaded) == seen[0].dtype == dtype
     assert scores.isfinite().all()
 
@@ -91,7 +95,7 @@ def test_what_the_model_raises_is_named_with_its_input() -> None:
         ModelRunError,
         match=r"^the model, given 2 x 3 x 4 x 4 float32, raised ValueError: expected 8 x 8, got 4 \(.*_forward.py:",
     ) as caught:
-        prepare_forward(LoadedModel("m", model), NORMALIZE, CPU, EvalOptions(), Stopwatch())(IMAGE)
+        prepare_forward(LoadedModel("m", model), NORMALIZE, CPU, EvalOptions(), ModelStopwatch())(IMAGE)
     assert isinstance(caught.value.__cause__, ValueError)
 
 
@@ -120,6 +124,6 @@ def test_a_function_whose_module_is_in_training_mode_is_refused(part: torch.nn.M
     loaded = LoadedModel("m", ways[way])
     module.train()
     with pytest.raises(ModelError, match=r"uses a module in training mode .* Call its eval\(\) first"):
-        prepare_forward(loaded, NORMALIZE, CPU, EvalOptions(), Stopwatch())
+        prepare_forward(loaded, NORMALIZE, CPU, EvalOptions(), ModelStopwatch())
     module.eval()
-    assert prepare_forward(loaded, NORMALIZE, CPU, EvalOptions(), Stopwatch())(IMAGE).shape == IMAGE.shape
+    assert prepare_forward(loaded, NORMALIZE, CPU, EvalOptions(), ModelStopwatch())(IMAGE).shape == IMAGE.shape

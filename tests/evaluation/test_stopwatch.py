@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import torch
 
-from wds_real.evaluation.stopwatch import Stopwatch
+from wds_real.evaluation.stopwatch import ModelStopwatch, Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +30,11 @@ class Batches:
 
 def timings(batches: Batches, *, work_s: float) -> dict[str, Any]:
     """Return what is measured of a loop that works so long on each batch."""
-    stopwatch, loader = Stopwatch(), cast("Loader", batches)
+    stopwatch, model, loader = Stopwatch(), ModelStopwatch(), cast("Loader", batches)
     for _ in stopwatch.waiting_for(loader):
-        time.sleep(work_s)
-    return stopwatch.timings(30, loader)
+        with model.running():
+            time.sleep(work_s)
+    return stopwatch.timings(30, loader, model)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +56,26 @@ def test_the_bottleneck_is_where_the_time_goes(
 def test_normalising_is_told_from_the_model(normalize_s: float, model_s: float, bottleneck: str) -> None:
     """Where the loop does not wait, the longer of the two is named; on an accelerator only the model is known."""
     for device, expected in (("cpu", bottleneck), ("meta", "model")):
-        stopwatch = Stopwatch()
-        with stopwatch.normalizing(torch.device(device)):
-            time.sleep(normalize_s)
-        time.sleep(model_s)
-        found = stopwatch.timings(30, cast("Loader", Batches(0.0, read_s=0.0, decode_s=0.0)))
+        stopwatch, model = Stopwatch(), ModelStopwatch()
+        with model.running():
+            with model.normalizing(torch.device(device)):
+                time.sleep(normalize_s)
+            time.sleep(model_s)
+        found = stopwatch.timings(30, cast("Loader", Batches(0.0, read_s=0.0, decode_s=0.0)), model)
         assert found["bottleneck"] == expected
         assert (cast("float", found["normalizing_s"]) >= normalize_s) is (device == "cpu")
+
+
+def test_models_of_one_pass_share_its_time_and_have_their_own() -> None:
+    """Total and waiting are those of the pass, and the number of models says so; each model has its own seconds."""
+    stopwatch, slow, fast = Stopwatch(), ModelStopwatch(), ModelStopwatch()
+    loader = cast("Loader", Batches(0.0, read_s=0.0, decode_s=0.0))
+    for _ in stopwatch.waiting_for(loader):
+        with slow.running():
+            time.sleep(0.1)
+        with fast.running():
+            time.sleep(0.01)
+    found = [stopwatch.timings(30, loader, model, num_models=2) for model in (slow, fast)]
+    assert [one["models_in_pass"] for one in found] == [2, 2]
+    assert cast("float", found[0]["model_s"]) >= 0.3 > cast("float", found[1]["model_s"]) >= 0.03
+    assert all(cast("float", one["total_s"]) >= 0.33 for one in found)

@@ -64,17 +64,17 @@ class Schedule:
     def __len__(self) -> int:
         if self.pad:
             return plan.num_steps(len(self.batches), world_size=self.world.world_size)
-        return len(self._share())
+        return len(self.share())
 
     @property
     def num_samples(self) -> int:
         """Samples in this rank's batches."""
         positions = self.dataset.positions
-        return sum(len(plan.batch(positions, number, batch_size=self.batch_size)) for number in self._share())
+        return sum(len(plan.batch(positions, number, batch_size=self.batch_size)) for number in self.share())
 
     def steps(self, places: range, *, epoch: int) -> list[Step]:
         """Return the steps at these places of the pass."""
-        order, share = self.dataset.positions, self._share()
+        order, share = self.dataset.positions, self.share()
         if self.shuffle:
             order = order[plan.shuffled_order(self.dataset.keys, seed=self.seed, epoch=epoch)]
         return [
@@ -97,7 +97,8 @@ class Schedule:
             "batches": hashlib.sha256(str(self.batches).encode()).hexdigest()[:16],
         }
 
-    def _share(self) -> tuple[int, ...]:
+    def share(self) -> tuple[int, ...]:
+        """Return the numbers of this rank's batches."""
         share = plan.share(len(self.batches), rank=self.world.rank, world_size=self.world.world_size)
         return self.batches[share.start : share.stop]
 

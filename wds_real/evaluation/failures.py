@@ -18,7 +18,14 @@ from wds_real.errors import ModelRunError, WdsRealError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["check_batch_fits", "describe", "is_out_of_memory", "memory_errors", "model_errors"]
+__all__ = [
+    "check_batch_fits",
+    "describe",
+    "is_out_of_memory",
+    "memory_errors",
+    "model_errors",
+    "ran_out_of_memory",
+]
 
 _MAX_LENGTH = 300
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "Cannot allocate memory", "ALLOC_FAILED")
@@ -98,6 +105,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error of this package says that memory ran out while a model was loaded or run."""
+    return error.__cause__ is not None and is_out_of_memory(error.__cause__)
 
 
 def _out_of_memory(batch_size: int) -> ModelRunError:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.device import Normalize
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.options import EvalOptions
-    from wds_real.evaluation.stopwatch import Stopwatch
+    from wds_real.evaluation.stopwatch import ModelStopwatch
 
 __all__ = ["input_dtype", "prepare_forward"]
 
@@ -38,7 +38,7 @@ def input_dtype(loaded: LoadedModel) -> torch.dtype:
 
 
 def prepare_forward(
-    loaded: LoadedModel, normalize: Normalize, device: torch.device, options: EvalOptions, stopwatch: Stopwatch
+    loaded: LoadedModel, normalize: Normalize, device: torch.device, options: EvalOptions, stopwatch: ModelStopwatch
 ) -> Callable[[torch.Tensor], Any]:
     """Return a function from a batch's image on `device` to the model's output; a module is moved there, in eval mode.
 
@@ -66,6 +66,8 @@ def prepare_forward(
             with stopwatch.normalizing(device):
                 pixels = image if loaded.takes_pixels else normalize(image).to(dtype)
                 pixels = pixels.contiguous(memory_format=memory_format)
+                if pixels.data_ptr() == image.data_ptr():  # other models get the same batch, so none may change it
+                    pixels = pixels.clone()
             with torch.autocast(device.type, dtype=amp_dtype, enabled=options.amp):
                 return model(pixels)
 

@@ -173,7 +173,7 @@ def command(
     from wds_real.scoring.output_folder import check_output
     from wds_real.scoring.reproduction import compare_with_published, published_name
 
-    for module in ("evaluation.loop", "data.decode_stage") if is_main_rank() and not quiet else ():
+    for module in ("evaluation.model_run", "data.decode_stage") if is_main_rank() and not quiet else ():
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
     with _reported_by_rank_0():
         if output is not None:

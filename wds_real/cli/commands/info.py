@@ -51,7 +51,7 @@ def _environment() -> dict[str, Any]:
     import os
 
     from wds_real.evaluation.device import default_device
-    from wds_real.evaluation.loop import versions
+    from wds_real.evaluation.model_run import versions
     from wds_real.image.backends import describe
 
     backends = describe()

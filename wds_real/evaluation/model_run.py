@@ -1,0 +1,246 @@
+"""The evaluation of one model: what identifies it, its records, the batches that are left, and its result."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import platform
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from wds_real.data import plan
+from wds_real.data.distributed import all_reduce
+from wds_real.errors import PredictionsError
+from wds_real.evaluation.agreement import ElsewhereError, agreed
+from wds_real.evaluation.device import Normalize, device_name
+from wds_real.evaluation.failures import check_batch_fits
+from wds_real.evaluation.forward import input_dtype, prepare_forward
+from wds_real.evaluation.metric import RealAccuracy
+from wds_real.evaluation.outputs import Outputs
+from wds_real.evaluation.stopwatch import ModelStopwatch
+from wds_real.image.backends import describe
+from wds_real.scoring.output import write_output
+from wds_real.scoring.output_folder import owned
+from wds_real.scoring.records import Record, RunKey, RunRecords
+from wds_real.scoring.result import joined_execution
+from wds_real.storage.local import LocalStore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+    from typing import Self
+
+    from wds_real.data.batch import Batch
+    from wds_real.data.dataset import Dataset
+    from wds_real.data.distributed import World
+    from wds_real.evaluation.inputs import Inputs
+    from wds_real.evaluation.models.base import LoadedModel
+    from wds_real.evaluation.options import EvalOptions
+    from wds_real.scoring.result import Result
+
+__all__ = ["ModelRun", "own_output", "versions"]
+
+_LOG = logging.getLogger(__name__)
+
+
+class ModelRun:
+    """One model's way through a pass: `prepare`, a `step` for each batch in `left`, `finish`.
+
+    `prepare` and `finish` communicate: all ranks call them, for the same runs in the same order. A context manager that
+    holds the records open.
+
+    Args:
+        loaded: The model.
+        dataset: What it is evaluated on.
+        inputs: How images become its input.
+        options: How to run it.
+        device: Where.
+        output: Folder for records, result and predictions, which this rank's process owns (`own_output`); or None.
+
+    Attributes:
+        inputs: As given.
+        key: The identity of the run.
+        left: Numbers of the batches that no rank has done, ascending, the same on all ranks; set by `prepare`.
+
+    Raises:
+        ModelError: the model takes no batches of this size, or images of this size.
+        ModelRunError: a batch is larger than the memory of this machine.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        dataset: Dataset,
+        *,
+        inputs: Inputs,
+        options: EvalOptions,
+        device: torch.device,
+        output: str | Path | None,
+    ) -> None:
+        shape = (options.batch_size, *inputs.shape)
+        if loaded.accepts is not None:
+            loaded.accepts.check(loaded.spec, shape)
+        check_batch_fits(shape)
+        self.inputs, self.left = inputs, tuple[int, ...]()
+        self.key = _run_key(loaded, dataset, inputs.description, options)
+        self._loaded, self._dataset, self._options, self._device = loaded, dataset, options, device
+        self._output = output
+        self._execution = {
+            "device": device.type, "compile": options.torchcompile, "channels_last": options.channels_last
+        }  # fmt: skip
+        self._total = plan.num_batches(len(dataset), options.batch_size)
+        self._metric, self._counted = RealAccuracy(dataset), set[int]()
+        self._records: RunRecords | None = None
+        self._stack = ExitStack()
+        self._stopwatch, self._outputs = ModelStopwatch(), Outputs(loaded.classes)
+        self._forward: Callable[[torch.Tensor], Any]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)
+
+    @property
+    def num_left(self) -> int:
+        """Samples in the batches that are left, of all ranks."""
+        return self.num_samples(self.left)
+
+    @property
+    def stopwatch(self) -> ModelStopwatch:
+        """The times of this model's steps."""
+        return self._stopwatch
+
+    def num_samples(self, batches: Iterable[int]) -> int:
+        """Return the number of samples in some batches."""
+        positions, size = self._dataset.positions, self._options.batch_size
+        return sum(len(plan.batch(positions, number, batch_size=size)) for number in batches)
+
+    def prepare(self, world: World) -> None:
+        """Read the records of earlier starts, move the model to its device, and share out what is left.
+
+        Raises:
+            ModelError: on all ranks, if a function uses a module in training mode on one of them.
+            ModelRunError: on all ranks, if memory ran out on one, or the model cannot be moved or compiled there.
+            PredictionsError: on all ranks, if the output folder holds the records of another run.
+        """
+        found = dict[int, Record]()
+        with agreed(ElsewhereError(f"{self._loaded.spec}: cannot be run on another rank, which says why.")):
+            if self._records is None and self._output is not None:
+                about = {"root": self._dataset.root, "world_size": world.world_size}
+                records = RunRecords(self._output, self.key, about=about, rank=world.rank)
+                self._records = self._stack.enter_context(records)
+                found = {number: one for number, one in records.read().by_batch.items() if number < self._total}
+                if len(found) < self._total:
+                    records.add_execution(self._execution)
+            channels_last = self._options.channels_last
+            normalize = Normalize(self.inputs.mean, self.inputs.std, device=self._device, channels_last=channels_last)
+            self._forward = prepare_forward(self._loaded, normalize, self._device, self._options, self._stopwatch)
+        self._share_out(found, world)
+
+    def step(self, batch: Batch, image: torch.Tensor) -> int:
+        """Run the model on a batch, whose `image` is on the device; record and count its predictions.
+
+        Returns:
+            The number of samples in the batch.
+
+        Raises:
+            ModelError: the model does not return scores.
+            ModelRunError: the model raised an error, or memory ran out.
+            PredictionsError: the record cannot be written.
+        """
+        with self._stopwatch.running():
+            ranked = self._metric.rank_classes(self._outputs.scores(self._forward(image)), batch)
+        if self._records is not None and batch.number >= 0:
+            self._records.append(
+                Record(batch.number, ranked.positions, ranked.classes, ranked.probabilities, ranked.warned)
+            )
+        self._metric.add(ranked.positions, ranked.classes, ranked.probabilities, warned=ranked.warned)
+        self._counted.add(batch.number)
+        return len(ranked.positions)
+
+    def finish(self, facts: dict[str, Any], world: World) -> Result:
+        """Return the result over all ranks, and write it with the predictions to the output folder.
+
+        Args:
+            facts: Of the pass, for `Result.run`: threads and timings.
+            world: The place of this process.
+
+        Raises:
+            CoverageError: a sample was missed or counted twice.
+        """
+        result, predictions = self._metric.compute_with_predictions()
+        executions = [self._execution] if self._records is None else self._records.executions()
+        identity, batch_size = self.key.identity, self._options.batch_size
+        result = replace(
+            result,
+            model=identity["model"],
+            preprocessing=identity["preprocessing"],
+            execution=joined_execution(identity["dtype"], batch_size, executions),
+            run={
+                "options": asdict(self._options),
+                "device": device_name(self._device),
+                "batches_done_before": self._total - len(self.left),
+                **facts,
+                **describe(),
+                "versions": versions(),
+            },
+        )
+        if self._output is not None and world.rank == 0:
+            write_output(LocalStore(Path(self._output)), result, predictions)
+        return result
+
+    def _share_out(self, found: dict[int, Record], world: World) -> None:
+        """Count the records that were found, and set `left`, the same on all ranks.
+
+        If several ranks see a record, because they share the folder, the lowest one counts it. The reduction also
+        ensures that every rank has read, and rank 0 has added the execution to ``run.json``, before any rank appends.
+        """
+        holder = torch.full((self._total,), world.world_size, dtype=torch.int64)
+        holder[[number for number in {*found, *self._counted} if number >= 0]] = world.rank
+        holder = all_reduce(holder, "min")
+        for number, record in found.items():
+            if holder[number] == world.rank:
+                self._metric.add(record.index, record.classes, record.probabilities, warned=record.warned)
+                self._counted.add(number)
+        self.left = tuple(torch.nonzero(holder == world.world_size).flatten().tolist())
+        done = self._total - len(self.left)
+        if done and self._records is not None and world.rank == 0:
+            _LOG.info("resuming: %d of %d batches are recorded in %s", done, self._total, self._records.folder)
+
+
+def own_output(output: str | Path, world: World, stack: ExitStack) -> None:
+    """Let rank 0 own the output folder until the stack ends.
+
+    Raises:
+        PredictionsError: on all ranks, if rank 0 cannot.
+    """
+    with agreed(PredictionsError(f"{output}: rank 0 cannot use this --output; it says why.")):
+        if world.rank == 0:
+            stack.enter_context(owned(output, "eval" if world.world_size == 1 else f"eval on {world.world_size} ranks"))
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the libraries that can change a result."""
+    names = ("wds_real", "torch", "numpy", "pillow", "simplejpeg")
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in names}}
+
+
+def _run_key(loaded: LoadedModel, dataset: Dataset, preprocessing: dict[str, Any], options: EvalOptions) -> RunKey:
+    """Return the identity of the run: records are reused only by a run of the same data, model, inputs and batches."""
+    return RunKey(
+        {
+            "dataset": dataset.digest,
+            "split": dataset.split,
+            "model": loaded.identity(),
+            "preprocessing": preprocessing,
+            "dtype": options.amp_dtype if options.amp else str(input_dtype(loaded)).removeprefix("torch."),
+            "batch_size": options.batch_size,
+        }
+    )
