@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wds_real.labels.bundled_files import read_bundled
 
-__all__ = ["NUM_CLASSES", "ClassInfo", "classes"]
+__all__ = ["NUM_CLASSES", "ClassInfo", "classes", "classes_by_name", "plain_name"]
 
 NUM_CLASSES = 1_000
 
@@ -49,3 +49,29 @@ def classes() -> tuple[ClassInfo, ...]:
         ClassInfo(int(index), wnid, lemmas, definition)
         for index, wnid, lemmas, definition in (row.split("\t") for row in rows)
     )
+
+
+@functools.cache
+def classes_by_name() -> dict[str, tuple[int, ...]]:
+    """Return the indices of the classes that a name can mean, by the name in lower case with blanks for underscores.
+
+    A name is a lemma, all lemmas of a class, or these with the definition, as timm's ``inference.py`` writes them.
+
+    >>> classes_by_name()["great white shark"], classes_by_name()["crane"]
+    ((2,), (134, 517))
+    """
+    found: dict[str, set[int]] = {}
+    for info in classes():
+        names = (info.lemmas, f"{info.lemmas}: {info.definition}", *info.lemmas.split(","))
+        for name in names:
+            found.setdefault(plain_name(name), set()).add(info.index)
+    return {name: tuple(sorted(indices)) for name, indices in found.items()}
+
+
+def plain_name(name: str) -> str:
+    """Return a class name in lower case, with single blanks for underscores and other gaps.
+
+    >>> plain_name(" Great_white_shark")
+    'great white shark'
+    """
+    return " ".join(name.replace("_", " ").lower().split())

@@ -5,9 +5,8 @@ The steps are in `wds_real.scoring.reading`. Runs without torch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from wds_real.errors import CoverageError, PredictionsError, first_few
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES
 from wds_real.scoring.predictions import Predictions
 from wds_real.scoring.reading.columns import read_columns
+from wds_real.scoring.reading.objects import columns_of
 from wds_real.scoring.reading.order import find_order, is_counted, is_truth, key_of_image, keys_of
 from wds_real.scoring.reading.roles import find_roles
 from wds_real.scoring.reading.spellings import INDEX_WORDS, word
@@ -22,6 +22,8 @@ from wds_real.scoring.reading.values import classes_of, probabilities_of, whole_
 from wds_real.storage.url import is_url, redact_url
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence, Sized
+
     from numpy.typing import NDArray
 
     from wds_real.scoring.reading.roles import Roles
@@ -33,12 +35,12 @@ _MANY = 1000  # images; no model gives the original label of every one of so man
 
 
 def read_predictions(
-    source: str | Path | Mapping[Any, Any] | NDArray[Any] | Sequence[Any],
+    source: str | Path | Sized,
     *,
     name_column: str | None = None,
     class_column: str | None = None,
 ) -> Predictions:
-    """Read and check predictions from a file, a mapping or an array.
+    """Read and check predictions from a file, a mapping, a table, a tensor or an array.
 
     The names are in the column ``file_name``, ``filename``, ``key``, ``image``, ``id`` or similar, else in any column
     that holds names of validation images. The classes are in ``top1`` to ``top5`` (or ``index_0`` ...), else in
@@ -48,9 +50,10 @@ def read_predictions(
 
     Args:
         source: A path ending in ``.csv``, ``.tsv``, ``.txt``, ``.json``, ``.jsonl`` (also with ``.gz``), ``.npy``,
-            ``.npz`` or ``.parquet``; a mapping from file name or key to a prediction; or an array of the 50,000
-            predictions in the order of the sorted file names. One prediction is a class index 0..999, a wnid, up to
-            five of them (best first), or 1,000 scores.
+            ``.npz`` or ``.parquet``; a mapping from file name or key to a prediction; a table of pandas or polars; or
+            an array or tensor of the 50,000 predictions in the order of the sorted file names. One prediction is a
+            class index 0..999, a wnid, a name that only one class has, up to five of them (best first), or 1,000
+            scores.
         name_column: The column of names, if it has another name.
         class_column: The column of predictions, if it has another name, or if several columns could be.
 
@@ -58,15 +61,12 @@ def read_predictions(
         PredictionsError: the file cannot be read or is too large, its columns are not as above, or a class is unknown.
         CoverageError: a name occurs more than once.
     """
-    if isinstance(source, Mapping):
-        columns: Columns = {"file_name": list(source.keys()), "prediction": list(source.values())}
-        where = "the mapping"
-    elif isinstance(source, str) and is_url(source):
+    if isinstance(source, str) and is_url(source):
         raise PredictionsError(f"{redact_url(source)}: predictions are read from a file. Download it first.")
-    elif isinstance(source, (str, Path)):
+    if isinstance(source, (str, Path)):
         columns, where = read_columns(Path(source)), str(source)
     else:
-        columns, where = {"0": source}, "the array"
+        columns, where = columns_of(source)
     try:
         roles = find_roles(columns, name_column=name_column, class_column=class_column)
         return _predictions(columns, roles, where)

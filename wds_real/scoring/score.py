@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,10 +15,8 @@ from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sized
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from wds_real.labels import Labels
     from wds_real.scoring.result import Result
@@ -27,7 +25,7 @@ __all__ = ["score"]
 
 
 def score(
-    predictions: str | Path | Mapping[str, Any] | NDArray[Any] | Sequence[Any] | Predictions,
+    predictions: str | Path | Sized,
     *,
     labels: Labels | None = None,
     threshold: float | None = None,

@@ -47,6 +47,29 @@ def test_every_form_gives_the_columns_that_are_meant(content: Any, columns: dict
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        {"predictions": [{"key": K0, "class": 65}, {"key": K1, "class": 4}]},
+        {"model": "resnet50", "top": 5, "predictions": [{"key": K0, "class": 65}, {"key": K1, "class": 4}]},
+        {"results": {"key": [K0, K1], "class": [65, 4]}},
+        {"columns": ["key", "class"], "data": [[K0, 65], [K1, 4]]},
+    ],
+)
+def test_wrapped_tables_are_unwrapped(content: Any) -> None:
+    """All predictions may be under one name, beside facts about the model; pandas may leave its row labels out."""
+    assert read_json(io.StringIO(json.dumps(content))) == {"key": [K0, K1], "class": [65, 4]}
+
+
+def test_lines_of_json_may_be_called_json() -> None:
+    """As pandas and timm write them; two documents in one line, or a broken second one, are errors."""
+    lines = f'{{"key": "{K0}", "pred": 1}}\n{{"key": "{K1}", "pred": 2}}\n'
+    assert read_json(io.StringIO(lines)) == {"key": [K0, K1], "pred": [1, 2]}
+    for content in ('{"a": 1} {"a": 2}', '{"a": 1}\n{"a": '):
+        with pytest.raises(json.JSONDecodeError):
+            read_json(io.StringIO(content))
+
+
+@pytest.mark.parametrize(
     ("content", "error", "words"),
     [
         ('{"pred": {"a": 1}, "key": {"b": "x"}}', PredictionsError, "different row labels"),

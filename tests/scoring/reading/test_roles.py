@@ -8,10 +8,12 @@ import pytest
 from support.prediction_files import NAMES, ORIGINAL
 
 from wds_real.errors import PredictionsError
+from wds_real.labels import classes
 from wds_real.scoring.reading.roles import find_roles
 
 TRUTH = [str(label) for label in ORIGINAL[:50]]
 OTHER = [str((label + 1) % 1000) for label in ORIGINAL[:50]]
+THIRD = [str((label + 2) % 1000) for label in ORIGINAL[:50]]
 LOSS = ["0.25"] * 50
 SIZES = [str(2000 + number) for number in range(50)]
 
@@ -54,9 +56,9 @@ def test_the_predictions_are_found(found: dict[str, Any], expected: tuple[str, .
         (columns(label=TRUTH, y_hat=OTHER), ["'label' equals the original labels everywhere", "--class-column y_hat"]),
         (columns(**{"class": TRUTH, "guess": OTHER}), ["'class' equals the original", "--class-column guess"]),
         (columns(label=OTHER, mine=TRUTH), ["'mine' equals the original labels everywhere", "--class-column label"]),
-        (columns(label=OTHER, mine=OTHER), ["both 'label' and 'mine' could hold the classes", "--class-column"]),
-        (columns(**{"pred": OTHER, "class": OTHER}), ["both 'pred' and 'class'"]),
-        (columns(pred=OTHER, prediction=OTHER), ["could hold the classes"]),
+        (columns(label=OTHER, mine=THIRD), ["both 'label' and 'mine' could hold the classes", "--class-column"]),
+        (columns(**{"pred": OTHER, "class": THIRD}), ["both 'pred' and 'class'"]),
+        (columns(pred=OTHER, prediction=THIRD), ["could hold the classes"]),
         (columns(**{"0": OTHER, "label": TRUTH}), ["both '0' and 'label'"]),
         (columns(mine=OTHER), ["no column of classes", "'mine' could hold them: use --class-column"]),
         (columns(target=TRUTH), ["no column of classes among filename, target"]),
@@ -70,6 +72,34 @@ def test_a_column_that_may_be_the_truth_is_refused(found: dict[str, Any], words:
     assert [word for word in words if word not in str(caught.value)] == []
     chosen = list(found)[-1]
     assert find_roles(found, name_column=None, class_column=chosen.upper()).classes == (chosen,)
+
+
+def test_columns_that_say_the_same_are_no_choice() -> None:
+    """Class numbers with their wnids, or with names that may be ambiguous, are one prediction; the first is taken."""
+    wnids = [classes()[int(label)].wnid for label in OTHER]
+    found = columns(index=OTHER, label=wnids)
+    assert find_roles(found, name_column=None, class_column=None).classes == ("index",)
+    found = columns(index=["134"] * 50, label=["crane"] * 50, prob=LOSS)
+    assert find_roles(found, name_column=None, class_column=None).classes == ("index",)
+
+
+def test_names_of_classes_are_taken_where_nothing_else_is() -> None:
+    """One column of names is the prediction; two that differ are refused; ``wnid`` is a word for classes."""
+    names = ["tench"] * 50
+    assert find_roles(columns(class_name=names), name_column=None, class_column=None).classes == ("class_name",)
+    assert find_roles(columns(wnid=["n01440764"] * 50), name_column=None, class_column=None).classes == ("wnid",)
+    with pytest.raises(PredictionsError, match="both 'label' and 'guess' could hold the classes"):
+        find_roles(columns(label=names, guess=["goldfish"] * 50), name_column=None, class_column=None)
+
+
+def test_1000_scores_are_predictions_under_any_name() -> None:
+    """A column of 1,000 numbers each, or 1,000 numbered columns, also where a label is beside them."""
+    scores = [[float(place == 7) for place in range(1000)]] * 50
+    assert find_roles(columns(confidence=scores), name_column=None, class_column=None).classes == ("confidence",)
+    for start in (0, 1):
+        numbered = {f"logit_{place + start}": LOSS for place in reversed(range(1000))}
+        found = find_roles(columns(label=TRUTH, **numbered), name_column=None, class_column=None)
+        assert found.classes == tuple(f"logit_{place + start}" for place in range(1000))
 
 
 def test_a_message_names_the_first_few_of_many_columns() -> None:

@@ -1,6 +1,7 @@
 """Prediction files of all kinds, in four steps: bytes, named columns, what each column holds, the predictions.
 
 columns, text, json_tables, arrays, parquet   bytes -> `Columns`
+objects                                     tables, tensors and mappings in memory -> `Columns`
 spellings                                   which words and cells are headers, names and classes, for all of them
 roles                                       `Columns` -> `Roles`: the column of names and the columns of classes
 values                                      one prediction, or a column of them -> five classes

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from wds_real.errors import CoverageError, PredictionsError, first_few
-from wds_real.scoring.reading.spellings import check_distinct, is_image_name, is_known_word
+from wds_real.scoring.reading.spellings import WRAPPING_WORDS, check_distinct, is_image_name, is_known_word, word
 from wds_real.scoring.reading.text import MAX_ROW_CHARACTERS, MAX_ROWS
 
 if TYPE_CHECKING:
@@ -18,10 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["MAX_VALUES", "read_json", "read_json_lines", "twice_message"]
 
 MAX_VALUES = 100_000_000  # twice 50,000 x 1,000 scores
+_SPLIT_LABELS = ("index", "columns")  # of pandas' orient="split", which leaves the first out with index=False
 
 
 def read_json(file: TextIO) -> Columns:
-    """Read a JSON document.
+    """Read a JSON document, or JSON lines under the name of one, which pandas and timm write.
 
     A mapping from names to predictions becomes the columns ``file_name`` and ``prediction``; a list without names the
     column ``0``; pandas' row labels the column "".
@@ -33,7 +35,12 @@ def read_json(file: TextIO) -> Columns:
     text = file.read()
     if sum(map(text.count, ",[{")) > MAX_VALUES:
         raise PredictionsError(f"more than {MAX_VALUES:,} values. Expected up to 1,000 scores for each image.")
-    content = json.loads(text, object_pairs_hook=_distinct)
+    try:
+        content = json.loads(text, object_pairs_hook=_distinct)
+    except json.JSONDecodeError as error:
+        if not _is_lines(text, error):
+            raise
+        return read_json_lines(io.StringIO(text))
     if isinstance(content, list):
         return _of_list(content)
     if not isinstance(content, dict):
@@ -59,6 +66,11 @@ def read_json_lines(file: TextIO) -> Columns:
     return _of_list(records)
 
 
+def _is_lines(text: str, error: json.JSONDecodeError) -> bool:
+    """Return whether a document ends, and another one begins, where a line does."""
+    return error.msg == "Extra data" and "\n" in text[: error.pos][-2:] and text[error.pos :].startswith(("{", "["))
+
+
 def twice_message(names: list[str]) -> str:
     """Return the message for images that have more than one prediction."""
     return (
@@ -79,9 +91,13 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _of_object(content: dict[str, Any]) -> Columns:
     if isinstance(content.get("data"), list) and "schema" in content:  # pandas, orient="table"
         return _of_list(content["data"])
-    if isinstance(content.get("data"), list) and isinstance(content.get("index"), list):  # orient="split"
+    if isinstance(content.get("data"), list) and any(isinstance(content.get(name), list) for name in _SPLIT_LABELS):
         return _of_split(content)
     inner = list(content.values())
+    wrapped = [name for name, value in content.items() if word(name) in WRAPPING_WORDS and _is_table(value)]
+    if wrapped and sum(isinstance(value, (list, dict)) for value in inner) == 1:  # the others are facts about the model
+        table = content[wrapped[0]]
+        return _of_list(table) if isinstance(table, list) else _of_object(table)
     are_columns = any(map(is_known_word, content)) and not any(map(is_image_name, content))
     if inner and all(isinstance(value, dict) and value for value in inner):
         return _of_nested(content, are_columns=are_columns)
@@ -89,6 +105,11 @@ def _of_object(content: dict[str, Any]) -> Columns:
         check_distinct([name.lower() for name in content])
         return {name.lower(): values for name, values in content.items()}
     return {"file_name": list(content), "prediction": inner}
+
+
+def _is_table(value: object) -> bool:
+    """Return whether a value holds all predictions with their names, or rows of them."""
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and isinstance(value[0], (dict, list)))
 
 
 def _of_nested(content: dict[str, dict[str, Any]], *, are_columns: bool) -> Columns:
@@ -108,15 +129,17 @@ def _of_nested(content: dict[str, dict[str, Any]], *, are_columns: bool) -> Colu
 
 
 def _of_split(content: dict[str, Any]) -> Columns:
-    rows, labels = content["data"], content["index"]
+    """Return the columns of pandas' orient="split", with or without row labels."""
+    rows, labels = content["data"], content.get("index")
     names = content.get("columns")
     if not isinstance(names, list):  # a Series
-        return {"": labels, "0": rows}
+        return {"": labels or [], "0": rows}
     if any(not isinstance(row, list) or len(row) != len(names) for row in rows):
         raise PredictionsError(f"a row of its data has not the {len(names)} cells that its columns say.")
     lowered = [str(name).lower() for name in names]
     check_distinct(["", *lowered])
-    return {"": labels, **{name: [row[place] for row in rows] for place, name in enumerate(lowered)}}
+    columns: Columns = {name: [row[place] for row in rows] for place, name in enumerate(lowered)}
+    return {"": labels, **columns} if isinstance(labels, list) else columns
 
 
 def _of_list(records: list[Any]) -> Columns:

@@ -46,12 +46,15 @@ def read_parquet(file: IO[bytes], max_bytes: int) -> Columns:
             raise PredictionsError(_too_large(max_bytes))
         batches.append(batch)
     content = importlib.import_module("pyarrow").Table.from_batches(batches, table.schema_arrow)
-    return {name.lower(): _column(content.column(name)) for name in names}
+    are_scores = len(names) >= NUM_CLASSES
+    return {name.lower(): _column(content.column(name), is_score=are_scores) for name in names}
 
 
-def _column(column: Any) -> Any:  # noqa: ANN401 -- of an optional package
-    """Return a column as an array if it holds lists of 1,000 numbers, otherwise as a list."""
+def _column(column: Any, *, is_score: bool) -> Any:  # noqa: ANN401 -- of an optional package
+    """Return a column as an array if it holds numbers of 1,000 such columns, or lists of 1,000; otherwise as a list."""
     types = importlib.import_module("pyarrow.types")
+    if is_score and types.is_floating(column.type) and not column.null_count:
+        return column.to_numpy()
     if types.is_list(column.type) and types.is_floating(column.type.value_type) and not column.null_count:
         values = column.combine_chunks().flatten()
         if len(values) == len(column) * NUM_CLASSES and len(column) and not values.null_count:

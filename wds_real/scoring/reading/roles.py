@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from wds_real.errors import PredictionsError, first_few
+from wds_real.labels import NUM_CLASSES
 from wds_real.scoring.predictions import PROBABILITY_COLUMNS, TOP
 from wds_real.scoring.reading.order import is_counted, is_truth
 from wds_real.scoring.reading.spellings import (
     CLASS_WORDS,
+    CONFIDENCE_WORDS,
     INDEX_WORDS,
     LABEL_WORDS,
     NAME_WORDS,
@@ -19,7 +23,13 @@ from wds_real.scoring.reading.spellings import (
     is_image_name,
     word,
 )  # fmt: skip
-from wds_real.scoring.reading.values import could_be_predictions, whole_numbers
+from wds_real.scoring.reading.values import (
+    classes_of,
+    could_be_predictions,
+    holds_names,
+    holds_scores,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from wds_real.scoring.reading.spellings import Column, Columns
@@ -27,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Roles", "find_roles"]
 
 _SAMPLED_ROWS = 20
+_NO_CLASSES = frozenset((*TRUTH_WORDS, *CONFIDENCE_WORDS))
 _PROBABILITIES = frozenset((*PROBABILITY_COLUMNS, "probabilities"))
 
 
@@ -88,14 +99,21 @@ def _find_classes(columns: Columns, names: str | None) -> tuple[str, ...]:
         ranked = [by_word[column] for column in spelling if column in by_word]
         if ranked and by_word.get(spelling[0]) == ranked[0]:
             return tuple(ranked)
+    if scores := _columns_of_scores(left):
+        return scores
     clear = [by_word[found] for found in PREDICTION_WORDS if found in by_word]
-    rivals = [name for name in left if word(name) not in TRUTH_WORDS and name not in clear and name not in numbered]
+    clear = clear or [name for name in left if holds_scores(columns[name])]
+    rivals = [name for name in left if word(name) not in _NO_CLASSES and name not in clear and name not in numbered]
     if clear:
         rivals = [name for name in rivals if word(name) in CLASS_WORDS and word(name) not in LABEL_WORDS]
     rivals = [name for name in rivals if could_be_predictions(columns[name]) and not _is_row_number(columns[name])]
     candidates = [*clear, *numbered[:1], *rivals]
+    if not candidates:
+        candidates = [name for name in left if word(name) in CLASS_WORDS and holds_names(columns[name])]
     if len(candidates) > 1:
-        raise PredictionsError(_several(columns, candidates, names))
+        if not _hold_the_same(columns, candidates):
+            raise PredictionsError(_several(columns, candidates, names))
+        return (candidates[0],)
     if clear or numbered:
         return tuple(clear or numbered)
     found = rivals or [by_word[known] for known in CLASS_WORDS if known in by_word][:1]
@@ -106,6 +124,28 @@ def _find_classes(columns: Columns, names: str | None) -> tuple[str, ...]:
             "use --class-column."
         )
     return (found[0],)
+
+
+def _columns_of_scores(names: list[str]) -> tuple[str, ...]:
+    """Return 1,000 columns called ``prob_0``, ``prob_1``, ..., in this order; empty if there are none."""
+    numbered: dict[str, dict[int, str]] = {}
+    for name in names if len(names) >= NUM_CLASSES else ():
+        stem = name.rstrip("0123456789")
+        if stem != name:
+            numbered.setdefault(stem, {})[int(name[len(stem) :])] = name
+    for places in numbered.values():
+        if places.keys() in (set(range(NUM_CLASSES)), set(range(1, NUM_CLASSES + 1))):
+            return tuple(places[place] for place in sorted(places))
+    return ()
+
+
+def _hold_the_same(columns: Columns, candidates: list[str]) -> bool:
+    """Return whether several columns give the same classes, as numbers and as wnids; then either will do."""
+    try:
+        first, *others = (classes_of(columns, (name,), [""] * len(columns[name])) for name in candidates)
+    except PredictionsError:
+        return False
+    return all(np.array_equal(first, other) for other in others)
 
 
 def _several(columns: Columns, candidates: list[str], names: str | None) -> str:

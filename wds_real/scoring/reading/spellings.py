@@ -13,8 +13,9 @@ from wds_real.labels import NUM_IMAGES
 from wds_real.scoring.predictions import PROBABILITY_COLUMNS, RANKED_COLUMNS, TOP
 
 __all__ = [
-    "CLASS_WORDS", "INDEX_WORDS", "LABEL_WORDS", "NAME_WORDS", "PREDICTION_WORDS", "RANKED_SPELLINGS", "TRUTH_WORDS",
-    "Column", "Columns", "check_distinct", "is_header", "is_image_name", "is_known_word", "word",
+    "CLASS_WORDS", "CONFIDENCE_WORDS", "INDEX_WORDS",
+    "LABEL_WORDS", "NAME_WORDS", "PREDICTION_WORDS", "RANKED_SPELLINGS", "TRUTH_WORDS",
+    "WRAPPING_WORDS", "Column", "Columns", "check_distinct", "is_header", "is_image_name", "is_known_word", "word",
 ]  # fmt: skip
 
 Column: TypeAlias = Sequence[Any] | NDArray[Any]
@@ -36,14 +37,18 @@ PREDICTION_WORDS = (
 # These hold labels, which may be the truth, or predictions: taken only if no other column can hold predictions.
 LABEL_WORDS = ("label", "labels")
 CLASS_WORDS = (
-    "class", "classes", "class_id", "class_index", "class_idx", "category_id", "index", "output", "outputs", "y_hat",
-    "yhat", "guess", "answer", "argmax", *LABEL_WORDS,
+    "class", "classes", "class_id", "class_index", "class_idx", "class_name", "category_id", "wnid", "synset", "index",
+    "output", "outputs", "y_hat", "yhat", "guess", "answer", "argmax", *LABEL_WORDS,
 )  # fmt: skip
 # These hold the truth and are never taken for predictions.
 TRUTH_WORDS = (
     "target", "targets", "truth", "gt", "ground_truth", "groundtruth", "y_true", "true_label", "true_class",
     "original_label", "real_label",
 )  # fmt: skip
+# How sure the model is: never the class, also where it is a whole number.
+CONFIDENCE_WORDS = ("prob", "probs", "probability", "logit", "score", "confidence", "loss")
+# An object of JSON may hold all predictions under one of these names, beside facts about the model.
+WRAPPING_WORDS = ("prediction", "predictions", "preds", "results", "outputs")
 NAME_WORDS = (
     "file_name", "filename", "file_names", "filenames", "file", "files", "key", "keys", "image", "images", "image_id",
     "imageid", "image_name", "img", "name", "path", "id",
@@ -51,7 +56,7 @@ NAME_WORDS = (
 INDEX_WORDS = ("", "unnamed:_0", "index", "level_0")  # pandas' row labels, as it writes them and reads them back
 _KNOWN = frozenset((
     *(name for spelling in RANKED_SPELLINGS for name in spelling), *PREDICTION_WORDS, *CLASS_WORDS, *TRUTH_WORDS,
-    *NAME_WORDS, *PROBABILITY_COLUMNS, "probabilities", "probability", "prob", "confidence", "score", "loss",
+    *NAME_WORDS, *PROBABILITY_COLUMNS, *CONFIDENCE_WORDS, "probabilities",
 ))  # fmt: skip
 _IMAGE_NAME = re.compile(r"ILSVRC2012_val_\d{8}", re.ASCII)
 

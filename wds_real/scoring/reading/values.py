@@ -11,33 +11,39 @@ import numpy as np
 
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, classes
+from wds_real.labels.class_names import classes_by_name, plain_name
 from wds_real.scoring.predictions import PROBABILITY_COLUMNS, TOP
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from wds_real.scoring.reading.spellings import Column, Columns
 
-__all__ = ["classes_of", "could_be_predictions", "probabilities_of", "whole_numbers"]
+__all__ = ["classes_of", "could_be_predictions", "holds_names", "holds_scores", "probabilities_of", "whole_numbers"]
 
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}(?:\.\d*)?(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)["]""")  # an item of a list that NumPy or Python printed
 _CLASS_HINT = (
     f"Expected class indices 0..{NUM_CLASSES - 1}, the position of the wnid in the sorted list (not the development "
     "kit's 1..1000)."
 )
+_MAX_NAME = 1000  # characters; a class's lemmas with its definition take up to 300
+_DIGITS = frozenset("0123456789")
 _ROWS_AT_ONCE = 1000
 _SAMPLED_ROWS = 40
 
 
 def classes_of(columns: Columns, names: Sequence[str], keys: Sequence[str]) -> NDArray[np.int64]:
-    """Return the classes of the columns `names`, int64 (N, 5), filled up with -1.
+    """Return the classes of the columns `names`, int64 (N, 5), filled up with -1; 1,000 columns are scores.
 
     Raises:
         PredictionsError: a value is not a prediction.
     """
     column = columns[names[0]]
+    if len(names) == NUM_CLASSES:
+        return _from_array(_stacked([columns[name] for name in names]))
     if len(names) == 1 and isinstance(column, np.ndarray):
         if column.dtype.kind in "fiu":
             return _from_array(column)
@@ -52,10 +58,20 @@ def classes_of(columns: Columns, names: Sequence[str], keys: Sequence[str]) -> N
 
 
 def could_be_predictions(column: Column) -> bool:
-    """Return whether at least half of some values of a column, taken evenly, are predictions."""
-    step = max(1, len(column) // _SAMPLED_ROWS)
-    found = [_is_prediction(column[row]) for row in range(0, len(column), step)]
-    return bool(found) and 2 * sum(found) >= len(found)
+    """Return whether at least half of some values of a column, taken evenly, are class numbers, wnids or scores."""
+    return _mostly(column, lambda value: not _are_names(value) and _is_prediction(value))
+
+
+def holds_names(column: Column) -> bool:
+    """Return whether at least half of some values of a column, taken evenly, are names of classes."""
+    return _mostly(column, _are_names)
+
+
+def holds_scores(column: Column) -> bool:
+    """Return whether the values of a column are 1,000 numbers each, by the first of them."""
+    if isinstance(column, np.ndarray):
+        return column.ndim == 2 and column.shape[1] == NUM_CLASSES and column.dtype.kind in "fiu"
+    return len(column) > 0 and len(_parts_of(column[0])) == NUM_CLASSES
 
 
 def whole_numbers(column: Column) -> NDArray[np.int64] | None:
@@ -122,22 +138,33 @@ def _from_array(values: NDArray[Any]) -> NDArray[np.int64]:
 
 def _from_value(value: Any, key: str) -> list[int]:  # noqa: ANN401 -- whatever a file holds
     """Return five class indices, filled up with -1, from one prediction in any accepted form."""
-    given = value
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if isinstance(value, str):
-        value = re.sub(r"[\[\](),;]", " ", value).split()
-        if len(value) > 1 and len(value) % TOP == 0 and value[0] in _index_of_wnid() and _is_number(value[1]):
-            value = value[::TOP]  # Kaggle's form: a wnid, then the four numbers of a box
-    parts = list(value) if isinstance(value, (list, tuple)) or np.ndim(value) == 1 else [value]
+    parts = _parts_of(value)
     if len(parts) == NUM_CLASSES:
         return _from_scores(parts, key)
     while parts and _is_none(parts[-1]):
         parts.pop()
     if len(parts) > TOP:
         raise PredictionsError(f"{key}: {len(parts)} classes, expected 1 to {TOP}, or {NUM_CLASSES:,} scores.")
-    labels = [_class_of(part, key) for part in parts or [given]]
+    labels = [_class_of(part, key) for part in parts or [value]]
     return labels + [-1] * (TOP - len(labels))
+
+
+def _parts_of(value: Any) -> list[Any]:  # noqa: ANN401 -- whatever a file holds
+    """Return the classes or scores that one value holds: of a list, of text with a printed list, or itself."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if not isinstance(value, str):
+        return list(value) if isinstance(value, (list, tuple)) or np.ndim(value) == 1 else [value]
+    if _is_name(value):
+        return [value]
+    if value.lstrip().startswith(("[", "(")) and (quoted := _QUOTED.findall(value)):
+        return [re.sub(r"\\(.)", r"\1", one or other) for one, other in quoted]
+    parts = re.sub(r"[\[\](),;]", " ", value).split()
+    if len(parts) > 1 and len(parts) % TOP == 0 and parts[0] in _index_of_wnid() and _is_number(parts[1]):
+        return parts[::TOP]  # Kaggle's form: a wnid, then the four numbers of a box
+    if len(parts) > 1 and any(_is_name(part) for part in parts):
+        return [value]  # words of a name that is not known
+    return parts
 
 
 def _from_scores(parts: list[Any], key: str) -> list[int]:
@@ -153,6 +180,15 @@ def _class_of(part: Any, key: str) -> int:  # noqa: ANN401 -- whatever a file ho
     text = _text(part)
     index = _index_of_wnid().get(text)
     label = _whole_number(part) if index is None else index
+    if label is None:
+        meant = classes_by_name().get(plain_name(text), ())
+        if len(meant) > 1:
+            said = ", ".join(f"{index} ({classes()[index].wnid}: {classes()[index].lemmas})" for index in meant)
+            raise PredictionsError(
+                f"{key}: {text[:80]!r} names several classes: {said}. Write class indices or wnids; with timm's "
+                "inference.py: --include-index."
+            )
+        label = meant[0] if meant else None
     if label is None or not 0 <= label < NUM_CLASSES:
         raise PredictionsError(f"{key}: {text[:80]!r} is not a class. {_CLASS_HINT}")
     return label
@@ -177,6 +213,37 @@ def _text(value: Any) -> str:  # noqa: ANN401 -- whatever a file holds
     if isinstance(value, int) and value.bit_length() > 64:
         return f"a number of {value.bit_length():,} bits"  # Python refuses to print long ones
     return str(value).strip()
+
+
+def _stacked(columns: Sequence[Column]) -> NDArray[np.float64]:
+    """Return 1,000 columns of scores as one array (N, 1000).
+
+    Raises:
+        PredictionsError: a score is not a number.
+    """
+    table = np.empty((len(columns[0]), len(columns)), dtype=np.float64)
+    try:
+        for place, column in enumerate(columns):
+            table[:, place] = column
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PredictionsError(f"not all of the {NUM_CLASSES:,} scores are numbers: {str(error)[:80]}") from error
+    return table
+
+
+def _mostly(column: Column, holds: Callable[[Any], bool]) -> bool:
+    step = max(1, len(column) // _SAMPLED_ROWS)
+    found = [holds(column[row]) for row in range(0, len(column), step)]
+    return bool(found) and 2 * sum(found) >= len(found)
+
+
+def _are_names(value: Any) -> bool:  # noqa: ANN401 -- whatever a file holds
+    return any(map(_is_name, _parts_of(value)[:TOP]))
+
+
+def _is_name(value: Any) -> bool:  # noqa: ANN401 -- whatever a file holds
+    """Return whether a value is the name of a class, or of several."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return isinstance(text, str) and text[:1] not in _DIGITS and plain_name(text[:_MAX_NAME]) in classes_by_name()
 
 
 def _is_prediction(value: Any) -> bool:  # noqa: ANN401 -- whatever a file holds
