@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from support.commands import Ended, expect_one_line, without_torch
 
+from wds_real.cli.options import ORDER_CHOICE
 from wds_real.labels import NUM_IMAGES, bundled
 from wds_real.labels.class_maps import devkit_map
 from wds_real.scoring.output import write_output
 from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.reading.order import ORDERS
 from wds_real.scoring.score import score
 from wds_real.storage.local import LocalStore
 
@@ -99,3 +102,27 @@ def test_score_compares_with_what_is_published(run: Run, tmp_path: Path) -> None
     assert " published resnet18." in run("score", str(tmp_path / "vgg16.npy"), "--model", "resnet18").out
     np.save(tmp_path / "mine.npy", ORIGINAL)
     assert "published" not in run("score", str(tmp_path / "mine.npy")).out
+
+
+def test_the_order_that_is_found_can_be_given(run: Run, tmp_path: Path) -> None:
+    """The command that `diagnose` prints scores the sound predictions; each order it may name is one of --order."""
+    assert {"names", *ORDERS} == set(ORDER_CHOICE.choices)
+    right = np.where(np.arange(NUM_IMAGES) % 4 > 0, ORIGINAL, 0)
+    path = tmp_path / "my folders.csv"
+    rows = zip(range(1, NUM_IMAGES + 1), right[ORDERS["folders-as-text"](ORIGINAL)].tolist(), strict=True)
+    path.write_text("image,mine,label\n" + "".join(f"ILSVRC2012_val_{n:08d}.JPEG,{c},5\n" for n, c in rows))
+    printed = run("diagnose", str(path), "--class-column", "mine").out
+    assert "order of class folders named 0, 1, 10, 100" in printed
+    command = shlex.split(next(line for line in printed.splitlines() if line.startswith(" or: "))[5:])
+    assert command[:3] == ["wds-real", "score", str(path)]
+    expected = int((right == ORIGINAL).sum())
+    assert f" {expected:,} / " in run(*command[1:]).out
+
+
+def test_compare_takes_an_order_for_each_file(run: Run, tmp_path: Path) -> None:
+    """A in class-folder order and B by its names are compared image by image."""
+    wrong = np.where(np.arange(NUM_IMAGES) % 4 > 0, ORIGINAL, 0)
+    np.save(tmp_path / "a.npy", wrong[ORDERS["reversed"](ORIGINAL)])
+    other = named(tmp_path / "b.csv", wrong)
+    ended = run("compare", str(tmp_path / "a.npy"), other, "--order", "reversed", "--order-b", "names")
+    assert "only in A 0, only in B 0" in ended.out

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from wds_real.storage.cache import ByteCache
 
 __all__ = [
+    "ORDER_CHOICE",
     "PredictionOptions",
     "cache_options",
     "json_option",
@@ -88,6 +89,10 @@ real_json_option = click.option(
     help="ReaL labels in the format of real.json, to use instead of the bundled ones.",
 )
 
+ORDER_CHOICE = click.Choice(
+    ["names", "keys", "imagefolder", "folders-as-text", "devkit-folders", "numbers-as-text", "reversed"]
+)
+
 _PREDICTION_OPTIONS = (
     real_json_option,
     click.option(
@@ -100,6 +105,12 @@ _PREDICTION_OPTIONS = (
     ),
     click.option(
         "--class-column", metavar="NAME", help="Column of the predicted classes.  [default: found by its name]"
+    ),
+    click.option(
+        "--order",
+        type=ORDER_CHOICE,
+        help="Order of the rows, whose names are then not used: keys (sorted file names), imagefolder (class folders, "
+        "then file names), or what `wds-real diagnose` found.  [default: by the names, or the order that is proven]",
     ),
 )
 
@@ -121,15 +132,22 @@ class PredictionOptions:
     threshold: float | None
     name_column: str | None
     class_column: str | None
+    order: str | None = None
 
-    def read(self, path: str, *, name_column: str | None = None, class_column: str | None = None) -> Predictions:
+    def read(
+        self, path: str, *, name_column: str | None = None, class_column: str | None = None, order: str | None = None
+    ) -> Predictions:
         """Return the predictions in a file, with other columns than those of the options where they are given."""
         from wds_real.scoring.output import find_predictions
         from wds_real.scoring.prediction_reader import read_predictions
 
         place = path if is_url(path) else find_predictions(path)
+        order = order or self.order
         return read_predictions(
-            place, name_column=name_column or self.name_column, class_column=class_column or self.class_column
+            place,
+            name_column=name_column or self.name_column,
+            class_column=class_column or self.class_column,
+            order=None if order == "names" else order,
         )
 
     def labels(self) -> Labels | None:
@@ -149,11 +167,14 @@ def prediction_options(function: Callable[..., None]) -> Callable[..., None]:
         threshold: float | None,
         name_column: str | None,
         class_column: str | None,
+        order: str | None,
         **others: Any,
     ) -> None:
         if real_json is not None and threshold is not None:
             raise click.UsageError("--real-json and --threshold exclude each other: each chooses the ReaL labels.")
-        function(*arguments, options=PredictionOptions(real_json, threshold, name_column, class_column), **others)
+        function(
+            *arguments, options=PredictionOptions(real_json, threshold, name_column, class_column, order), **others
+        )
 
     for option in reversed(_PREDICTION_OPTIONS):
         command = option(command)

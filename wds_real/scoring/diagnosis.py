@@ -6,7 +6,8 @@ names, and the class numbers are not the places of the wnids in the sorted list.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from wds_real.labels import NUM_CLASSES, NUM_IMAGES, classes
 from wds_real.labels.class_maps import devkit_map, string_sorted_map
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.reading.columns import read_columns
-from wds_real.scoring.reading.order import is_counted, keys_of
+from wds_real.scoring.reading.order import ORDERS, is_counted, keys_of
 from wds_real.scoring.reading.roles import find_roles
 from wds_real.scoring.reading.values import whole_numbers
 from wds_real.scoring.targets import Targets
@@ -55,11 +56,13 @@ class Mistake:
 
     Attributes:
         name: What is wrong with the predictions.
-        advice: What to do, or "" if there is no option for it.
+        advice: What to do.
+        options: Those of ``wds-real score`` that undo it; empty if there is none.
     """
 
     name: str
     advice: str
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +98,13 @@ class Diagnosis:
         as_is: The predictions as they are.
         trials: All others, the best first.
         explanation: The trial that explains the number, or None.
+        arguments: The file of the predictions, and the options it is read with; empty if there is none.
     """
 
     as_is: Trial
     trials: tuple[Trial, ...]
     explanation: Trial | None
+    arguments: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> str:
@@ -113,11 +118,21 @@ class Diagnosis:
             "is wrong itself"
         )
 
+    @property
+    def command(self) -> str | None:
+        """The ``wds-real score`` that undoes the mistakes, or None if there is no mistake or none that can."""
+        mistakes = () if self.explanation is None else self.explanation.mistakes
+        if not mistakes or not all(mistake.options for mistake in mistakes):
+            return None
+        options = [word for mistake in mistakes for word in mistake.options]
+        return shlex.join(["wds-real", "score", *(self.arguments or ("FILE",)), *options])
+
     def as_dict(self) -> dict[str, Any]:
         """Return all trials, JSON-ready."""
         return {
             "format": {"name": "wds_real.diagnosis", "version": 1},
             "verdict": self.verdict,
+            "command": self.command,
             "explanation": None
             if self.explanation is None
             else [mistake.name for mistake in self.explanation.mistakes],
@@ -135,7 +150,9 @@ class Diagnosis:
         lines += [f"   {100 * trial.accuracy:>7.3f}  {trial.name}" for trial in shown]
         lines.append(f" verdict: {self.verdict}")
         if self.explanation is not None:
-            lines += [f" to do: {mistake.advice}" for mistake in self.explanation.mistakes if mistake.advice]
+            lines += [f" to do: {mistake.advice}" for mistake in self.explanation.mistakes]
+        if self.command is not None:
+            lines.append(f" or: {self.command}")
         return "\n".join(lines)
 
 
@@ -174,7 +191,9 @@ def diagnose_predictions(predictions: Predictions) -> Diagnosis:
         PredictionsError: a prediction is of another image.
     """
     targets = Targets.of_labels()
-    return diagnose(predictions.classes[:, 0], targets.original_label, positions=targets.positions_of(predictions))
+    positions = targets.positions_of(predictions)
+    diagnosis = diagnose(predictions.classes[:, 0], targets.original_label, positions=positions)
+    return replace(diagnosis, arguments=(predictions.source,) if predictions.source else ())
 
 
 def diagnose_file(path: str | Path, *, name_column: str | None = None, class_column: str | None = None) -> Diagnosis:
@@ -189,8 +208,11 @@ def diagnose_file(path: str | Path, *, name_column: str | None = None, class_col
     columns = read_columns(Path(path))
     roles = find_roles(columns, name_column=name_column, class_column=class_column)
     numbers = whole_numbers(columns[roles.classes[0]])
+    columns_given = {"--name-column": name_column, "--class-column": class_column}
+    arguments = (str(path), *(word for name, value in columns_given.items() if value for word in (name, value)))
     if numbers is None or (roles.names is None and len(numbers) != NUM_IMAGES):
-        return diagnose_predictions(read_predictions(path, name_column=name_column, class_column=class_column))
+        found = diagnose_predictions(read_predictions(path, name_column=name_column, class_column=class_column))
+        return replace(found, arguments=arguments)
     positions = None
     if roles.names is not None and not is_counted(columns[roles.names]):
         position_of = {key: position for position, key in enumerate(Targets.of_labels().keys)}
@@ -202,7 +224,7 @@ def diagnose_file(path: str | Path, *, name_column: str | None = None, class_col
                 "these are predictions of another split."
             )
         positions = np.array([position_of[key] for key in keys], dtype=np.int64)
-    return diagnose(numbers, Targets.of_labels().original_label, positions=positions)
+    return replace(diagnose(numbers, Targets.of_labels().original_label, positions=positions), arguments=arguments)
 
 
 def _explains(trial: Trial, as_is: Trial) -> bool:
@@ -235,21 +257,6 @@ def _is_inferred(trial: Trial) -> bool:
     return any(mistake.name == _INFERRED for mistake in trial.mistakes)
 
 
-def _by_folder(folder_of: Callable[[int], Any]) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
-    """Return the order of images in class folders: sorted by the folder, and in a folder by file name."""
-
-    def order(original_label: NDArray[np.int64]) -> NDArray[np.int64]:
-        rank_of = np.empty(NUM_CLASSES, dtype=np.int64)
-        rank_of[sorted(range(NUM_CLASSES), key=folder_of)] = np.arange(NUM_CLASSES)
-        return np.argsort(rank_of[original_label], kind="stable")
-
-    return order
-
-
-def _as_text(original_label: NDArray[np.int64]) -> NDArray[np.int64]:
-    return np.array(sorted(range(len(original_label)), key=lambda position: str(position + 1)), dtype=np.int64)
-
-
 def _mapped(class_map: Callable[[], NDArray[np.int64]], *, first: int = 0) -> Callable[..., NDArray[np.int64]]:
     """Return the function from predicted numbers to class indices; `first` is the number of the map's first entry."""
 
@@ -275,13 +282,14 @@ def _by_name() -> NDArray[np.int64]:
 
 
 ORDER_MISTAKES: dict[Mistake, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
-    Mistake("predictions in class-folder (ImageFolder) order", _NAMES): _by_folder(lambda label: label),
-    Mistake("predictions in the order of class folders named 0, 1, 10, 100, ...", _NAMES): _by_folder(str),
-    Mistake("predictions in the order of the development kit's class folders", _NAMES): _by_folder(
-        lambda label: int(np.argsort(devkit_map())[label])
-    ),
-    Mistake("predictions in the order 1, 10, 100, ... of image numbers", _NAMES): _as_text,
-    Mistake("predictions in descending order of file names", _NAMES): lambda labels: np.arange(len(labels))[::-1],
+    Mistake(name, _NAMES, ("--order", order)): ORDERS[order]
+    for name, order in {
+        "predictions in class-folder (ImageFolder) order": "imagefolder",
+        "predictions in the order of class folders named 0, 1, 10, 100, ...": "folders-as-text",
+        "predictions in the order of the development kit's class folders": "devkit-folders",
+        "predictions in the order 1, 10, 100, ... of image numbers": "numbers-as-text",
+        "predictions in descending order of file names": "reversed",
+    }.items()
 }
 CLASS_MISTAKES: dict[Mistake, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
     Mistake(

@@ -15,7 +15,7 @@ from wds_real.labels import NUM_CLASSES, NUM_IMAGES
 from wds_real.scoring.predictions import Predictions
 from wds_real.scoring.reading.columns import read_columns
 from wds_real.scoring.reading.objects import columns_of
-from wds_real.scoring.reading.order import find_order, is_counted, is_truth, key_of_image, keys_of
+from wds_real.scoring.reading.order import find_order, given_order, is_counted, is_truth, key_of_image, keys_of
 from wds_real.scoring.reading.roles import find_roles
 from wds_real.scoring.reading.spellings import INDEX_WORDS, word
 from wds_real.scoring.reading.values import classes_of, probabilities_of, whole_numbers
@@ -39,6 +39,7 @@ def read_predictions(
     *,
     name_column: str | None = None,
     class_column: str | None = None,
+    order: str | None = None,
 ) -> Predictions:
     """Read and check predictions from a file, a mapping, a table, a tensor or an array.
 
@@ -56,6 +57,9 @@ def read_predictions(
             scores.
         name_column: The column of names, if it has another name.
         class_column: The column of predictions, if it has another name, or if several columns could be.
+        order: The order of all 50,000 rows, whose names are then not used: ``keys`` (sorted file names),
+            ``imagefolder`` (class folders, then file names) or another one of `wds_real.scoring.reading.order.ORDERS`.
+            None means by the names, or the order that the labels prove.
 
     Raises:
         PredictionsError: the file cannot be read or is too large, its columns are not as above, or a class is unknown.
@@ -69,25 +73,27 @@ def read_predictions(
         columns, where = columns_of(source)
     try:
         roles = find_roles(columns, name_column=name_column, class_column=class_column)
-        return _predictions(columns, roles, where)
+        return _predictions(columns, roles, where, order)
     except CoverageError as error:
         raise CoverageError(f"{where}: {error}", doubled=error.doubled) from error
     except PredictionsError as error:
         raise PredictionsError(f"{where}: {error}") from error
 
 
-def _predictions(columns: Columns, roles: Roles, where: str) -> Predictions:
+def _predictions(columns: Columns, roles: Roles, where: str, order: str | None) -> Predictions:
     names, length = roles.names, len(columns[roles.classes[0]])
-    keys = None if names is None or _are_rows(names, columns[names], length) else keys_of(columns[names])
-    if keys is None:
+    given = None if order is None else given_order(order, length)
+    has_names = given is None and names is not None and not _are_rows(names, columns[names], length)
+    keys = keys_of(columns[names]) if has_names and names is not None else None
+    if keys is None and given is None:
         _check_rows(columns, roles, length)
     table = classes_of(columns, roles.classes, keys or [key_of_image(row) for row in range(length)])
     _check_ranking(table, roles)
     read_from = f"names from {names!r}"
     if keys is None:
         numbers = None if names is None else whole_numbers(columns[names])
-        order = find_order(numbers, table[:, 0], [columns[name] for name in roles.others])
-        keys, read_from = [key_of_image(image) for image in order.images.tolist()], order.said
+        found = given or find_order(numbers, table[:, 0], [columns[name] for name in roles.others])
+        keys, read_from = [key_of_image(image) for image in found.images.tolist()], found.said
     probabilities = probabilities_of(columns, len(keys))
     rows = sorted(range(len(keys)), key=keys.__getitem__)
     return Predictions(

@@ -11,7 +11,7 @@ from support.prediction_files import KEYS, NAMES, ORIGINAL
 from wds_real.errors import CoverageError, PredictionsError
 from wds_real.labels import NUM_IMAGES
 from wds_real.scoring.prediction_reader import read_predictions
-from wds_real.scoring.reading.order import find_order, is_counted, is_truth, keys_of
+from wds_real.scoring.reading.order import ORDERS, find_order, given_order, is_counted, is_truth, keys_of
 from wds_real.scoring.score import score
 
 LABELS = np.array(ORIGINAL)
@@ -99,3 +99,29 @@ def test_keys_are_those_of_the_names() -> None:
         keys_of([NAMES[0], None])
     with pytest.raises(CoverageError, match=KEYS[0]):
         keys_of([NAMES[0], KEYS[0]])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_given_order_is_taken_as_it_is(order: str) -> None:
+    """Rows in any known order give each image its own prediction, also where no label could prove it."""
+    images = ORDERS[order](LABELS)
+    assert sorted(images.tolist()) == list(range(NUM_IMAGES))
+    for values in (PREDICTED, BAD):
+        read = read_predictions(values[images], order=order)
+        assert read.classes[:, 0].tolist() == values.tolist()
+    assert read.origin == f"in the order {order}, classes from '0'"
+
+
+def test_a_given_order_replaces_the_names() -> None:
+    """Names that were put beside predictions in class-folder order are wrong, and not used."""
+    wrong = dict(zip(NAMES, PREDICTED[FOLDERS].tolist(), strict=True))
+    assert correct(wrong) < NUM_IMAGES / 50
+    assert score(read_predictions(wrong, order="imagefolder")).original_top1.correct == RIGHT
+
+
+def test_a_given_order_is_of_all_images() -> None:
+    """A part of the images has no order; an unknown order is refused with those that exist."""
+    with pytest.raises(PredictionsError, match="3 predictions in the order keys, expected all 50,000"):
+        read_predictions({NAMES[0]: 1, NAMES[1]: 2, NAMES[2]: 3}, order="keys")
+    with pytest.raises(PredictionsError, match="order 'sorted', expected one of keys, imagefolder"):
+        given_order("sorted", NUM_IMAGES)

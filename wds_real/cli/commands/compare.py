@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wds_real.cli.console import print_json, print_lines
-from wds_real.cli.options import json_option, prediction_options
+from wds_real.cli.options import ORDER_CHOICE, json_option, prediction_options
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @prediction_options
 @click.option("--name-column-b", metavar="NAME", help="The same in file B.  [default: as --name-column]")
 @click.option("--class-column-b", metavar="NAME", help="The same in file B.  [default: as --class-column]")
+@click.option("--order-b", type=ORDER_CHOICE, help="The same for file B.  [default: as --order]")
 @json_option
 def command(
     a: str,
@@ -36,6 +37,7 @@ def command(
     options: PredictionOptions,
     name_column_b: str | None,
     class_column_b: str | None,
+    order_b: str | None,
     as_json: bool,
 ) -> None:
     """Compare the prediction files or --output folders A and B on the images that are in both.
@@ -45,7 +47,8 @@ def command(
     """
     from wds_real.scoring.comparison import compare
 
-    read_a, read_b = options.read(a), options.read(b, name_column=name_column_b, class_column=class_column_b)
+    read_a = options.read(a)
+    read_b = options.read(b, name_column=name_column_b, class_column=class_column_b, order=order_b)
     comparison = compare(read_a, read_b, against=against, labels=options.labels(), threshold=options.threshold)
     if as_json:
         print_json({"files": {"a": a, "b": b}, **comparison.as_dict()})

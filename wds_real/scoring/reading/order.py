@@ -1,8 +1,8 @@
 """Which image each row is of: by its name, by its number, or by its place.
 
-Files without names are in one of two orders: that of the sorted file names, or that of folders for the classes, which
-torchvision's ImageFolder gives. The original labels tell the two apart: a model that is better than chance agrees with
-them in its own order, and on one image in a thousand in the other.
+Files without names are mostly in one of two orders: that of the sorted file names, or that of folders for the classes,
+which torchvision's ImageFolder gives. The original labels tell the two apart: a model that is better than chance agrees
+with them in its own order, and on one image in a thousand in the other. Any order of `ORDERS` can be given.
 """
 
 from __future__ import annotations
@@ -10,24 +10,26 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wds_real.errors import CoverageError, PredictionsError
-from wds_real.labels import NUM_IMAGES, bundled
+from wds_real.labels import NUM_CLASSES, NUM_IMAGES, bundled
+from wds_real.labels.class_maps import devkit_map
 from wds_real.labels.file_names import sample_key
 from wds_real.scoring.reading.json_tables import twice_message
 from wds_real.scoring.reading.values import whole_numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from wds_real.scoring.reading.spellings import Column
 
-__all__ = ["Order", "find_order", "is_counted", "is_truth", "keys_of", "shown_agreement"]
+__all__ = ["ORDERS", "Order", "find_order", "given_order", "is_counted", "is_truth", "key_of_image", "keys_of",
+           "shown_agreement"]  # fmt: skip
 
 # Shares of images whose first class is the original label. In a wrong order it is 0.001, give or take 0.0002.
 _PROVEN, _REFUTED = 0.05, 0.01
@@ -117,6 +119,22 @@ def find_order(numbers: NDArray[np.int64] | None, classes: NDArray[np.int64], tr
     return Order(places, "in the order of the sorted file names")
 
 
+def given_order(name: str, length: int) -> Order:
+    """Return the images of 50,000 rows that are in an order of `ORDERS`.
+
+    Raises:
+        PredictionsError: the order is unknown, or there are more or fewer rows.
+    """
+    if name not in ORDERS:
+        raise PredictionsError(f"order {name[:80]!r}, expected one of {', '.join(ORDERS)}.")
+    if length != NUM_IMAGES:
+        raise PredictionsError(
+            f"{length:,} predictions in the order {name}, expected all {NUM_IMAGES:,}. Leave --order out (order in "
+            "Python), and give a name with each."
+        )
+    return Order(ORDERS[name](_originals()), f"in the order {name}")
+
+
 def _equals(truth: Column, images: NDArray[np.int64]) -> bool:
     labels = whole_numbers(truth)
     return labels is not None and np.array_equal(labels, _originals()[images])
@@ -127,6 +145,32 @@ def shown_agreement(shares: dict[str, float]) -> str:
     return "original labels agree on " + ", ".join(
         f"{100 * share:.1f} % in the order of {name}" for name, share in shares.items()
     )
+
+
+def _by_folder(folder_of: Callable[[int], Any]) -> Callable[[NDArray[np.int64]], NDArray[np.int64]]:
+    """Return the order of images in class folders: sorted by the folder, and in a folder by file name."""
+
+    def order(original_label: NDArray[np.int64]) -> NDArray[np.int64]:
+        rank_of = np.empty(NUM_CLASSES, dtype=np.int64)
+        rank_of[sorted(range(NUM_CLASSES), key=folder_of)] = np.arange(NUM_CLASSES)
+        return np.argsort(rank_of[original_label], kind="stable")
+
+    return order
+
+
+def _numbers_as_text(original_label: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.array(sorted(range(len(original_label)), key=lambda position: str(position + 1)), dtype=np.int64)
+
+
+# From the original labels of all images to the image of each row.
+ORDERS: dict[str, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
+    "keys": lambda labels: np.arange(len(labels)),
+    "imagefolder": _by_folder(lambda label: label),
+    "folders-as-text": _by_folder(str),
+    "devkit-folders": _by_folder(lambda label: int(np.argsort(devkit_map())[label])),
+    "numbers-as-text": _numbers_as_text,
+    "reversed": lambda labels: np.arange(len(labels))[::-1],
+}
 
 
 @cache
