@@ -24,6 +24,7 @@ __all__ = [
     "ORDER_CHOICE",
     "PredictionOptions",
     "cache_options",
+    "export_classes_option",
     "json_option",
     "local_path",
     "open_cache",
@@ -80,6 +81,13 @@ per_class_option = click.option(
     "--per-class",
     is_flag=True,
     help="Also print ReaL accuracy for groups of images, and for the worst classes with their most common confusions.",
+)
+
+export_classes_option = click.option(
+    "--export-classes",
+    metavar="FILE",
+    callback=local_path,
+    help="Write the counts of each class to FILE, a .csv or .parquet.",
 )
 
 real_json_option = click.option(

@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from wds_real.errors import PredictionsError
-from wds_real.labels import NUM_CLASSES, at_threshold, classes
+from wds_real.labels import NUM_CLASSES, at_threshold, bundled, classes
 from wds_real.scoring.counts import Z_95, Accuracy
+from wds_real.scoring.export import class_titles
 from wds_real.scoring.prediction_reader import read_predictions
-from wds_real.scoring.predictions import Predictions
+from wds_real.scoring.predictions import Predictions, dataframe
 from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    import pandas as pd
     from numpy.typing import NDArray
 
     from wds_real.labels import Labels
 
-__all__ = ["ClassChange", "Comparison", "compare", "mcnemar_exact"]
+__all__ = ["ClassChange", "Comparison", "Flip", "classes_compared", "compare", "flip_columns", "mcnemar_exact"]
 
 _SHOWN_CLASSES = 10
 
@@ -38,7 +41,17 @@ class ClassChange:
     correct_b: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """An image that only one of A and B, ``a`` or ``b``, gets right, and the class that each gives it."""
+
+    key: str
+    right_only_in: Literal["a", "b"]
+    class_a: int
+    class_b: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Comparison:
     """A paired comparison. Print it for the table.
 
@@ -53,6 +66,7 @@ class Comparison:
         lost: Keys of the `only_a` images.
         gained: Keys of the `only_b` images.
         per_class: Every class that has a compared image, by index.
+        flips: The images of `lost` and `gained`, in the order of the names, with both predictions.
     """
 
     against: Literal["real", "original"]
@@ -64,6 +78,7 @@ class Comparison:
     lost: tuple[str, ...]
     gained: tuple[str, ...]
     per_class: tuple[ClassChange, ...]
+    flips: tuple[Flip, ...] = ()
 
     @property
     def total(self) -> int:
@@ -116,6 +131,18 @@ class Comparison:
             "gained": list(self.gained),
             "per_class": [asdict(change) for change in self.per_class],
         }
+
+    def as_dataframe(self, *, per_class: bool = False) -> pd.DataFrame:
+        """Return the flips, one row an image, or the classes, one row each (needs pandas).
+
+        Args:
+            per_class: Return the classes.
+        """
+        return dataframe(classes_compared(self) if per_class else flip_columns(self))
+
+    def __repr__(self) -> str:
+        counts = f"a={self.accuracy_a.correct}, b={self.accuracy_b.correct}, total={self.total}"
+        return f"<Comparison against={self.against!r}, {counts}, lost={len(self.lost)}, gained={len(self.gained)}>"
 
     def __str__(self) -> str:
         title = "ReaL" if self.against == "real" else "original"
@@ -185,7 +212,43 @@ def compare(
         lost=tuple(targets.keys[row] for row in lost),
         gained=tuple(targets.keys[row] for row in gained),
         per_class=_per_class(right, accepted, scope),
+        flips=tuple(
+            Flip(targets.keys[row], "a" if right[0, row] else "b", int(top1[0, row]), int(top1[1, row]))
+            for row in np.flatnonzero(right[0] != right[1])
+        ),
     )
+
+
+def classes_compared(comparison: Comparison) -> dict[str, Sequence[Any]]:
+    """Return how many images of each class A and B get right: one row for each class with a compared image."""
+    changes = comparison.per_class
+    return {
+        **class_titles([change.label for change in changes]),
+        "total": [change.total for change in changes],
+        "correct_a": [change.correct_a for change in changes],
+        "correct_b": [change.correct_b for change in changes],
+        "difference": [change.correct_b - change.correct_a for change in changes],
+    }
+
+
+def flip_columns(comparison: Comparison) -> dict[str, Sequence[Any]]:
+    """Return the images that only one of two models gets right: one row an image, in the order of the names.
+
+    The labels are the released ones, also where others were compared with.
+    """
+    flips = comparison.flips
+    labels, names = bundled(), classes()
+    images = [int(flip.key.rpartition("_")[2]) - 1 for flip in flips]
+    return {
+        "file_name": [f"{flip.key}.JPEG" for flip in flips],
+        "right_only_in": [flip.right_only_in for flip in flips],
+        "prediction_a": [flip.class_a for flip in flips],
+        "prediction_b": [flip.class_b for flip in flips],
+        "name_a": [names[flip.class_a].name for flip in flips],
+        "name_b": [names[flip.class_b].name for flip in flips],
+        "original_label": [labels.original[image] for image in images],
+        "real_label": [" ".join(map(str, labels.real[image])) for image in images],
+    }
 
 
 def mcnemar_exact(b: int, c: int) -> float:

@@ -34,6 +34,19 @@ class Accuracy:
         return self.correct / self.total if self.total else math.nan
 
     @property
+    def percent(self) -> float:
+        """`value` in percent."""
+        return 100 * self.value
+
+    def __float__(self) -> float:
+        """Return `value`, the share of correct samples.
+
+        >>> float(Accuracy(1, 4)), Accuracy(1, 4).percent
+        (0.25, 25.0)
+        """
+        return self.value
+
+    @property
     def best_case(self) -> float:
         """The share if every failed sample had been right."""
         return (self.correct + self.failed) / self.total if self.total else math.nan

@@ -5,21 +5,27 @@ Written as CSV, NPZ or Parquet. Runs without torch.
 
 from __future__ import annotations
 
+import bisect
 import csv
 import importlib
 import io
 import math
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from wds_real.errors import PredictionsError
+from wds_real.labels.file_names import sample_key
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import pandas as pd
     from numpy.typing import NDArray
 
-__all__ = ["PROBABILITY_COLUMNS", "RANKED_COLUMNS", "TOP", "Format", "Predictions", "parquet_module"]
+__all__ = ["PROBABILITY_COLUMNS", "RANKED_COLUMNS", "TOP", "Format", "Predictions", "dataframe", "parquet_module"]
 
 TOP = 5
 RANKED_COLUMNS = tuple(f"top{place + 1}" for place in range(TOP))
@@ -27,9 +33,13 @@ PROBABILITY_COLUMNS = tuple(f"prob{place + 1}" for place in range(TOP))
 Format = Literal["csv", "npz", "parquet"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Predictions:
-    """The predicted classes of images.
+    """The predicted classes of images; a mapping from names to classes, best first.
+
+    >>> few = Predictions(("ILSVRC2012_val_00000002",), np.array([[795, 970, -1, -1, -1]]), np.full((1, 5), np.nan))
+    >>> few["ILSVRC2012_val_00000002"], few["ILSVRC2012_val_00000002.JPEG"], "ILSVRC2012_val_00000003" in few
+    ((795, 970), (795, 970), False)
 
     Attributes:
         keys: N strings, ascending.
@@ -49,6 +59,37 @@ class Predictions:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys."""
+        return iter(self.keys)
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether an image is predicted, by its key or file name."""
+        return isinstance(name, (str, bytes, PurePath)) and self._row(name) is not None
+
+    def __getitem__(self, name: str | bytes | PurePath) -> tuple[int, ...]:
+        """Return the classes of one image, best first, by its key or any spelling of its file name.
+
+        Raises:
+            KeyError: there is no prediction of this image.
+        """
+        row = self._row(name)
+        if row is None:
+            raise KeyError(f"{name!s} is not among the {len(self.keys):,} predictions.")
+        return tuple(label for label in self.classes[row].tolist() if label >= 0)
+
+    def __repr__(self) -> str:
+        shown = f"{self.keys[0]} ... {self.keys[-1]}" if self.keys else "none"
+        return f"<Predictions of {len(self.keys):,} images, {shown}{', from ' * bool(self.source)}{self.source}>"
+
+    def as_dataframe(self) -> pd.DataFrame:
+        """Return file names, classes and probabilities, one row an image (needs pandas).
+
+        Raises:
+            PredictionsError: pandas is not installed.
+        """
+        return dataframe(self._columns())
 
     def encode(self, form: Format = "csv") -> bytes:
         """Return the bytes of the prediction file: a pure function of the content.
@@ -72,13 +113,19 @@ class Predictions:
         return text.getvalue().encode("utf-8")
 
     def _parquet(self) -> bytes:
-        parquet = parquet_module()
+        parquet, file = parquet_module(), io.BytesIO()
+        parquet.write_table(importlib.import_module("pyarrow").table(self._columns()), file)
+        return file.getvalue()
+
+    def _columns(self) -> dict[str, Any]:
         columns: dict[str, Any] = {"file_name": [f"{key}.JPEG" for key in self.keys]}
         columns |= {name: self.classes[:, place] for place, name in enumerate(RANKED_COLUMNS)}
-        columns |= {name: self.probabilities[:, place] for place, name in enumerate(PROBABILITY_COLUMNS)}
-        file = io.BytesIO()
-        parquet.write_table(importlib.import_module("pyarrow").table(columns), file)
-        return file.getvalue()
+        return columns | {name: self.probabilities[:, place] for place, name in enumerate(PROBABILITY_COLUMNS)}
+
+    def _row(self, name: str | bytes | PurePath) -> int | None:
+        key = sample_key(name)
+        row = bisect.bisect_left(self.keys, key)
+        return row if row < len(self.keys) and self.keys[row] == key else None
 
 
 def parquet_module() -> Any:  # noqa: ANN401 -- a module of an optional package
@@ -91,3 +138,16 @@ def parquet_module() -> Any:  # noqa: ANN401 -- a module of an optional package
         return importlib.import_module("pyarrow.parquet")
     except ImportError as error:
         raise PredictionsError("Parquet needs pyarrow. Install it: pip install pyarrow. Or use CSV or NPZ.") from error
+
+
+def dataframe(columns: Mapping[str, Sequence[Any] | NDArray[Any]]) -> pd.DataFrame:
+    """Return columns as a DataFrame of pandas.
+
+    Raises:
+        PredictionsError: pandas is not installed.
+    """
+    try:
+        import pandas as pd  # noqa: PLC0415 -- an extra
+    except ImportError as error:
+        raise PredictionsError("a DataFrame needs pandas. Install it: pip install pandas.") from error
+    return pd.DataFrame(dict(columns))

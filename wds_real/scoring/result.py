@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from wds_real.errors import printable
 from wds_real.scoring import report
+from wds_real.scoring.export import class_columns
+from wds_real.scoring.predictions import dataframe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    import pandas as pd
 
     from wds_real.scoring.breakdown import Breakdown
     from wds_real.scoring.counts import Accuracy, Coverage
@@ -106,6 +110,27 @@ class Result:
             **self.breakdown.as_dict(),
             "run": {"world_size": self.world_size, **self.run},
         }
+
+    def as_dataframe(self, *, per_class: bool = False) -> pd.DataFrame:
+        """Return the accuracies, one row each, or ReaL top-1 of the 1,000 classes, one row each (needs pandas).
+
+        Args:
+            per_class: Return the classes.
+        """
+        if per_class:
+            return dataframe(class_columns(self.breakdown))
+        shown = {name: getattr(self, name) for name in _ACCURACIES if getattr(self, name) is not None}
+        low, high = zip(*(value.interval for value in shown.values()), strict=True)
+        return dataframe(
+            {
+                "accuracy": list(shown),
+                "correct": [value.correct for value in shown.values()],
+                "total": [value.total for value in shown.values()],
+                "percent": [value.percent for value in shown.values()],
+                "percent_low": [100 * bound for bound in low],
+                "percent_high": [100 * bound for bound in high],
+            }
+        )
 
     def __str__(self) -> str:
         accuracies = {title: getattr(self, name) for name, title in _ACCURACIES.items()}

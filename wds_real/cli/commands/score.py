@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wds_real.cli.console import counted, print_json, print_lines, print_message, print_result
-from wds_real.cli.options import json_option, per_class_option, prediction_options
+from wds_real.cli.options import export_classes_option, json_option, per_class_option, prediction_options
 
 if TYPE_CHECKING:
     from wds_real.cli.options import PredictionOptions
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 )
 @click.option("--allow-partial", is_flag=True, help="Score only the images that are in the file.")
 @per_class_option
+@export_classes_option
 @json_option
 def command(
     predictions: str,
@@ -32,6 +33,7 @@ def command(
     model: str | None,
     allow_partial: bool,
     per_class: bool,
+    export_classes: str | None,
     as_json: bool,
 ) -> None:
     """Score PREDICTIONS against the original and the ReaL labels; no model and no images are needed.
@@ -42,11 +44,14 @@ def command(
 
     If timm publishes results of the model, a line compares with them; `wds-real reference` lists them.
     """
+    from wds_real.scoring.export import class_columns, write_table
     from wds_real.scoring.reproduction import compare_with_published
     from wds_real.scoring.score import score
 
     read = options.read(predictions)
     result = score(read, labels=options.labels(), threshold=options.threshold, allow_partial=allow_partial)
+    if export_classes is not None:
+        write_table(export_classes, class_columns(result.breakdown))
     if as_json:
         print_json(result.as_dict())
         return
