@@ -139,6 +139,7 @@ def test_python_blocks_are_python_and_fit_on_a_screen(block: PythonBlock) -> Non
 def test_commands_have_the_options_they_are_shown_with(command: str, whole: bool) -> None:
     """Every wds-real command parses: no page shows an option that does not exist. In the text some may be left out."""
     words = shlex.split(command)
+    words = words[: words.index(">")] if ">" in words else words
     place = words.index("wds-real") if "wds-real" in words else words.index("wds_real")
     name, *rest = words[place + 1 :]
     found = cli.get_command(click.Context(cli), name)

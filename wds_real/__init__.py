@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.models.load import load_model
     from wds_real.evaluation.options import EvalOptions
+    from wds_real.explore.contact_sheet import show_examples
+    from wds_real.explore.sample_frame import as_dataframe
     from wds_real.format.manifest import Manifest
     from wds_real.image.transform import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
     from wds_real.labels import ClassInfo, Label, Labels
@@ -89,6 +91,7 @@ __all__ = [
     "UndecodedBatch",
     "UndecodedLoader",
     "WdsRealError",
+    "as_dataframe",
     "collate",
     "compare",
     "default_device",
@@ -101,6 +104,7 @@ __all__ = [
     "process_group",
     "read_predictions",
     "score",
+    "show_examples",
     "verify",
     "write_shards",
 ]
@@ -132,6 +136,8 @@ _HOME = {
     "evaluation.models.base": ("LoadedModel",),
     "evaluation.models.load": ("load_model",),
     "evaluation.options": ("EvalOptions",),
+    "explore.contact_sheet": ("show_examples",),
+    "explore.sample_frame": ("as_dataframe",),
     "format.manifest": ("Manifest",),
     "image.transform": ("IMAGENET_MEAN", "IMAGENET_STD", "EvalTransform"),
     "labels": ("ClassInfo", "Label", "Labels"),

@@ -135,6 +135,16 @@ def score_and_compare(file: Path, logits: NDArray[np.float32]) -> wds_real.Compa
     return assert_type(comparison, wds_real.Comparison)
 
 
+def look(root: str) -> None:
+    """Draw images with their labels, and list them."""
+    dataset = wds_real.open_dataset(root)
+    answers = wds_real.read_predictions("predictions.csv")
+    sheet = wds_real.show_examples(dataset, where="predicted not in real", predictions=[answers], num_images=12, seed=1)
+    sheet.savefig("sheet.png")
+    frame = wds_real.as_dataframe(dataset)
+    assert len(frame) == len(dataset)
+
+
 def handle_errors(root: str) -> str:
     """Catch one kind of error, or all of them."""
     try:

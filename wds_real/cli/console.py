@@ -22,6 +22,7 @@ from wds_real.errors import StoreError, printable
 from wds_real.evaluation import progress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from wds_real.evaluation.progress import Advance
@@ -31,6 +32,7 @@ __all__ = [
     "LogHandler",
     "counted",
     "is_main_rank",
+    "print_bytes",
     "print_json",
     "print_lines",
     "print_message",
@@ -69,9 +71,26 @@ def print_lines(*lines: str, bold: bool = False) -> None:
     Raises:
         StoreError: stdout cannot be written: the disk that it leads to is full.
     """
-    try:
+    with _stdout_errors():
         for line in lines:
             click.secho(printable(line), bold=bold)
+
+
+def print_bytes(data: bytes | memoryview) -> None:
+    """Write bytes to stdout as they are.
+
+    Raises:
+        StoreError: as `print_lines`.
+    """
+    with _stdout_errors():
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+@contextlib.contextmanager
+def _stdout_errors() -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing is left to fail when Python ends
         if error.errno == errno.EPIPE:

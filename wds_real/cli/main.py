@@ -19,17 +19,20 @@ from wds_real.data.distributed import launched_world, way_to_run_alone
 from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
 
 _COMMANDS = {
+    "cat": "Write an image or its label to stdout.",
     "compare": "Compare two prediction files, image by image.",
     "demo": "Generate a small data set, evaluate it, and check every count.",
     "diagnose": "Say which known mistake explains an absurd accuracy.",
     "eval": "Evaluate a model, on one process or under torchrun.",
     "index": "Make a data set of existing WebDataset shards, in place.",
     "info": "Show what a data set holds, or the labels of single images.",
+    "ls": "List the images of a data set, or those for which a condition holds.",
     "merge": "Compute result and predictions from the records of a run.",
     "pack": "Pack the validation images and their labels into shards.",
     "reference": "List the published results of models.",
     "report": "Print a table of models, one row a result.",
     "score": "Score a prediction file; no model, no images.",
+    "show": "Draw images with their labels and predictions.",
     "verify": "Check a packed data set.",
 }
 _TOGETHER = {"eval"}

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from collections import Counter
+from typing import TYPE_CHECKING, Any, TypedDict, cast, overload
 
+from wds_real.data.notebook import facts_table, image_tag
 from wds_real.data.reader import SampleReader
 from wds_real.data.splits import sliced_split, split_positions
 from wds_real.errors import PlanError
 from wds_real.format.root import open_root, open_shards, read_index, read_manifest
-from wds_real.image.decode import DecodeError, decode_image
+from wds_real.image.decode import DecodeError, PillowImage, decode_image
+from wds_real.image.thumbnail import thumbnail_jpeg
+from wds_real.labels import classes
+from wds_real.labels.agreement import AGREEMENTS, agreement
 from wds_real.storage.cache import CachedRanges
 
 if TYPE_CHECKING:
@@ -22,11 +27,12 @@ if TYPE_CHECKING:
 
     from wds_real.format.manifest import Manifest
     from wds_real.format.sample_index import SampleIndex
-    from wds_real.image.decode import PillowImage
     from wds_real.storage.base import RangeReader
     from wds_real.storage.cache import ByteCache
 
 __all__ = ["Dataset", "Sample", "open_dataset"]
+
+_THUMBNAIL_SIDE = 224
 
 
 class Sample(TypedDict):
@@ -47,6 +53,28 @@ class Sample(TypedDict):
     real_label: list[int]
     key: str
     index: int
+
+
+class _ShownSample(dict[str, Any]):
+    """A `Sample` that notebooks show with its image and the names of its classes."""
+
+    def _repr_html_(self) -> str:
+        """Return a table; a batch that a DataLoader collated of samples is shown as the dict that it is."""
+        if not isinstance(self["key"], str):
+            return facts_table("batch", {name: repr(value) for name, value in self.items()})
+        original, real = self["original_label"], self["real_label"]
+        image = self["image"]
+        return facts_table(
+            self["key"],
+            {
+                "image": image_tag(thumbnail_jpeg(image, _THUMBNAIL_SIDE), self["key"])
+                if isinstance(image, PillowImage)
+                else repr(image),
+                "original_label": f"{original} {classes()[original].name}",
+                "real_label": ", ".join(f"{label} {classes()[label].name}" for label in real) or "none",
+                "index": self["index"],
+            },
+        )
 
 
 if TYPE_CHECKING:
@@ -120,6 +148,20 @@ class Dataset(_MapStyle):
     def __repr__(self) -> str:
         return f"Dataset({self.root!r}, split={self.split!r}, {len(self):,} samples, digest={self.digest[:12]})"
 
+    def _repr_html_(self) -> str:
+        index, rows = self.index, self.positions
+        counts = Counter(agreement(int(index.original_label[row]), index.real_label[row]) for row in rows.tolist())
+        return facts_table(
+            f"Dataset {self.manifest.dataset}, {self.split}",
+            {
+                "root": self.root,
+                "samples": f"{len(self):,}",
+                "shards": f"{len(self.manifest.shards):,}",
+                **{f"ReaL label {name}": f"{counts[name]:,}" for name in AGREEMENTS},
+                "digest": self.digest,
+            },
+        )
+
     @property
     def keys(self) -> tuple[str, ...]:
         """The keys of this view, in its order."""
@@ -177,7 +219,7 @@ class Dataset(_MapStyle):
             image = decode_image(self.reader.read(position))
         except DecodeError as error:
             raise self.reader.error(position, str(error)) from error
-        return Sample(
+        sample = Sample(
             file_name=f"{key}.JPEG",
             image=image if self.transform is None else self.transform(image),
             original_label=int(index.original_label[position]),
@@ -185,6 +227,7 @@ class Dataset(_MapStyle):
             key=key,
             index=position,
         )
+        return cast("Sample", _ShownSample(sample))
 
 
 def open_dataset(

@@ -15,6 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from wds_real.data.batch import Batch
 from wds_real.data.decode_stage import DecodeStage, open_pixel_cache
 from wds_real.data.distributed import resolve_world, threads_of_this_process
+from wds_real.data.notebook import facts_table
 from wds_real.data.pipeline import StageTimes, run_stage
 from wds_real.data.schedule import LoaderState, Schedule, select_batches
 from wds_real.image.transform import EvalTransform
@@ -101,6 +102,26 @@ class Loader(IterableDataset[Batch]):
             record_errors=on_error == "record",
             pixel_cache=None if pixel_cache is None else open_pixel_cache(pixel_cache, dataset, self.transform),
             check_files=check_files,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Loader({self.dataset!r}, {len(self):,} batches of {self.batch_size}, rank {self.rank} of "
+            f"{self.world_size})"
+        )
+
+    def _repr_html_(self) -> str:
+        return facts_table(
+            "Loader",
+            {
+                "data set": repr(self.dataset),
+                "batches of this rank": f"{len(self):,}",
+                "batch size": self.batch_size,
+                "samples of this rank": f"{self.num_samples:,}",
+                "rank": f"{self.rank} of {self.world_size}",
+                "epoch": self.epoch,
+                "threads": self.threads,
+            },
         )
 
     def __len__(self) -> int:

@@ -9,8 +9,8 @@ import click
 
 from wds_real.cli.console import print_json, print_lines
 from wds_real.cli.options import json_option, storage_option
-from wds_real.errors import SourceError
-from wds_real.labels import canonical_file_name, classes
+from wds_real.labels import classes
+from wds_real.labels.file_names import sample_key
 
 if TYPE_CHECKING:
     from wds_real.format.manifest import Manifest
@@ -71,18 +71,10 @@ def _data_set(root: str, keys: tuple[str, ...], storage_options: dict[str, str])
     if not keys:
         return _summary(dataset.root, dataset.manifest, dataset.index)
     positions = {key: position for position, key in enumerate(dataset.index.keys)}
-    unknown = [name for name in keys if _key_of(name) not in positions]
+    unknown = [name for name in keys if sample_key(name) not in positions]
     if unknown:
         raise click.BadParameter(f"{unknown[0]} is not one of the {len(dataset):,} samples of {dataset.root}.")
-    return {name: _sample(dataset.manifest, dataset.index, positions[_key_of(name)]) for name in keys}
-
-
-def _key_of(name: str) -> str:
-    """Return the key of a validation image given by key, file name or path; of other names, the name without .JPEG."""
-    try:
-        return canonical_file_name(name if "." in name else f"{name}.JPEG").removesuffix(".JPEG")
-    except SourceError:
-        return name.removesuffix(".JPEG")
+    return {name: _sample(dataset.manifest, dataset.index, positions[sample_key(name)]) for name in keys}
 
 
 def _summary(root: str, manifest: Manifest, index: SampleIndex) -> dict[str, Any]:

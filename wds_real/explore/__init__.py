@@ -1,0 +1,1 @@
+"""Looking at a data set and at predictions: conditions, contact sheets, and the explorer page."""
