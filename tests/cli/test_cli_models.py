@@ -35,7 +35,7 @@ def raises(): raise ValueError("no checkpoint\\nhere")
 """
 WRONG: dict[str, tuple[list[str], int, list[str]]] = {
     "other size": (["my_models:fixed", "--img-size", "48"], 1, ["3 x 48 x 48", "expected 32 x 32", "my_models.py:8"]),
-    "other classes": (["my_models:few"], 2, ["has 10 outputs, expected 1000", "--class-map FILE"]),
+    "other classes": (["my_models:few"], 2, ["has 10 outputs, expected 1000, one for each class"]),
     "memory": (["my_models:hungry"], 1, ["out of memory at batch 4: try -b 2"]),
     "returns none": (["my_models:none"], 2, ["returned None"]),
     "raises": (["my_models:raises"], 2, ["ValueError: no checkpoint here", "my_models.py:18"]),

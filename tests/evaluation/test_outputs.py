@@ -50,7 +50,8 @@ def test_scores_are_found_in_what_holds_them(returned: object) -> None:
         pytest.param(SCORES.numpy(), "returned a ndarray", id="array"),
         pytest.param(SCORES[0], "scores of shape 1000, expected B x 1000", id="one row"),
         pytest.param(SCORES.sum(), "scores of shape a single number, expected B x 1000", id="scalar"),
-        pytest.param(SCORES[:, :999], "has 999 outputs, expected 1000. .*--class-map FILE", id="999 outputs"),
+        pytest.param(SCORES[:, :999], "has 999 outputs, expected 1000, .* the 1,000-class head", id="999 outputs"),
+        pytest.param(torch.zeros(2, 21843), "has 21843 outputs, expected 1000. .*--class-map FILE", id="21843 outputs"),
         pytest.param(torch.zeros(2, 1001), "--background first, or --background last. Else: name", id="1001 outputs"),
     ],
 )

@@ -78,6 +78,11 @@ def _wrong_shape(scores: torch.Tensor, expected: int) -> str:
         return f"the model returned scores of shape {got}, expected B x {expected}, one row for each image."
     if expected != NUM_CLASSES:
         return f"the model has {scores.shape[1]} outputs, but the class map is for {expected}."
+    if scores.shape[1] < NUM_CLASSES:
+        return (
+            f"the model has {scores.shape[1]} outputs, expected {NUM_CLASSES}, one for each class of ILSVRC2012. Give "
+            "a model with the 1,000-class head."
+        )
     advice = _MAP_ADVICE
     if scores.shape[1] == NUM_CLASSES + 1:
         advice = f"{_BACKGROUND_ADVICE} Else: {_MAP_ADVICE[0].lower()}{_MAP_ADVICE[1:]}"

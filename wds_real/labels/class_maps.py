@@ -6,20 +6,30 @@ A numbering is an int64 array whose entry i is the class index 0..999 of number 
 from __future__ import annotations
 
 import functools
+import hashlib
+import os
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from wds_real.errors import SourceError, first_few
 from wds_real.labels.bundled_files import read_bundled
-from wds_real.labels.class_names import NUM_CLASSES
+from wds_real.labels.class_names import NUM_CLASSES, classes
+from wds_real.storage.files import OpenFile, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["ClassMap", "background_map", "devkit_map", "string_sorted_map"]
+__all__ = ["ClassMap", "background_map", "devkit_map", "read_class_map", "string_sorted_map"]
+
+_MAX_BYTES = 16 << 20
+_NONE = ("-", "-1")
+_WNID = re.compile(r"n\d{8}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +46,16 @@ class ClassMap:
     num_outputs: int
     description: Mapping[str, str | int]
 
+    def class_of_output(self) -> NDArray[np.int64]:
+        """Return the class of each output, int64 (num_outputs,), -1 for one that is none of the 1,000.
+
+        >>> background_map("last").class_of_output()[[0, 999, 1000]].tolist()
+        [0, 999, -1]
+        """
+        found = np.full(self.num_outputs, -1, dtype=np.int64)
+        found[self.outputs] = np.arange(NUM_CLASSES)
+        return found
+
 
 def background_map(place: Literal["first", "last"]) -> ClassMap:
     """Return the map of a model of 1,001 classes, of which the first or the last is the background.
@@ -45,6 +65,67 @@ def background_map(place: Literal["first", "last"]) -> ClassMap:
     """
     start = 1 if place == "first" else 0
     return ClassMap(np.arange(start, start + NUM_CLASSES), NUM_CLASSES + 1, {"background": place})
+
+
+def read_class_map(path: str | Path) -> ClassMap:
+    """Return the map in a text file: line i names the class of output i, as a wnid or a class index 0..999.
+
+    Each of the 1,000 classes is named exactly once. An output that is none of them has ``-`` or ``-1``, or another wnid
+    in a file of more than 1,000 lines, such as the list of the 21,841 classes of ImageNet.
+
+    Raises:
+        SourceError: the file cannot be read, a line is neither, or a class is missing or named twice.
+    """
+    path = Path(path)
+    data = _read(path)
+    try:
+        lines = data.decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SourceError(f"{path}: not a class map: byte {error.start:,} is not text in UTF-8.") from error
+    index_of = {info.wnid: info.index for info in classes()}
+    output_of: dict[int, int] = {}
+    for output, line in enumerate(lines):
+        label = _class_in(line.strip(), index_of, is_longer=len(lines) > NUM_CLASSES)
+        if isinstance(label, str):
+            raise SourceError(f"{path}, line {output + 1}: {line.strip()[:80]!r} {label}")
+        if label is not None and output_of.setdefault(label, output) != output:
+            raise SourceError(
+                f"{path}, line {output + 1}: class {label} ({classes()[label].wnid}) is on line "
+                f"{output_of[label] + 1} too, expected each class once."
+            )
+    missing = [info.wnid for info in classes() if info.index not in output_of]
+    if missing:
+        raise SourceError(
+            f"{path}: of the {NUM_CLASSES:,} classes, {first_few(missing)} are not named in its {len(lines):,} lines. "
+            "Give one line for each output, and each class once."
+        )
+    outputs = np.array([output_of[label] for label in range(NUM_CLASSES)], dtype=np.int64)
+    return ClassMap(outputs, len(lines), {"file": path.name, "sha256": hashlib.sha256(data).hexdigest()})
+
+
+def _read(path: Path) -> bytes:
+    try:
+        owned = OpenFile.open(path)  # refuses pipes and devices
+        if os.fstat(owned.descriptor).st_size > _MAX_BYTES:
+            raise SourceError(f"{path}: larger than {_MAX_BYTES:,} bytes, expected a line for each output of a model.")
+        with open(owned.descriptor, "rb", closefd=False) as file:
+            return file.read()
+    except OSError as error:
+        raise SourceError(f"{path}: {reason_of(error)}") from error
+
+
+def _class_in(text: str, index_of: Mapping[str, int], *, is_longer: bool) -> int | str | None:
+    """Return the class that a line names, None for none of the 1,000, or what is wrong with the line."""
+    if text in index_of:
+        return index_of[text]
+    if text in _NONE:
+        return None
+    if _WNID.fullmatch(text):
+        return None if is_longer else f"is none of the {NUM_CLASSES:,} wnids."
+    if text.isdecimal() and text.isascii():
+        in_range = len(text) < 9 and int(text) < NUM_CLASSES
+        return int(text) if in_range else f"is no class index, expected 0 to {NUM_CLASSES - 1}."
+    return "is neither a wnid nor a class index, expected one of them and nothing else."
 
 
 @functools.cache

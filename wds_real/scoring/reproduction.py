@@ -80,11 +80,13 @@ class PublishedComparison:
 
 
 def published_name(model: Mapping[str, Any]) -> str:
-    """Return the name that a result's model has in the published table, as far as its name tells.
+    """Return the name that a result's model has in the published table, as far as its name tells; "" with a checkpoint.
 
     >>> published_name({"name": "timm:resnet18.a1_in1k"}), published_name({"name": "torchvision:resnet50"})
     ('resnet18.a1_in1k', 'resnet50.tv_in1k')
     """
+    if "checkpoint" in model:
+        return ""
     source, separator, name = str(model.get("published_as") or model.get("name", "")).partition(":")
     if not separator:
         return source

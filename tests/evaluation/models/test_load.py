@@ -49,8 +49,8 @@ def test_the_known_answer_model_has_a_name() -> None:
 
 @pytest.mark.parametrize("name", ["model.pth", "model.pt", "model.safetensors", "model.pth.tar", "a:model.ckpt"])
 def test_a_file_of_weights_is_refused_with_what_it_needs(name: str) -> None:
-    """Weights need an architecture: the message says to write a factory, or to export the model."""
-    with pytest.raises(ModelError, match=r"weights .* -m my_models:make\. Or save .* torch\.export\.save"):
+    """Weights need an architecture: the message says how to name it too."""
+    with pytest.raises(ModelError, match=rf"weights .* -m timm:ARCHITECTURE --checkpoint {name}, or -m my_models:make"):
         load_model(name)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from wds_real.cli.console import is_main_rank, print_json, print_lines, print_result, progress_bar
+from wds_real.cli.model_options import ModelCommand, model_options
 from wds_real.cli.options import (
     cache_options,
     json_option,
@@ -27,6 +28,7 @@ from wds_real.errors import WdsRealError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from wds_real.cli.model_options import ModelOptions
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.scoring.result import Result
 
@@ -34,7 +36,7 @@ _Floats = tuple[float, float, float]
 _THREE_FLOATS = click.Tuple([float, float, float])
 
 
-@click.command("eval")
+@click.command("eval", cls=ModelCommand)
 @click.argument("root", default="shards")
 @click.option(
     "-m",
@@ -44,6 +46,7 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     metavar="MODEL",
     help="timm:NAME, torchvision:NAME, package.module:factory, FILE.pt2 (from torch.export) or efficientnet_lite0.",
 )
+@model_options
 @click.option(
     "-b",
     "--batch-size",
@@ -135,6 +138,7 @@ _THREE_FLOATS = click.Tuple([float, float, float])
 def command(
     root: str,
     spec: str,
+    model_options: ModelOptions,
     batch_size: int,
     threads: int | None,
     split: str | None,
@@ -168,12 +172,12 @@ def command(
     Path.cwd()  # where it was removed, importing torch ends the process
     from wds_real.data.dataset import open_dataset
     from wds_real.evaluation.loop import evaluate
-    from wds_real.evaluation.models.load import is_factory, load_model
+    from wds_real.evaluation.models.load import is_factory
     from wds_real.evaluation.options import EvalOptions
     from wds_real.scoring.output_folder import check_output
     from wds_real.scoring.reproduction import compare_with_published, published_name
 
-    for module in ("evaluation.model_run", "data.decode_stage") if is_main_rank() and not quiet else ():
+    for module in ("evaluation", "data.decode_stage") if is_main_rank() and not quiet else ():
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
     with _reported_by_rank_0():
         if output is not None:
@@ -181,7 +185,7 @@ def command(
         dataset = open_dataset(root, split=split, storage_options=storage_options, cache=open_cache(cache, cache_bytes))
         if is_factory(spec):  # found in the current folder, after all installed packages
             sys.path.append("")
-        loaded = load_model(spec)
+        loaded = model_options.load(spec)
     geometry = {"img_size": img_size, "crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation}
     model = _with_transform(loaded, {**geometry, "mean": mean, "std": std})
     options = EvalOptions(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from wds_real.labels.class_maps import ClassMap
 
-__all__ = ["AcceptedInput", "LoadedModel", "first_line", "import_package", "name_of"]
+__all__ = ["AcceptedInput", "BuildOptions", "LoadedModel", "first_line", "import_package", "name_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,38 @@ def _interval(low: int, high: int | None) -> str:
     ['8', '1 to 64', '2 or more']
     """
     return f"{low} or more" if high is None else f"{low}" if low == high else f"{low} to {high}"
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """How a model is built from its architecture.
+
+    Attributes:
+        pretrained: Whether to load its published weights; False if those of a checkpoint follow, and then nothing is
+            downloaded.
+        num_classes: How many outputs it gets; None for as many as it has by itself.
+        arguments: More arguments of the function that builds it.
+    """
+
+    pretrained: bool = True
+    num_classes: int | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def all_arguments(self) -> dict[str, Any]:
+        """Return the arguments of the function that builds the model, `num_classes` among them if it is given."""
+        return {**self.arguments, **({} if self.num_classes is None else {"num_classes": self.num_classes})}
+
+    def refuse_untrained_classifier(self, spec: str) -> None:
+        """Raise if another number of outputs is wanted without weights for them.
+
+        Raises:
+            ModelError: `num_classes` is given, but no checkpoint.
+        """
+        if self.pretrained and self.num_classes is not None:
+            raise ModelError(
+                f"{spec}: --num-classes {self.num_classes} without --checkpoint would leave the classifier untrained. "
+                "Add the checkpoint, or leave out --num-classes."
+            )
 
 
 @dataclass(frozen=True, slots=True)

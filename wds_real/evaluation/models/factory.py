@@ -14,20 +14,22 @@ from wds_real.evaluation.models.base import LoadedModel
 from wds_real.image.transform import EvalTransform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import ModuleType
+
+    from wds_real.evaluation.models.base import BuildOptions
 
 __all__ = ["load_from_factory"]
 
 _FORM = "Expected package.module:factory, a module that Python can import from here and a function in it."
 
 
-def load_from_factory(spec: str, module_name: str, factory_name: str) -> LoadedModel:
-    """Call a function of no arguments that returns a module, or (module, EvalTransform).
+def load_from_factory(spec: str, module_name: str, factory_name: str, build: BuildOptions) -> LoadedModel:
+    """Call a function that returns a module, or (module, EvalTransform); it gets no other arguments than `build` has.
 
     Raises:
-        ModelError: the module cannot be imported, or the function is missing, needs arguments, raises something or
-            returns something else.
+        ModelError: the module cannot be imported, or the function is missing, takes other arguments, raises something
+            or returns something else.
         ModelRunError: memory ran out in the function.
     """
     module = _imported(spec, module_name)
@@ -37,9 +39,11 @@ def load_from_factory(spec: str, module_name: str, factory_name: str) -> LoadedM
         raise ModelError(f"{spec}: {module_name} ({file}) has no {factory_name!r}. {_FORM}")
     if not callable(factory):
         raise ModelError(f"{spec}: {factory_name} is a {type(factory).__name__}, expected a function of no arguments.")
-    if not _takes_no_arguments(factory):
-        raise ModelError(f"{spec}: {factory_name} needs arguments, expected a function of no arguments.")
-    made = _called(spec, factory)
+    arguments = build.all_arguments()
+    refused = _refused_arguments(factory, arguments)
+    if refused:
+        raise ModelError(f"{spec}: {factory_name} {refused}")
+    made = _called(spec, factory, arguments)
     pair = made if isinstance(made, tuple) else (made, EvalTransform())
     model, transform = pair if len(pair) == 2 else (None, None)
     if not callable(model) or not isinstance(transform, EvalTransform):
@@ -82,9 +86,9 @@ def _check_not_hidden(spec: str, package: str) -> None:
             )
 
 
-def _called(spec: str, factory: Callable[[], Any]) -> Any:  # noqa: ANN401 -- whatever the user's function returns
+def _called(spec: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 -- whatever the user's function returns
     try:
-        return factory()
+        return factory(**arguments)
     except WdsRealError:
         raise
     except (Exception, SystemExit) as error:
@@ -93,15 +97,19 @@ def _called(spec: str, factory: Callable[[], Any]) -> Any:  # noqa: ANN401 -- wh
         raise ModelError(f"{spec}: the factory raised {describe(error)}.") from error
 
 
-def _takes_no_arguments(factory: Callable[..., object]) -> bool:
+def _refused_arguments(factory: Callable[..., object], arguments: Mapping[str, Any]) -> str:
+    """Return why a factory cannot be called with these arguments; "" if it can."""
     try:
         signature = inspect.signature(factory)
     except ValueError:  # some built-in functions have no signature
-        return True
-    return all(
-        parameter.default is not parameter.empty or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
-        for parameter in signature.parameters.values()
-    )
+        return ""
+    try:
+        signature.bind(**arguments)
+    except TypeError as error:
+        if not arguments:
+            return "needs arguments, expected a function of no arguments. Its arguments are given by --model-kwargs."
+        return f"takes other arguments ({error}). It got {', '.join(arguments)}, from --model-kwargs and --num-classes."
+    return ""
 
 
 def _kind(made: object) -> str:

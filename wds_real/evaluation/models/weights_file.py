@@ -1,0 +1,167 @@
+"""Files of weights: what kind of file it is, and what it holds, read without running any of it."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+import struct
+import warnings
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any
+
+import torch
+
+from wds_real.errors import ModelError, ModelRunError, first_few
+from wds_real.evaluation.failures import describe, is_out_of_memory
+from wds_real.evaluation.models.base import import_package
+from wds_real.storage.files import OpenFile, reason_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["WeightsFile", "read_weights_file"]
+
+# What the first bytes say that weights are not, and what to do.
+_LFS = b"version https://git-lfs.github.com/spec/"
+_OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
+    (_LFS, "a Git LFS pointer, the weights themselves were not downloaded. Run `git lfs pull` where it was cloned."),
+    (b"\x89HDF\r\n", "an HDF5 file, as Keras writes it, expected a PyTorch checkpoint. Convert it first."),
+    (b"\x1f\x8b", "compressed with gzip. Unpack it: gunzip."),
+    (b"\x93NUMPY", "a NumPy array, expected a PyTorch checkpoint. Convert it first."),
+    (b"TFL3", "a TFLite model, expected a PyTorch checkpoint."),
+)
+_ZIP = b"PK\x03\x04"
+_GLOBAL = re.compile(r"(?:GLOBAL|class|operand|function) ([A-Za-z_][\w.]*\.[A-Za-z_]\w*)")
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """What a file of weights holds.
+
+    Attributes:
+        path: The file.
+        content: A mapping of names to tensors or to further mappings, if it is a checkpoint at all.
+        sha256: Of the file, in hex.
+    """
+
+    path: Path
+    content: Any
+    sha256: str
+
+
+def read_weights_file(path: Path) -> WeightsFile:
+    """Read a file of `torch.save` or of safetensors; its content says which of them it is, not its name.
+
+    Pickles are read by torch's restricted reader, which makes tensors and plain containers only and calls nothing that
+    the file names.
+
+    Raises:
+        ModelError: there is no such file, it is something else, it is damaged, or it needs Python objects.
+        ModelRunError: memory ran out.
+    """
+    if path.is_dir():
+        raise ModelError(f"{path}: {_folder_advice(path)}")
+    try:
+        owned = OpenFile.open(path)  # refuses pipes and devices
+        with open(owned.descriptor, "rb", closefd=False) as file:
+            start = file.read(1024)
+            _check_kind(path, start)
+            file.seek(0)
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            num_bytes = file.tell()
+            file.seek(0)
+            content = _read_safetensors(path) if _is_safetensors(start, num_bytes) else _read_pickle(path, file, start)
+    except OSError as error:
+        raise ModelError(f"{path}: {reason_of(error)}") from error
+    return WeightsFile(path, content, sha256)
+
+
+def _folder_advice(path: Path) -> str:
+    if (path / ".metadata").is_file():
+        return (
+            "a folder of torch.distributed.checkpoint. Make one file of it: python -m "
+            f"torch.distributed.checkpoint.format_utils dcp_to_torch {path} FILE.pth."
+        )
+    return "a folder, expected a file of weights."
+
+
+def _check_kind(path: Path, start: bytes) -> None:
+    if not start:
+        raise ModelError(f"{path}: the file is empty. Download or save it again.")
+    for magic, what in _OTHER_KINDS:
+        if start.startswith(magic):
+            raise ModelError(f"{path}: {what}")
+    if start.lstrip()[:1] == b"<":
+        raise ModelError(
+            f"{path}: looks like a web page, expected weights. Often it is the page around a download, or a sign-in. "
+            "Download the file itself."
+        )
+
+
+def _is_safetensors(start: bytes, num_bytes: int) -> bool:
+    """Return whether a file starts with the length of a JSON header, and the header."""
+    length = struct.unpack("<Q", start[:8].ljust(8, b"\xff"))[0]
+    return start[8:9] == b"{" and length < max(num_bytes, 1 << 27)
+
+
+def _read_safetensors(path: Path) -> Any:  # noqa: ANN401 -- names and tensors
+    package = import_package("safetensors.torch", str(path), "pip install safetensors")
+    try:
+        return package.load_file(path)
+    except (MemoryError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    except Exception as error:  # SafetensorError is no subclass of anything else
+        raise ModelError(f"{path}: the file is cut or damaged ({describe(error)}). Download it again.") from error
+
+
+def _read_pickle(path: Path, file: IO[bytes], start: bytes) -> Any:  # noqa: ANN401 -- whatever it holds
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files in older formats
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        needed = _needed_objects(path, str(error)) if "Unsupported" in str(error) else []
+        raise ModelError(f"{path}: {_needs(needed, path) if needed else _no_checkpoint(start)}") from error
+    except (MemoryError, RuntimeError) as error:
+        raise _unreadable(path, error) from error
+    except (EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
+        raise ModelError(f"{path}: {_no_checkpoint(start)}") from error
+
+
+def _needed_objects(path: Path, message: str) -> list[str]:
+    """Return the names of what a pickle needs besides tensors; nothing of it is imported."""
+    try:
+        found: list[str] = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # noqa: BLE001 -- of an older format, or damaged: then the reader's message names the first one
+        found = []
+    return sorted(found) or _GLOBAL.findall(message)[:1]
+
+
+def _needs(names: list[str], path: Path) -> str:
+    """Return why a pickle is not read, with what it needs, and how to save its tensors alone."""
+    return (
+        f"needs {first_few(names)} to be loaded, and only tensors and plain containers are read, as anything else may "
+        "run code. If you trust the file, save its tensors alone: "
+        f"""python -c 'import torch; c = torch.load("{path}", weights_only=False); """
+        """torch.save(c["state_dict"], "weights.pth")', with the name that its state dict has."""
+    )
+
+
+def _no_checkpoint(start: bytes) -> str:
+    if start.startswith((_ZIP, b"\x80")):
+        return "the file is cut or damaged. Download or save it again."
+    return f"not a checkpoint of torch.save or safetensors: starts with {start[:8].hex(' ')}."
+
+
+def _unreadable(path: Path, error: Exception) -> ModelError:
+    if is_out_of_memory(error):
+        return ModelRunError(f"{path}: out of memory while the checkpoint was read.")
+    text = str(error)
+    if "TorchScript" in text:
+        return ModelError(
+            f"{path}: a TorchScript program, which holds its weights: it is a model by itself, not a checkpoint of one."
+        )
+    if "constants.pkl" in text or "data.pkl" in text:
+        return ModelError(f"{path}: a zip archive that torch.save did not write, expected a checkpoint.")
+    return ModelError(f"{path}: the file is cut or damaged. Download or save it again.")
