@@ -59,8 +59,8 @@ OWNERS: dict[str, set[str]] = {
 }
 WITHOUT_TORCH = ("errors", "labels", "storage", "format", "image", "packing", "scoring", "explore")
 ALSO_WITHOUT_TORCH = (
-    "data.dataset", "data.distributed", "data.notebook", "data.pixel_cache", "data.plan", "data.reader",
-    "evaluation.progress",
+    "data.catalogue", "data.dataset", "data.distributed", "data.notebook", "data.pixel_cache", "data.plan",
+    "data.reader", "evaluation.progress",
     "cli.main", "cli.commands.cat", "cli.commands.compare", "cli.commands.diagnose", "cli.commands.index",
     "cli.commands.info", "cli.commands.ls", "cli.commands.merge", "cli.commands.pack", "cli.commands.reference",
     "cli.commands.report", "cli.commands.score", "cli.commands.show", "cli.commands.verify",

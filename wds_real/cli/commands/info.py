@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from wds_real.cli.console import print_json, print_lines
+from wds_real.cli.console import print_json, print_lines, progress_bar
 from wds_real.cli.options import json_option, storage_option
 from wds_real.labels import classes
 from wds_real.labels.file_names import sample_key
@@ -28,15 +27,20 @@ _BACKENDS = {
 @click.command("info")
 @click.argument("root", default="shards")
 @click.argument("keys", nargs=-1)
+@click.option("--modes", is_flag=True, help="Read every image's header too, and count the colour modes.")
 @click.option("--env", is_flag=True, help="Show this machine's device, cores, decoders and versions instead.")
 @storage_option
 @json_option
-def command(root: str, keys: tuple[str, ...], env: bool, storage_options: dict[str, str], as_json: bool) -> None:
+def command(
+    root: str, keys: tuple[str, ...], modes: bool, env: bool, storage_options: dict[str, str], as_json: bool
+) -> None:
     """Show what the data set in ROOT (default: shards) holds.
 
     With KEYS, show the labels, size and location of these images. A key is ILSVRC2012_val_00000001, or the file name.
     """
-    facts = _environment() if env else _data_set(root, keys, storage_options)
+    if modes and (keys or env):
+        raise click.UsageError("--modes is about the whole data set: give no KEYS and no --env.")
+    facts = _environment() if env else _data_set(root, keys, storage_options, modes=modes)
     if as_json:
         print_json(facts)
     elif env:
@@ -44,7 +48,8 @@ def command(root: str, keys: tuple[str, ...], env: bool, storage_options: dict[s
     elif keys:
         _print_facts({name: _in_words(sample) for name, sample in facts.items()})
     else:
-        _print_facts(facts)
+        images = {name: _spread_in_words(spread) for name, spread in facts["images"].items()}
+        _print_facts({**facts, "images": images})
 
 
 def _environment() -> dict[str, Any]:
@@ -64,39 +69,23 @@ def _environment() -> dict[str, Any]:
     }
 
 
-def _data_set(root: str, keys: tuple[str, ...], storage_options: dict[str, str]) -> dict[str, Any]:
+def _data_set(root: str, keys: tuple[str, ...], storage_options: dict[str, str], *, modes: bool) -> dict[str, Any]:
+    from wds_real.data.catalogue import catalogue, image_modes
     from wds_real.data.dataset import open_dataset
 
     dataset = open_dataset(root, storage_options=storage_options)
+    if modes:
+        with progress_bar("info", len(dataset), unit="images", quiet=False) as advance:
+            found = image_modes(dataset, advance=advance)
+        facts = catalogue(dataset)
+        return {**facts, "images": {**facts["images"], "modes": found}}
     if not keys:
-        return _summary(dataset.root, dataset.manifest, dataset.index)
+        return catalogue(dataset)
     positions = {key: position for position, key in enumerate(dataset.index.keys)}
     unknown = [name for name in keys if sample_key(name) not in positions]
     if unknown:
         raise click.BadParameter(f"{unknown[0]} is not one of the {len(dataset):,} samples of {dataset.root}.")
     return {name: _sample(dataset.manifest, dataset.index, positions[sample_key(name)]) for name in keys}
-
-
-def _summary(root: str, manifest: Manifest, index: SampleIndex) -> dict[str, Any]:
-    lengths = Counter(map(len, index.real_label))
-    return {
-        "root": root,
-        "dataset": manifest.dataset,
-        "version": manifest.version,
-        "split": manifest.split,
-        "num_samples": manifest.num_samples,
-        "partial": manifest.partial,
-        "num_shards": len(manifest.shards),
-        "num_bytes": sum(shard.num_bytes for shard in manifest.shards),
-        "with_real_label": len(index) - lengths[0],
-        "without_real_label": lengths[0],
-        "real_labels": sum(map(len, index.real_label)),
-        "images_by_number_of_real_labels": {str(length): lengths[length] for length in sorted(lengths)},
-        "source": manifest.source,
-        "labels_digest": manifest.labels_digest,
-        "source_digest": manifest.source_digest,
-        "digest": manifest.digest,
-    }
 
 
 def _sample(manifest: Manifest, index: SampleIndex, position: int) -> dict[str, Any]:
@@ -133,6 +122,15 @@ def _in_words(sample: dict[str, Any]) -> dict[str, Any]:
         "place": f"{sample['shard']} [bytes {start}-{start + num_bytes})",
         "checksum": sample["checksum"] or "none",
     }
+
+
+def _spread_in_words(spread: dict[str, int] | None) -> str:
+    """Return the smallest, median and largest value, or the counts of modes, in words."""
+    if spread is None:
+        return "not known for all images"
+    if set(spread) != {"min", "median", "max"}:
+        return ", ".join(f"{name} {count:,}" for name, count in spread.items())
+    return f"{spread['min']:,} to {spread['max']:,}, median {spread['median']:,}"
 
 
 def _print_facts(facts: dict[str, Any], indent: str = "") -> None:
