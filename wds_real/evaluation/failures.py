@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from wds_real.errors import ModelRunError, WdsRealError
+from wds_real.errors import ModelError, ModelRunError, WdsRealError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ __all__ = [
     "check_batch_fits",
     "describe",
     "is_out_of_memory",
+    "loading_errors",
     "memory_errors",
     "model_errors",
     "ran_out_of_memory",
@@ -53,6 +54,28 @@ def model_errors(what: str, *, batch_size: int) -> Iterator[None]:
         if is_out_of_memory(error):
             raise _out_of_memory(batch_size) from error
         raise ModelRunError(f"{what} raised {describe(error)}") from error
+
+
+@contextmanager
+def loading_errors(spec: str, library: str) -> Iterator[None]:
+    """Turn what a library raises while it loads a model into a `ModelError` in one line; errors of this package pass.
+
+    Args:
+        spec: The model's name.
+        library: That loads it, with its version.
+
+    Raises:
+        ModelError: the library raised an error, which is the ``__cause__``.
+        ModelRunError: memory ran out.
+    """
+    try:
+        yield
+    except WdsRealError:
+        raise
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            raise ModelRunError(f"{spec}: out of memory while {library} loaded the model.") from error
+        raise ModelError(f"{spec}: {library} cannot load it: {describe(error)}.") from error
 
 
 @contextmanager

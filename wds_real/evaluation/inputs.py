@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wds_real.data.batch import output_shape
 from wds_real.errors import ModelError
-from wds_real.evaluation.models.base import name_of
+from wds_real.evaluation.models.base import OwnTransform, name_of
 from wds_real.image.transform import IMAGENET_MEAN, IMAGENET_STD, EvalTransform
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Inputs:
         Raises:
             ModelError: the model takes pixels, but the transform returns floats.
         """
-        if isinstance(transform, EvalTransform):
+        if isinstance(transform, EvalTransform | OwnTransform):
             mean, std = mean or transform.mean, std or transform.std
             description = transform.describe()
         else:

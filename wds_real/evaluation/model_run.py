@@ -20,7 +20,7 @@ from wds_real.evaluation.device import Normalize, device_name
 from wds_real.evaluation.failures import check_batch_fits
 from wds_real.evaluation.forward import input_dtype, prepare_forward
 from wds_real.evaluation.metric import RealAccuracy
-from wds_real.evaluation.outputs import Outputs
+from wds_real.evaluation.outputs import Outputs, check_labels
 from wds_real.evaluation.stopwatch import ModelStopwatch
 from wds_real.image.backends import describe
 from wds_real.scoring.output import write_output
@@ -67,7 +67,8 @@ class ModelRun:
         left: Numbers of the batches that no rank has done, ascending, the same on all ranks; set by `prepare`.
 
     Raises:
-        ModelError: the model takes no batches of this size, or images of this size.
+        ModelError: the model takes no batches of this size, or images of this size; or its outputs have names that are
+            not those of the classes in their order.
         ModelRunError: a batch is larger than the memory of this machine.
     """
 
@@ -84,6 +85,7 @@ class ModelRun:
         shape = (options.batch_size, *inputs.shape)
         if loaded.accepts is not None:
             loaded.accepts.check(loaded.spec, shape)
+        check_labels(loaded)
         check_batch_fits(shape)
         self.inputs, self.left = inputs, tuple[int, ...]()
         self.key = _run_key(loaded, dataset, inputs.description, options)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from wds_real.errors import ModelError
-from wds_real.labels.class_names import NUM_CLASSES
+from wds_real.labels.class_names import NUM_CLASSES, classes
+from wds_real.labels.matching import classes_named, order_of
 
 if TYPE_CHECKING:
+    from wds_real.evaluation.models.base import LoadedModel
     from wds_real.labels.class_maps import ClassMap
 
-__all__ = ["Outputs"]
+__all__ = ["Outputs", "check_labels"]
 
+_NO_NAME = re.compile(r"(?:LABEL_|label_|class_)?\d+|")  # transformers' names where a model has none
+_MAX_NAME = 40
 _BACKGROUND_ADVICE = "If one of them is the background: --background first, or --background last."
 _MAP_ADVICE = "Name the class of each output, one wnid or class index a line: --class-map FILE."
 
@@ -47,6 +52,36 @@ class Outputs:
             return scores
         self._outputs = self._outputs.to(scores.device)
         return scores.index_select(1, self._outputs)
+
+
+def check_labels(model: LoadedModel) -> None:
+    """Refuse a model that calls its 1,000 outputs something else than the 1,000 classes in their order.
+
+    Names such as LABEL_0, which say nothing, are taken for the order of the classes. A class map overrules the names,
+    and another number of outputs is refused when the model returns them.
+
+    Raises:
+        ModelError: the names are those of the classes in another order, or of other classes.
+    """
+    names = model.labels
+    if names is None or model.classes is not None or len(names) != NUM_CLASSES or all(map(_NO_NAME.fullmatch, names)):
+        return
+    order = order_of(names)
+    if order == "another":
+        output, name = next((i, name) for i, name in enumerate(names) if i not in classes_named(name))
+        raise ModelError(
+            f"{model.spec}: its 1,000 outputs are not in the order of the classes: output {output} is "
+            f"{_shown(name)}, but class {output} is {classes()[output].name!r}. {_MAP_ADVICE}"
+        )
+    if order == "unknown":
+        raise ModelError(
+            f"{model.spec}: its 1,000 outputs have other names than the classes of ILSVRC2012: {_shown(names[0])}, "
+            f"{_shown(names[1])}, ... If they are these classes: {_MAP_ADVICE[0].lower()}{_MAP_ADVICE[1:]}"
+        )
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}...")
 
 
 def _scores_in(returned: object) -> torch.Tensor:

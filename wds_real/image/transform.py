@@ -55,7 +55,8 @@ class EvalTransform:
         crop_pct: Fraction of the resized image's shorter side that the crop keeps. The image is resized to
             ``floor(img_size / crop_pct)``; above 1 that is smaller than the crop, and the rest is black.
         crop_mode: ``center`` resizes the shorter side and crops; ``squash`` resizes both sides, ignoring the aspect
-            ratio, and crops; ``border`` resizes the longer side and fills the rest with the mean colour.
+            ratio, and crops; ``border`` resizes the longer side and fills the rest with the mean colour;
+            ``center_floor`` is ``center`` as transformers does it, see `geometry`.
         interpolation: Pillow's ``bicubic``, ``bilinear``, ``lanczos``, ``nearest``, ``box`` or ``hamming``.
         mean: Per channel, of values in 0..1.
         std: Per channel, of values in 0..1.
@@ -66,7 +67,7 @@ class EvalTransform:
 
     img_size: int | tuple[int, int] = 224
     crop_pct: float = 0.875
-    crop_mode: Literal["center", "squash", "border"] = "center"
+    crop_mode: Literal["center", "squash", "border", "center_floor"] = "center"
     interpolation: str = "bicubic"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
@@ -87,8 +88,8 @@ class EvalTransform:
                 f"crop_pct is {self.crop_pct} and img_size {self.img_size}: images would be resized to "
                 f"{max(resized):.3g} pixels, expected 1 to {MAX_RESIZED:,}."
             )
-        if self.crop_mode not in ("center", "squash", "border"):
-            raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash or border.")
+        if self.crop_mode not in ("center", "squash", "border", "center_floor"):
+            raise ValueError(f"crop_mode is {self.crop_mode!r}, expected center, squash, border or center_floor.")
         if self.interpolation not in RESAMPLING:
             raise ValueError(f"interpolation is {self.interpolation!r}, expected one of {', '.join(RESAMPLING)}.")
         if not all(map(math.isfinite, self.mean)):
@@ -132,8 +133,13 @@ class EvalTransform:
     def geometry(self, width: int, height: int) -> Geometry:
         """Return how an image of `width` x `height` pixels is resized and cropped, rounded as in torchvision and timm.
 
-        >>> EvalTransform(img_size=224, crop_pct=0.875).geometry(500, 375)
-        Geometry(resized=(341, 256), left=58, top=16)
+        With ``center_floor``, a crop that would start between two pixels starts at the first, as in transformers;
+        torchvision rounds half to even.
+
+        >>> EvalTransform(img_size=224, crop_pct=0.875).geometry(500, 334)
+        Geometry(resized=(383, 256), left=80, top=16)
+        >>> EvalTransform(img_size=224, crop_pct=0.875, crop_mode="center_floor").geometry(500, 334)
+        Geometry(resized=(383, 256), left=79, top=16)
         """
         out_height, out_width = self.size
         scale_height, scale_width = (math.floor(side / self.crop_pct) for side in self.size)
@@ -147,7 +153,9 @@ class EvalTransform:
             resized = (scale_width, int(scale_width * height / width))
         else:
             resized = (int(scale_width * width / height), scale_width)
-        return Geometry(resized, _crop_start(resized[0], out_width), _crop_start(resized[1], out_height))
+        floor = self.crop_mode == "center_floor"
+        left, top = (_crop_start(*sides, floor=floor) for sides in zip(resized, (out_width, out_height), strict=True))
+        return Geometry(resized, left, top)
 
     def describe(self) -> dict[str, Any]:
         """Return the settings as JSON-ready values, for the result."""
@@ -190,9 +198,11 @@ class EvalTransform:
         return Crop((width, height), place.resized, start, size)
 
 
-def _crop_start(resized: int, cropped: int) -> int:
+def _crop_start(resized: int, cropped: int, *, floor: bool) -> int:
     """Return where a centred crop starts: torchvision rounds half to even when cropping, down when padding."""
-    return round((resized - cropped) / 2) if resized >= cropped else -((cropped - resized) // 2)
+    if resized < cropped:
+        return -((cropped - resized) // 2)
+    return (resized - cropped) // 2 if floor else round((resized - cropped) / 2)
 
 
 def blank_image() -> Image.Image:

@@ -36,6 +36,8 @@ def title_line(dataset: Mapping[str, Any], model: Mapping[str, Any], preprocessi
     if "img_size" in how:
         height, width = how["img_size"]
         how["img_size"] = f"{height}x{width}"
+    if "settings" in preprocessing:  # of another library, which calls its settings by other names
+        return f"{title}: preprocessed by {preprocessing['name']}"
     return f"{title}: {', '.join(f'{name} {value}' for name, value in how.items())}" if how else title
 
 

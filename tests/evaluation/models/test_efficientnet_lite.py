@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from wds_real import load_model
+from wds_real import EvalTransform, load_model
 
 
 def test_efficientnet_lite0() -> None:
@@ -16,6 +16,7 @@ def test_efficientnet_lite0() -> None:
     assert isinstance(model.module, torch.nn.Module)
     with torch.inference_mode():
         assert model.module.eval()(torch.zeros(1, 3, 224, 224)).shape == (1, 1000)
+    assert isinstance(model.transform, EvalTransform)
     assert model.transform.geometry(500, 375).resized == (341, 256)
     assert {255 * value for value in model.transform.mean} == {127.0}
     assert {255 * value for value in model.transform.std} == {128.0}

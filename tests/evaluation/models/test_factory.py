@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wds_real import ModelError, ModelRunError, load_model
+from wds_real import EvalTransform, ModelError, ModelRunError, load_model
 
 FACTORIES = """
 import torch
@@ -44,6 +44,7 @@ def test_factories(name: str, size: tuple[int, int]) -> None:
     """A factory gives a model, and its transform if it says one."""
     model = load_model(f"made_models:{name}")
     assert model.spec == f"made_models:{name}"
+    assert isinstance(model.transform, EvalTransform)
     assert model.transform.size == size
     assert model.module(torch.ones(2)).tolist() == [1, 1]
 

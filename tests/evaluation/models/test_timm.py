@@ -35,6 +35,7 @@ def timm_with(*, error: Exception | None = None) -> Any:
 
     return SimpleNamespace(
         __version__="0.0",
+        get_pretrained_cfg=lambda name: None,  # noqa: ARG005 -- nothing to download
         is_model=lambda name: name == "resnet50",
         list_models=lambda: ["resnet50", "vit_base"],
         create_model=create_model,
@@ -68,7 +69,9 @@ def test_weights_that_cannot_be_loaded(error: Exception, monkeypatch: pytest.Mon
 def test_a_model_of_the_hub_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timm gets the name with its source."""
     monkeypatch.setitem(sys.modules, "timm", timm_with())
-    assert load_model("timm:hf-hub:timm/resnet50.tv_in1k").transform.size == (256, 288)
+    transform = load_model("timm:hf-hub:timm/resnet50.tv_in1k").transform
+    assert isinstance(transform, EvalTransform)
+    assert transform.size == (256, 288)
 
 
 @pytest.mark.parametrize(

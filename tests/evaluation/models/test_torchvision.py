@@ -25,7 +25,7 @@ def torchvision_with(preset: Any, error: Exception | None = None) -> Any:
             raise error
         return torch.nn.Identity()
 
-    weights = {"DEFAULT": SimpleNamespace(transforms=lambda: preset)}
+    weights = {"DEFAULT": SimpleNamespace(url="http://127.0.0.1:1/weights.pth", transforms=lambda: preset)}
     models = SimpleNamespace(get_model_weights=lambda _: weights, get_model=get_model)
     return SimpleNamespace(__version__="0.0", models=models)
 
@@ -39,6 +39,7 @@ def test_torchvision_presets_become_transforms(monkeypatch: pytest.MonkeyPatch) 
     """The preset's sizes are kept exactly, also where their ratio is no round number."""
     monkeypatch.setitem(sys.modules, "torchvision", torchvision_with(CLASSIFICATION))
     transform = load_model("torchvision:efficientnet_b1").transform
+    assert isinstance(transform, EvalTransform)
     assert transform == EvalTransform(
         240, transform.crop_pct, interpolation="bilinear", mean=(0.5, 0.5, 0.5), std=(0.2, 0.2, 0.2)
     )

@@ -24,6 +24,7 @@ from wds_real.cli.options import (
 )
 from wds_real.cli.signals import kept_if_stopped
 from wds_real.errors import WdsRealError
+from wds_real.image.transform import EvalTransform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.scoring.result import Result
 
+_DOWNLOADS = "evaluation.models.downloads"  # one rank of each node does them, and says so
 _Floats = tuple[float, float, float]
 _THREE_FLOATS = click.Tuple([float, float, float])
 
@@ -44,7 +46,8 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     "spec",
     required=True,
     metavar="MODEL",
-    help="timm:NAME, torchvision:NAME, package.module:factory, FILE.pt2 (from torch.export) or efficientnet_lite0.",
+    help="timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL (transformers), package.module:factory, FILE.pt2 "
+    "(from torch.export) or efficientnet_lite0.",
 )
 @model_options
 @click.option(
@@ -70,7 +73,9 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     help="Share of the resized image's side that the centre crop keeps.  [default: the model's own]",
 )
 @click.option(
-    "--crop-mode", type=click.Choice(["center", "squash", "border"]), help="How to crop.  [default: the model's own]"
+    "--crop-mode",
+    type=click.Choice(["center", "squash", "border", "center_floor"]),
+    help="How to crop.  [default: the model's own]",
 )
 @click.option(
     "--interpolation",
@@ -177,7 +182,8 @@ def command(
     from wds_real.scoring.output_folder import check_output
     from wds_real.scoring.reproduction import compare_with_published, published_name
 
-    for module in ("evaluation", "data.decode_stage") if is_main_rank() and not quiet else ():
+    told = ("evaluation", "data.decode_stage") if is_main_rank() else (_DOWNLOADS,)
+    for module in () if quiet else told:
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
     with _reported_by_rank_0():
         if output is not None:
@@ -186,6 +192,10 @@ def command(
         if is_factory(spec):  # found in the current folder, after all installed packages
             sys.path.append("")
         loaded = model_options.load(spec)
+    if pixel_cache is not None and not isinstance(loaded.transform, EvalTransform):
+        raise click.UsageError(
+            f"{spec} is preprocessed by {loaded.transform.name}: --pixel-cache cannot keep its pixels."
+        )
     geometry = {"img_size": img_size, "crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation}
     model = _with_transform(loaded, {**geometry, "mean": mean, "std": std})
     options = EvalOptions(
@@ -235,8 +245,14 @@ def _reported_by_rank_0() -> Iterator[None]:
 
 def _with_transform(model: LoadedModel, changes: dict[str, Any]) -> LoadedModel:
     """Return the model with its transform changed by the options that are given."""
+    given = {name: value for name, value in changes.items() if value is not None}
+    if given and not isinstance(model.transform, EvalTransform):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise click.UsageError(
+            f"{model.spec} is preprocessed by {model.transform.name}, which {options} cannot change."
+        )
     try:
-        transform = replace(model.transform, **{name: value for name, value in changes.items() if value is not None})
+        transform = replace(model.transform, **given)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     return replace(model, transform=transform)

