@@ -114,7 +114,7 @@ def test_show_without_matplotlib_says_how_to_install_it(
     run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is an extra."""
-    monkeypatch.setitem(sys.modules, "wds_real.explore.contact_sheet", None)
+    monkeypatch.setitem(sys.modules, "wds_real.explore.figures", None)
     code, _, err = run("show", TINY)
     assert code == 2
     assert "Install it: pip install 'wds_real[plot]'" in err

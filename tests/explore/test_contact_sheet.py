@@ -13,7 +13,8 @@ from PIL import Image
 
 import wds_real
 from wds_real.errors import PlanError, ShardError
-from wds_real.explore.contact_sheet import save, show_examples
+from wds_real.explore.contact_sheet import show_examples
+from wds_real.explore.figures import save_figure
 from wds_real.labels import classes
 from wds_real.scoring.predictions import Predictions
 
@@ -125,7 +126,7 @@ def test_a_sheet_is_saved_in_the_format_of_its_ending(ds: Dataset, tmp_path: Pat
     """With the same bytes each time, but for the identifiers in an SVG."""
     path, again = tmp_path / f"a.{ending}", tmp_path / f"b.{ending.upper()}"
     for one in (path, again):
-        save(show_examples(ds, num_images=2), str(one))
+        save_figure(show_examples(ds, num_images=2), str(one))
     magic = {"png": b"\x89PNG", "jpg": b"\xff\xd8", "svg": b"<?xml", "pdf": b"%PDF"}[ending]
     assert path.read_bytes().startswith(magic)
     assert ending == "svg" or path.read_bytes() == again.read_bytes()
@@ -158,7 +159,7 @@ def test_a_file_that_cannot_be_written_is_said(ds: Dataset, tmp_path: Path, name
     """With the endings that can, or the system's reason."""
     (tmp_path / "sheet.png").mkdir()
     with pytest.raises(PlanError, match=r"expected a file that ends in \.png|cannot be written: "):
-        save(show_examples(ds, num_images=1), str(tmp_path / name))
+        save_figure(show_examples(ds, num_images=1), str(tmp_path / name))
 
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:

@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from wds_real.data.dataset import Dataset
     from wds_real.scoring.predictions import Predictions
 
-__all__ = ["ContactSheet", "save", "show_examples"]
+__all__ = ["ContactSheet", "show_examples"]
 
-_FORMATS = ("png", "jpg", "jpeg", "svg", "pdf")
 _DPI = 100
 _TILE_INCHES = 2.2
 _LINE_INCHES = 0.17
@@ -98,22 +97,6 @@ def show_examples(
     tiles = [_lines(dataset, int(place), [int(one[place]) for one in answers]) for place in shown]
     title = _title(dataset, len(shown), len(places), where)
     return _drawn(dataset, shown, tiles, columns=columns, title=title, legend=_legend(predictions))
-
-
-def save(figure: Figure, path: str) -> None:
-    """Write a figure to a file, whose ending gives the format; the same figure gives the same bytes.
-
-    Raises:
-        PlanError: the ending is none of png, jpg, svg and pdf, or the file cannot be written.
-    """
-    ending = PurePath(path).suffix.removeprefix(".").lower()
-    if ending not in _FORMATS:
-        raise PlanError(f"{path}: expected a file that ends in {', '.join(f'.{name}' for name in _FORMATS)}.")
-    undated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending)
-    try:
-        figure.savefig(path, format=ending, metadata=undated)
-    except OSError as error:
-        raise PlanError(f"{path}: cannot be written: {error.strerror or error}.") from error
 
 
 def _title(dataset: Dataset, num_shown: int, num_found: int, where: str | None) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from wds_real.cli.console import counted, print_lines, print_message
+from wds_real.cli.plots import plot_option, write_figure
 from wds_real.errors import PredictionsError
 
 if TYPE_CHECKING:
+    from wds_real.explore.figures import Figure
     from wds_real.scoring.ranking.formats import TableFormat
+    from wds_real.scoring.ranking.rank import Ranking
 
 _FORMAT_OF_SUFFIX: dict[str, TableFormat] = {
     ".md": "md", ".csv": "csv", ".html": "html", ".htm": "html", ".tex": "tex", ".txt": "text",
@@ -30,7 +34,8 @@ _FORMAT_OF_SUFFIX: dict[str, TableFormat] = {
     help="Format of the table; timm and timm-real have the columns of timm's result files.  [default: by --output, or "
     "text]",
 )
-def command(results: tuple[str, ...], output: str | None, form: TableFormat | None) -> None:
+@plot_option("original against ReaL accuracy, with intervals")
+def command(results: tuple[str, ...], output: str | None, form: TableFormat | None, plot: str | None) -> None:
     """Print one table of all RESULTs: --output folders of an eval, result.json files, or prediction files.
 
     Models are ordered by ReaL top-1. The range behind a rank holds the ranks that chance allows: models that are
@@ -43,6 +48,8 @@ def command(results: tuple[str, ...], output: str | None, form: TableFormat | No
     form = form or _format_of(output)
     ranking = rank_models([read_model_row(path) for path in results])
     table = format_ranking(ranking, form)
+    if plot is not None:
+        write_figure(plot, functools.partial(_drawn, ranking))
     if output is None:
         print_lines(*table.rstrip("\n").split("\n"))
         return
@@ -51,6 +58,12 @@ def command(results: tuple[str, ...], output: str | None, form: TableFormat | No
     except OSError as error:
         raise PredictionsError(f"{output}: cannot be written: {error.strerror}. Choose another --output.") from error
     print_message(f"wrote {output}: {counted(len(ranking.models), 'model')}")
+
+
+def _drawn(ranking: Ranking) -> Figure:
+    from wds_real.explore.plots import plot_ranking
+
+    return plot_ranking(ranking)
 
 
 def _format_of(output: str | None) -> TableFormat:

@@ -9,9 +9,11 @@ import click
 from wds_real.cli.choice_options import choice_options
 from wds_real.cli.console import counted, print_lines
 from wds_real.cli.options import local_path
+from wds_real.cli.plots import write_figure
 
 if TYPE_CHECKING:
     from wds_real.cli.choice_options import Choice
+    from wds_real.explore.figures import Figure
 
 
 @click.command("show")
@@ -37,20 +39,20 @@ def command(choice: Choice, output: str, num_images: int, columns: int, seed: in
     > 1', --where 'original not in real', --where 'class == "tench"', --where 'predicted not in real' --predictions
     FILE, --where 'flipped(A, B)' with two files.
     """
-    try:
-        from wds_real.explore.contact_sheet import save, show_examples
-    except ImportError as error:
-        raise click.UsageError(f"show needs matplotlib ({error}). Install it: pip install 'wds_real[plot]'.") from error
-
     dataset, predictions, _ = choice.open()
-    sheet = show_examples(
-        dataset,
-        choice.keys,
-        where=choice.where,
-        predictions=predictions,
-        num_images=num_images,
-        columns=columns,
-        seed=seed,
-    )
-    save(sheet, output)
+
+    def draw() -> Figure:
+        from wds_real.explore.contact_sheet import show_examples
+
+        return show_examples(
+            dataset,
+            choice.keys,
+            where=choice.where,
+            predictions=predictions,
+            num_images=num_images,
+            columns=columns,
+            seed=seed,
+        )
+
+    sheet = write_figure(output, draw)
     print_lines(f"wrote {output}, {counted(len(sheet.axes), 'image')}")
