@@ -327,10 +327,10 @@ def bad_inputs(vit: Path, folder: Path) -> dict[str, tuple[str, str]]:
         ),
         "pickle with code": (str(pickled), "a pickle of Python objects"),
         "truncated weights": (str(truncated), "cannot load it"),
-        "LFS pointer": (str(pointer), "a pointer of Git LFS"),
+        "LFS pointer": (str(pointer), "a Git LFS pointer"),
         "999 classes": (
             str(save_vit(folder / "few", num_labels=999)),
-            "has 999 outputs, expected 1000. Name the class",
+            "has 999 outputs, expected 1000",
         ),
         "1001 classes": (str(save_vit(folder / "more", num_labels=1001)), "--background first"),
     }

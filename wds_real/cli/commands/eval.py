@@ -46,8 +46,8 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     "spec",
     required=True,
     metavar="MODEL",
-    help="timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL (transformers), package.module:factory, FILE.pt2 "
-    "(from torch.export) or efficientnet_lite0.",
+    help="timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL (transformers), open_clip:ARCH/TAG, "
+    "package.module:factory, FILE.pt2 (from torch.export) or efficientnet_lite0.",
 )
 @model_options
 @click.option(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
@@ -19,6 +18,7 @@ from wds_real.evaluation.models.base import LoadedModel, OwnTransform, first_lin
 from wds_real.evaluation.models.downloads import downloaded, hub_weights
 from wds_real.evaluation.models.processors import equal_transform
 from wds_real.evaluation.models.torchvision import crop_pct_of
+from wds_real.evaluation.models.weights_file import digest_of
 from wds_real.evaluation.models.weights_only import weights_only
 from wds_real.image.resample import RESAMPLING
 from wds_real.image.transform import EvalTransform
@@ -35,7 +35,6 @@ _SETTINGS = ("config.json", "preprocessor_config.json", "processor_config.json")
 _WEIGHTS = (("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json"),
             ("pytorch_model.bin", "pytorch_model-*-of-*.bin", "pytorch_model.bin.index.json"))  # fmt: skip
 _CROPPED_BELOW = 384  # ConvNeXT squashes images of this size or larger
-_POINTER = b"version https://git-lfs"
 
 
 def load_huggingface(spec: str, name: str) -> LoadedModel:
@@ -57,6 +56,7 @@ def load_huggingface(spec: str, name: str) -> LoadedModel:
     folder, facts = _found(spec, name)
     config = _checked_config(transformers, spec, folder)
     files = [path for pattern in _SETTINGS for path in folder.glob(pattern)] + _weight_files(spec, folder)
+    digests = {path.name: digest_of(path) for path in files}
     with _quiet(transformers), loading_errors(spec, library), weights_only(spec):
         model, report = transformers.AutoModelForImageClassification.from_pretrained(
             folder,
@@ -73,7 +73,7 @@ def load_huggingface(spec: str, name: str) -> LoadedModel:
         spec,
         model,
         _transform_of(spec, processor, library),
-        facts={**facts, "files": {path.name: _sha256(path) for path in files}, "transformers": version},
+        facts={**facts, "files": digests, "transformers": version},
         labels=_labels(config),
     )
 
@@ -130,13 +130,6 @@ def _weight_files(spec: str, folder: Path) -> list[Path]:
     for kind in _WEIGHTS:
         found = sorted(path for pattern in kind[:2] for path in folder.glob(pattern))
         if found:
-            for path in found:
-                with path.open("rb") as file:
-                    if file.read(len(_POINTER)) == _POINTER:
-                        raise ModelError(
-                            f"{spec}: {path.name} is a pointer of Git LFS, not the weights. Get the files themselves: "
-                            f"git lfs pull, in {folder}."
-                        )
             return found
     raise ModelError(
         f"{spec}: {folder} holds no weights that are read. Expected model.safetensors, or pytorch_model.bin."
@@ -274,11 +267,6 @@ def _normalisation(processor: Any) -> tuple[tuple[float, float, float], tuple[fl
 def _three(value: float | list[float]) -> tuple[float, float, float]:
     red, green, blue = [float(value)] * 3 if isinstance(value, int | float) else map(float, value)
     return red, green, blue
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

