@@ -10,6 +10,7 @@ import torch
 
 from wds_real.data.batch import Batch
 from wds_real.data.distributed import all_reduce, current_world, is_initialized
+from wds_real.data.notebook import facts_table
 from wds_real.errors import CoverageError, ModelError
 from wds_real.evaluation.loop_advice import loop_advice
 from wds_real.labels import NUM_CLASSES
@@ -64,6 +65,15 @@ class RealAccuracy:
         self.sync_on_compute = sync_on_compute
         self._position_of = {key: position for position, key in enumerate(self.targets.keys)}
         self._table = PredictionTable(self.targets)
+
+    def __repr__(self) -> str:
+        return f"<RealAccuracy: {self._counted()} images counted on this rank>"
+
+    def _repr_html_(self) -> str:
+        return facts_table("RealAccuracy", {"images counted on this rank": self._counted()})
+
+    def _counted(self) -> str:
+        return f"{self._table.num_counted:,} of {len(self.targets.keys):,}"
 
     def update(self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[Name] | NDArray[Any]) -> None:
         """Count the predictions of one batch.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from wds_real.data.notebook import facts_table
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, at_threshold, bundled, classes
 from wds_real.scoring.counts import Z_95, Accuracy
@@ -143,6 +144,21 @@ class Comparison:
     def __repr__(self) -> str:
         counts = f"a={self.accuracy_a.correct}, b={self.accuracy_b.correct}, total={self.total}"
         return f"<Comparison against={self.against!r}, {counts}, lost={len(self.lost)}, gained={len(self.gained)}>"
+
+    def _repr_html_(self) -> str:
+        low, high = self.interval
+        return facts_table(
+            f"{'ReaL' if self.against == 'real' else 'original'} top-1 on {self.total:,} images",
+            {
+                "A": f"{self.accuracy_a.correct:,}, {self.accuracy_a.percent:.3f} %",
+                "B": f"{self.accuracy_b.correct:,}, {self.accuracy_b.percent:.3f} %",
+                "B - A": f"{self.difference:+.3f} points (95 %: {low:+.3f} to {high:+.3f})",
+                "McNemar exact p": f"{self.p_value:.4g}",
+                "right only in A": f"{self.only_a:,}",
+                "right only in B": f"{self.only_b:,}",
+                "right in both, in neither": f"{self.both:,}, {self.neither:,}",
+            },
+        )
 
     def __str__(self) -> str:
         title = "ReaL" if self.against == "real" else "original"

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from wds_real.data.notebook import rows_table
 from wds_real.errors import PredictionsError
+from wds_real.labels import classes
 from wds_real.labels.file_names import sample_key
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["PROBABILITY_COLUMNS", "RANKED_COLUMNS", "TOP", "Format", "Predictions", "dataframe", "parquet_module"]
 
 TOP = 5
+_SHOWN_ROWS = 5
 RANKED_COLUMNS = tuple(f"top{place + 1}" for place in range(TOP))
 PROBABILITY_COLUMNS = tuple(f"prob{place + 1}" for place in range(TOP))
 Format = Literal["csv", "npz", "parquet"]
@@ -82,6 +85,13 @@ class Predictions:
     def __repr__(self) -> str:
         shown = f"{self.keys[0]} ... {self.keys[-1]}" if self.keys else "none"
         return f"<Predictions of {len(self.keys):,} images, {shown}{', from ' * bool(self.source)}{self.source}>"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (key, *(f"{label} {classes()[label].name}" if label >= 0 else "" for label in answers))
+            for key, answers in zip(self.keys[:_SHOWN_ROWS], self.classes[:_SHOWN_ROWS].tolist(), strict=True)
+        ]
+        return rows_table(f"{self!r}"[1:-1], ("key", *RANKED_COLUMNS), rows)
 
     def as_dataframe(self) -> pd.DataFrame:
         """Return file names, classes and probabilities, one row an image (needs pandas).

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from wds_real.data.notebook import facts_table, rows_table
 from wds_real.errors import printable
 from wds_real.scoring import report
 from wds_real.scoring.export import class_columns
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Result", "joined_execution"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Result:
     """Original and ReaL accuracy of one pass, why they differ, and the receipt. Print it for the table.
 
@@ -131,6 +132,25 @@ class Result:
                 "percent_high": [100 * bound for bound in high],
             }
         )
+
+    def __repr__(self) -> str:
+        name = f" of {self.model['name']}" if self.model.get("name") else ""
+        return (
+            f"<Result{name} on {self.coverage.expected:,} images: original top-1 {self.original_top1.percent:.3f} %, "
+            f"ReaL top-1 {self.real_top1.percent:.3f} %>"
+        )
+
+    def _repr_html_(self) -> str:
+        found = {title: getattr(self, name) for name, title in _ACCURACIES.items()}
+        rows = [
+            (title, f"{value.correct:,}", f"{value.total:,}", f"{value.percent:.3f} %",
+             " - ".join(f"{100 * bound:.2f}" for bound in value.interval))
+            for title, value in found.items()
+            if value is not None
+        ]  # fmt: skip
+        header = ("accuracy", "correct", "of", "percent", "95 % interval")
+        title = report.title_line(self.dataset, self.model, self.preprocessing)
+        return rows_table(title, header, rows) + facts_table("receipt", {"coverage": self.receipt})
 
     def __str__(self) -> str:
         accuracies = {title: getattr(self, name) for name, title in _ACCURACIES.items()}

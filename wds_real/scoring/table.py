@@ -70,6 +70,11 @@ class PredictionTable:
         if warned is not None:
             np.add.at(self.array[:, _WARNED], positions[warned], 1)
 
+    @property
+    def num_counted(self) -> int:
+        """Samples that were seen, or failed, at least once."""
+        return int((self.array[:, _SEEN] + self.array[:, _FAILED] > 0).sum())
+
     def result(self, *, world_size: int) -> Result:
         """Count the table.
 
