@@ -1,0 +1,101 @@
+"""The options that say how images are made a model's input, where that is not as its source says."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from wds_real.evaluation.models.base import LoadedModel
+
+__all__ = ["PreprocessingOptions", "preprocessing_options"]
+
+_Three = tuple[float, float, float]
+_THREE_FLOATS = click.Tuple([float, float, float])
+_OPTIONS = (
+    click.option(
+        "--img-size",
+        type=click.IntRange(min=1),
+        help="Height and width of the model's input, in pixels.  [default: the model's own]",
+    ),
+    click.option(
+        "--crop-pct",
+        type=click.FloatRange(min=0, min_open=True),
+        help="Share of the resized image's side that the centre crop keeps.  [default: the model's own]",
+    ),
+    click.option(
+        "--crop-mode",
+        type=click.Choice(["center", "squash", "border"]),
+        help="How to crop.  [default: the model's own]",
+    ),
+    click.option(
+        "--interpolation",
+        type=click.Choice(["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"]),
+        help="How to resize.  [default: the model's own]",
+    ),
+    click.option(
+        "--mean",
+        type=_THREE_FLOATS,
+        metavar="R G B",
+        help="Mean of each channel, for pixel values in 0..1.  [default: the model's own]",
+    ),
+    click.option(
+        "--std",
+        type=_THREE_FLOATS,
+        metavar="R G B",
+        help="Standard deviation of each channel, for pixel values in 0..1.  [default: the model's own]",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreprocessingOptions:
+    """What `preprocessing_options` adds; None where an option is not given."""
+
+    img_size: int | None = None
+    crop_pct: float | None = None
+    crop_mode: str | None = None
+    interpolation: str | None = None
+    mean: _Three | None = None
+    std: _Three | None = None
+
+    def applied_to(self, model: LoadedModel) -> LoadedModel:
+        """Return a model whose transform is changed by what is given.
+
+        Raises:
+            click.UsageError: a value is impossible, or the model has the preprocessing of another library.
+        """
+        from wds_real.image.transform import EvalTransform
+
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        given = {name: value for name, value in values.items() if value is not None}
+        if not given:
+            return model
+        if not isinstance(model.transform, EvalTransform):
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise click.UsageError(
+                f"{model.spec} is preprocessed by {model.transform.name}, which {options} cannot change."
+            )
+        try:
+            return replace(model, transform=replace(model.transform, **given))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+
+def preprocessing_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the preprocessing to a command, which gets them as `preprocessing`."""
+    names = [field.name for field in fields(PreprocessingOptions)]
+
+    @functools.wraps(function)
+    def command(*arguments: Any, **others: Any) -> None:
+        given = PreprocessingOptions(**{name: others.pop(name) for name in names})
+        function(*arguments, preprocessing=given, **others)
+
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command

@@ -1,0 +1,1 @@
+"""Which mistake in a model's input explains its accuracy: the settings that are tried, and the trials."""
