@@ -61,9 +61,9 @@ WITHOUT_TORCH = ("errors", "labels", "storage", "format", "image", "packing", "s
 ALSO_WITHOUT_TORCH = (
     "data.catalogue", "data.dataset", "data.distributed", "data.notebook", "data.pixel_cache", "data.plan",
     "data.reader", "evaluation.progress",
-    "cli.main", "cli.commands.cat", "cli.commands.compare", "cli.commands.diagnose", "cli.commands.index",
-    "cli.commands.info", "cli.commands.ls", "cli.commands.merge", "cli.commands.pack", "cli.commands.reference",
-    "cli.commands.report", "cli.commands.score", "cli.commands.show", "cli.commands.verify",
+    "cli.main", "cli.commands.compare", "cli.commands.diagnose", "cli.commands.merge", "cli.commands.reference",
+    "cli.commands.report", "cli.commands.score",
+    *(f"cli.commands.datasets.{name}" for name in ("cat", "index", "info", "ls", "pack", "show", "verify")),
 )  # fmt: skip
 READS_THE_ENVIRONMENT = {
     "data.distributed", "storage.environment",  # launchers and AWS have variables of their own

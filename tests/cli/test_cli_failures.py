@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 import click
 import pytest
 
-import wds_real.cli.commands.verify
+import wds_real.cli.commands.datasets.verify
 from wds_real import __version__
 from wds_real.cli.failures import describe
 from wds_real.errors import StoreError
@@ -43,7 +43,7 @@ def fails(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         def command() -> NoReturn:
             raise error
 
-        monkeypatch.setattr(wds_real.cli.commands.verify, "command", click.command("verify")(command))
+        monkeypatch.setattr(wds_real.cli.commands.datasets.verify, "command", click.command("verify")(command))
 
     return let
 

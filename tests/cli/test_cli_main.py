@@ -46,9 +46,20 @@ def test_help_names_every_command(run: Callable[..., Ended]) -> None:
     import wds_real.cli.commands
 
     folder = Path(wds_real.cli.commands.__path__[0])
-    modules = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+    modules = {path.stem for path in folder.rglob("*.py")} - {"__init__"}
     assert modules == set(COMMANDS)
     assert all(f"  {name} " in run("--help").out for name in COMMANDS)
+
+
+def test_help_has_a_group_for_each_folder_of_commands(run: Callable[..., Ended]) -> None:
+    """--help lists the commands about data sets, which are in a folder of their own, before the others."""
+    import wds_real.cli.commands.datasets
+
+    folder = Path(wds_real.cli.commands.datasets.__path__[0])
+    listed = run("--help").out.partition("Data sets:\n")[2].split("\nModels and results:\n")
+    data_sets, others = (re.findall(r"^  (\w+) ", part, re.MULTILINE) for part in listed)
+    assert data_sets == sorted({path.stem for path in folder.glob("*.py")} - {"__init__"})
+    assert others == sorted(set(COMMANDS) - set(data_sets))
 
 
 @pytest.mark.usefixtures("here")

@@ -36,7 +36,7 @@ PACK_AND_MEASURE = """
 import resource, sys
 from wds_real import cli
 from wds_real.cli import main
-from wds_real.cli.commands import pack
+from wds_real.cli.commands.datasets import pack
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     main.main(["pack", *sys.argv[1:]])

@@ -252,7 +252,13 @@ if __name__ == "__main__":
 
     from wds_real.labels import bundled, classes
 
-    for command in ("compare", "eval", "index", "info", "merge", "pack", "score", "verify"):
+    for command in (
+        "compare",
+        "eval",
+        "merge",
+        "score",
+        *(f"datasets.{name}" for name in ("index", "info", "pack", "verify")),
+    ):
         importlib.import_module(f"wds_real.cli.commands.{command}")
     for module in ("wds_real.evaluation.loop", "wds_real.packing.verification", "support.slow_model"):
         importlib.import_module(module)

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
-import wds_real.cli.commands.pack
+import wds_real.cli.commands.datasets.pack
 import wds_real.labels
 from wds_real.cli.main import main
 

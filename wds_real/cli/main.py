@@ -18,23 +18,26 @@ from wds_real.cli.signals import SignalHandling
 from wds_real.data.distributed import launched_world, way_to_run_alone
 from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
 
-_COMMANDS = {
+_DATA_SETS = {
     "cat": "Write an image or its label to stdout.",
+    "index": "Make a data set of existing WebDataset shards, in place.",
+    "info": "Show what a data set holds, or the labels of single images.",
+    "ls": "List the images of a data set, or those for which a condition holds.",
+    "pack": "Pack the validation images and their labels into shards.",
+    "show": "Draw images with their labels and predictions.",
+    "verify": "Check a packed data set.",
+}
+_MODELS = {
     "compare": "Compare two prediction files, image by image.",
     "demo": "Generate a small data set, evaluate it, and check every count.",
     "diagnose": "Say which known mistake explains an absurd accuracy.",
     "eval": "Evaluate a model, on one process or under torchrun.",
-    "index": "Make a data set of existing WebDataset shards, in place.",
-    "info": "Show what a data set holds, or the labels of single images.",
-    "ls": "List the images of a data set, or those for which a condition holds.",
     "merge": "Compute result and predictions from the records of a run.",
-    "pack": "Pack the validation images and their labels into shards.",
     "reference": "List the published results of models.",
     "report": "Print a table of models, one row a result.",
     "score": "Score a prediction file; no model, no images.",
-    "show": "Draw images with their labels and predictions.",
-    "verify": "Check a packed data set.",
 }
+_GROUPS = {"Data sets": _DATA_SETS, "Models and results": _MODELS}
 _TOGETHER = {"eval"}
 _ON_RANK_0 = {"demo", "index", "merge", "pack"}  # they write; the others read, and each rank runs them by itself
 # Every rank finds these errors at the same place, so only rank 0 reports them.
@@ -46,19 +49,22 @@ class _LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
-        return sorted(_COMMANDS)
+        return sorted(_DATA_SETS | _MODELS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         del ctx
-        if cmd_name not in _COMMANDS:
+        if cmd_name not in _DATA_SETS | _MODELS:
             return None
-        command: click.Command = importlib.import_module(f"wds_real.cli.commands.{cmd_name}").command
+        package = "wds_real.cli.commands.datasets" if cmd_name in _DATA_SETS else "wds_real.cli.commands"
+        command: click.Command = importlib.import_module(f"{package}.{cmd_name}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(_COMMANDS.items()))
+        width = max(map(len, _DATA_SETS | _MODELS))  # both groups with the same columns
+        for heading, commands in _GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), text) for name, text in sorted(commands.items())])
 
 
 @click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

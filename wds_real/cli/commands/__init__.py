@@ -1,1 +1,1 @@
-"""One module a command; each defines `command`."""
+"""One module a command, those about data sets in `datasets`; each defines `command`."""
