@@ -6,7 +6,7 @@ import functools
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -141,6 +141,8 @@ class PredictionOptions:
     name_column: str | None
     class_column: str | None
     order: str | None = None
+    class_map: str | None = None
+    background: Literal["first", "last"] | None = None
 
     def read(
         self, path: str, *, name_column: str | None = None, class_column: str | None = None, order: str | None = None
@@ -156,6 +158,8 @@ class PredictionOptions:
             name_column=name_column or self.name_column,
             class_column=class_column or self.class_column,
             order=None if order == "names" else order,
+            class_map=self.class_map,
+            background=self.background,
         )
 
     def labels(self) -> Labels | None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["ClassMap", "background_map", "devkit_map", "read_class_map", "string_sorted_map"]
+__all__ = ["ClassMap", "background_map", "choose_class_map", "devkit_map", "read_class_map", "string_sorted_map"]
 
 _MAX_BYTES = 16 << 20
 _NONE = ("-", "-1")
@@ -55,6 +55,24 @@ class ClassMap:
         found = np.full(self.num_outputs, -1, dtype=np.int64)
         found[self.outputs] = np.arange(NUM_CLASSES)
         return found
+
+
+def choose_class_map(
+    class_map: str | Path | ClassMap | None, background: Literal["first", "last"] | None
+) -> ClassMap | None:
+    """Return the map that one of two options gives, or None if neither is given.
+
+    Raises:
+        ValueError: both are given, or `background` is something else.
+        SourceError: the file of the map is not valid.
+    """
+    if class_map is not None and background is not None:
+        raise ValueError("class_map and background exclude each other: both say which output is which class.")
+    if background is not None:
+        if background not in ("first", "last"):
+            raise ValueError(f"background is {background!r}, expected 'first' or 'last'.")
+        return background_map(background)
+    return class_map if class_map is None or isinstance(class_map, ClassMap) else read_class_map(class_map)
 
 
 def background_map(place: Literal["first", "last"]) -> ClassMap:

@@ -5,14 +5,17 @@ The steps are in `wds_real.scoring.reading`. Runs without torch.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from wds_real.errors import CoverageError, PredictionsError, first_few
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES
+from wds_real.labels.class_maps import choose_class_map
 from wds_real.scoring.predictions import Predictions
+from wds_real.scoring.reading.class_numbers import mapped_numbers, mapped_scores
 from wds_real.scoring.reading.columns import read_columns
 from wds_real.scoring.reading.objects import columns_of
 from wds_real.scoring.reading.order import find_order, given_order, is_counted, is_truth, key_of_image, keys_of
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from wds_real.labels.class_maps import ClassMap
     from wds_real.scoring.reading.roles import Roles
     from wds_real.scoring.reading.spellings import Column, Columns
 
@@ -40,6 +44,8 @@ def read_predictions(
     name_column: str | None = None,
     class_column: str | None = None,
     order: str | None = None,
+    class_map: str | Path | ClassMap | None = None,
+    background: Literal["first", "last"] | None = None,
 ) -> Predictions:
     """Read and check predictions from a file, a mapping, a table, a tensor or an array.
 
@@ -60,11 +66,17 @@ def read_predictions(
         order: The order of all 50,000 rows, whose names are then not used: ``keys`` (sorted file names),
             ``imagefolder`` (class folders, then file names) or another one of `wds_real.scoring.reading.order.ORDERS`.
             None means by the names, or the order that the labels prove.
+        class_map: Which output of the model is which class, if the numbers or scores are not of the 1,000 classes in
+            their order: a file with one wnid or class index a line, or a `ClassMap`.
+        background: Whether the first or the last of 1,001 outputs is the background.
 
     Raises:
+        ValueError: both `class_map` and `background` are given.
+        SourceError: the class map is not valid.
         PredictionsError: the file cannot be read or is too large, its columns are not as above, or a class is unknown.
         CoverageError: a name occurs more than once.
     """
+    mapping = choose_class_map(class_map, background)
     if isinstance(source, str) and is_url(source):
         raise PredictionsError(f"{redact_url(source)}: predictions are read from a file. Download it first.")
     if isinstance(source, (str, Path)):
@@ -72,12 +84,31 @@ def read_predictions(
     else:
         columns, where = columns_of(source)
     try:
+        if mapping is None:
+            roles = find_roles(columns, name_column=name_column, class_column=class_column)
+            return _predictions(columns, roles, where, order)
+        columns, mapped = mapped_scores(columns, mapping)
         roles = find_roles(columns, name_column=name_column, class_column=class_column)
-        return _predictions(columns, roles, where, order)
+        lost = 0
+        if not mapped.issuperset(roles.classes):
+            columns, roles, lost = mapped_numbers(columns, roles, mapping)
+        return _said(_predictions(columns, roles, where, order), mapping, lost)
     except CoverageError as error:
         raise CoverageError(f"{where}: {error}", doubled=error.doubled) from error
     except PredictionsError as error:
         raise PredictionsError(f"{where}: {error}") from error
+
+
+def _said(predictions: Predictions, class_map: ClassMap, lost: int) -> Predictions:
+    """Return the predictions with the class map in their origin, and a note of the answers that it left out."""
+    said = " ".join(f"{name} {value}" for name, value in class_map.description.items() if name != "sha256")
+    notes = predictions.notes
+    if lost:
+        note = f"{lost:,} rows hold answers that are none of the {NUM_CLASSES:,} classes; the next best ones count."
+        notes = (note, *notes)
+    return replace(
+        predictions, origin=f"{predictions.origin} of {class_map.num_outputs:,} outputs ({said})", notes=notes
+    )
 
 
 def _predictions(columns: Columns, roles: Roles, where: str, order: str | None) -> Predictions:

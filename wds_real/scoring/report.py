@@ -41,6 +41,18 @@ def title_line(dataset: Mapping[str, Any], model: Mapping[str, Any], preprocessi
     return f"{title}: {', '.join(f'{name} {value}' for name, value in how.items())}" if how else title
 
 
+def model_lines(model: Mapping[str, Any]) -> list[str]:
+    """Return which weights the model has, and which of its outputs is which class, where that was said."""
+    checkpoint, classes = model.get("checkpoint"), model.get("class_map")
+    lines = []
+    if checkpoint:
+        place = checkpoint["state_dict"]
+        lines.append(f" checkpoint {checkpoint['file']}, weights from {place}, sha256 {checkpoint['sha256']}")
+    if classes:
+        lines.append(f" classes of the outputs: {', '.join(f'{name} {value}' for name, value in classes.items())}")
+    return lines
+
+
 def execution_line(execution: Mapping[str, Any]) -> str:
     """Return how the model was run, as far as that is known; else ""."""
     if not execution:

@@ -156,6 +156,7 @@ class Result:
         accuracies = {title: getattr(self, name) for name, title in _ACCURACIES.items()}
         lines = [
             report.title_line(self.dataset, self.model, self.preprocessing),
+            *report.model_lines(self.model),
             report.execution_line(self.execution),
             report.HEADER,
             *(report.accuracy_line(title, value) for title, value in accuracies.items() if value is not None),

@@ -68,14 +68,20 @@ def test_columns_of_wnids_are_put_into_the_order_of_classes() -> None:
     order = np.random.default_rng(0).permutation(NUM_CLASSES)
     header = ",".join(["key", *(WNIDS[place] for place in order)])
     found = table(f"{header}\n{KEYS[0]},{','.join(map(str, order.tolist()))}\n")
-    assert np.array_equal(found["scores"], np.arange(NUM_CLASSES)[None])
+    assert np.array_equal(found["scores_by_wnid"], np.arange(NUM_CLASSES)[None])
+
+
+def test_scores_of_more_outputs_are_one_column_too() -> None:
+    """Which of them are the 1,000 classes is said by a class map, later."""
+    found = table(f"key,{','.join(f'p{place}' for place in range(1001))}\n{KEYS[0]},{','.join(['0.5'] * 1001)}\n")
+    assert np.shape(found["scores"]) == (1, 1001)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         (",".join(["1"] * 999 + ["x"]) + "\n", "rows of 1,000 cells, 999 of them numbers"),
-        (",".join(["1"] * 20_000) + "\n", "rows of 20,000 cells, 20,000 of them numbers"),
+        (",".join(["1"] * 900 + ["x"] * 200) + "\n", "rows of 1,100 cells, 900 of them numbers"),
         (
             ",".join(["1"] * 1000) + "\n" + ",".join(["1"] * 1000) + "\n" + ",".join(["1"] * 999 + ["x"]),
             "row 3 .1.: a score is",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from wds_real.cli.console import counted, print_json, print_lines, print_message, print_result
+from wds_real.cli.model_options import class_options
 from wds_real.cli.options import export_classes_option, json_option, per_class_option, prediction_options
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 @click.command("score")
 @click.argument("predictions")
 @prediction_options
+@class_options
 @click.option(
     "--model",
     metavar="NAME",
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 def command(
     predictions: str,
     options: PredictionOptions,
+    class_map: str | None,
+    background: Literal["first", "last"] | None,
     model: str | None,
     allow_partial: bool,
     per_class: bool,
@@ -48,7 +53,7 @@ def command(
     from wds_real.scoring.reproduction import compare_with_published
     from wds_real.scoring.score import score
 
-    read = options.read(predictions)
+    read = replace(options, class_map=class_map, background=background).read(predictions)
     result = score(read, labels=options.labels(), threshold=options.threshold, allow_partial=allow_partial)
     if export_classes is not None:
         write_table(export_classes, class_columns(result.breakdown))

@@ -16,12 +16,13 @@ from wds_real.evaluation.models.open_clip import load_open_clip
 from wds_real.evaluation.models.pt2.exported import load_exported
 from wds_real.evaluation.models.timm import load_timm
 from wds_real.evaluation.models.torchvision import load_torchvision
-from wds_real.labels.class_maps import ClassMap, background_map, read_class_map
+from wds_real.labels.class_maps import choose_class_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from wds_real.evaluation.models.base import LoadedModel
+    from wds_real.labels.class_maps import ClassMap
 
 __all__ = ["is_factory", "load_model"]
 
@@ -91,8 +92,9 @@ def load_model(
             option does not go with the others.
         ModelRunError: memory ran out.
         SourceError: the class map is not valid.
+        ValueError: both `class_map` and `background` are given.
     """
-    classes = _classes(spec, class_map, background)
+    classes = choose_class_map(class_map, background)
     build = _build_options(spec, checkpoint, num_classes, model_kwargs or {})
     if use_ema and checkpoint is None:
         raise ModelError(f"{spec}: --use-ema chooses weights of a checkpoint: add --checkpoint FILE.")
@@ -103,16 +105,6 @@ def load_model(
         arguments = {name: repr(value) for name, value in build.all_arguments().items()}
         loaded = replace(loaded, facts={**loaded.facts, "model_kwargs": arguments})
     return loaded if classes is None else replace(loaded, classes=classes)
-
-
-def _classes(
-    spec: str, class_map: str | Path | ClassMap | None, background: Literal["first", "last"] | None
-) -> ClassMap | None:
-    if class_map is not None and background is not None:
-        raise ModelError(f"{spec}: --class-map and --background exclude each other: both say which output is which.")
-    if background is not None:
-        return background_map(background)
-    return class_map if class_map is None or isinstance(class_map, ClassMap) else read_class_map(class_map)
 
 
 def _build_options(

@@ -7,6 +7,7 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
@@ -29,10 +30,17 @@ _OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF\r\n", "an HDF5 file, as Keras writes it, expected a PyTorch checkpoint. Convert it first."),
     (b"\x1f\x8b", "compressed with gzip. Unpack it: gunzip."),
     (b"\x93NUMPY", "a NumPy array, expected a PyTorch checkpoint. Convert it first."),
-    (b"TFL3", "a TFLite model, expected a PyTorch checkpoint."),
+    (b"\x80", "a pickle that torch.save did not write; loading one may run code. Save the state dict with torch.save."),
 )
 _ZIP = b"PK\x03\x04"
-_GLOBAL = re.compile(r"(?:GLOBAL|class|operand|function) ([A-Za-z_][\w.]*\.[A-Za-z_]\w*)")
+_LEGACY = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the number at the start of torch.save's older format
+_GLOBAL = re.compile(r"GLOBAL ((?:\w+\.)*\w+) (?:was|whose)")
+_CUT = "the file is cut or damaged. Download or save it again."
+# What torch's reader raises for damaged files.
+_UNREADABLE = (
+    RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError, OverflowError,
+    MemoryError, struct.error,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +77,8 @@ def read_weights_file(path: Path) -> WeightsFile:
             _check_kind(path, start)
             file.seek(0)
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            num_bytes = file.tell()
             file.seek(0)
-            content = _read_safetensors(path) if _is_safetensors(start, num_bytes) else _read_pickle(path, file, start)
+            content = _read_safetensors(path) if start[8:9] == b"{" else _read_pickle(path, file)
     except OSError as error:
         raise ModelError(f"{path}: {reason_of(error)}") from error
     return WeightsFile(path, content, sha256)
@@ -103,53 +110,70 @@ def _folder_advice(path: Path) -> str:
 
 
 def _check_kind(path: Path, start: bytes) -> None:
+    """Raise if the first bytes of a file are of another kind than those that hold weights."""
     if not start:
         raise ModelError(f"{path}: the file is empty. Download or save it again.")
-    for magic, what in _OTHER_KINDS:
-        if start.startswith(magic):
-            raise ModelError(f"{path}: {what}")
     if start.lstrip()[:1] == b"<":
         raise ModelError(
             f"{path}: looks like a web page, expected weights. Often it is the page around a download, or a sign-in. "
             "Download the file itself."
         )
-
-
-def _is_safetensors(start: bytes, num_bytes: int) -> bool:
-    """Return whether a file starts with the length of a JSON header, and the header."""
-    length = struct.unpack("<Q", start[:8].ljust(8, b"\xff"))[0]
-    return start[8:9] == b"{" and length < max(num_bytes, 1 << 27)
+    if start.startswith(_ZIP) or _LEGACY in start or start[8:9] == b"{":
+        return
+    for magic, what in _OTHER_KINDS:
+        if start.startswith(magic):
+            raise ModelError(f"{path}: {what}")
+    raise ModelError(f"{path}: not a checkpoint of torch.save or safetensors: starts with {start[:8].hex(' ')}.")
 
 
 def _read_safetensors(path: Path) -> Any:  # noqa: ANN401 -- names and tensors
-    package = import_package("safetensors.torch", str(path), "pip install safetensors")
+    package = import_package("safetensors", str(path), "pip install safetensors")
+    from safetensors.torch import load_file  # noqa: PLC0415 -- optional
+
     try:
-        return package.load_file(path)
-    except (MemoryError, RuntimeError) as error:
+        return load_file(path)
+    except package.SafetensorError as error:
+        raise ModelError(f"{path}: {_CUT} ({describe(error)})") from error
+    except _UNREADABLE as error:
         raise _unreadable(path, error) from error
-    except Exception as error:  # SafetensorError is no subclass of anything else
-        raise ModelError(f"{path}: the file is cut or damaged ({describe(error)}). Download it again.") from error
 
 
-def _read_pickle(path: Path, file: IO[bytes], start: bytes) -> Any:  # noqa: ANN401 -- whatever it holds
+def _read_pickle(path: Path, file: IO[bytes]) -> Any:  # noqa: ANN401 -- whatever it holds
+    if file.read(len(_ZIP)) == _ZIP:
+        file.seek(0)
+        _check_archive(path, file)
+    file.seek(0)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of files in older formats
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        needed = _needed_objects(path, str(error)) if "Unsupported" in str(error) else []
-        raise ModelError(f"{path}: {_needs(needed, path) if needed else _no_checkpoint(start)}") from error
-    except (MemoryError, RuntimeError) as error:
+        needed = _needed_objects(path, str(error))
+        raise ModelError(f"{path}: {_needs(needed, path) if needed else _CUT}") from error
+    except _UNREADABLE as error:
         raise _unreadable(path, error) from error
-    except (EOFError, KeyError, ValueError, TypeError, AttributeError, IndexError, AssertionError) as error:
-        raise ModelError(f"{path}: {_no_checkpoint(start)}") from error
+
+
+def _check_archive(path: Path, file: IO[bytes]) -> None:
+    """Raise unless a zip archive is one of `torch.save`."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = {name.rpartition("/")[2] for name in archive.namelist()}
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+        raise ModelError(f"{path}: {_CUT}") from error
+    if "constants.pkl" in names:
+        raise ModelError(f"{path}: a TorchScript program, which holds its weights: a model by itself, no checkpoint.")
+    if "archive_format" in names or "serialized_exported_program.json" in names:
+        raise ModelError(f"{path}: an exported program, which holds its weights. Evaluate it by itself: -m {path}.")
+    if "data.pkl" not in names:
+        raise ModelError(f"{path}: a zip archive that torch.save did not write, expected a checkpoint.")
 
 
 def _needed_objects(path: Path, message: str) -> list[str]:
     """Return the names of what a pickle needs besides tensors; nothing of it is imported."""
     try:
         found: list[str] = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except Exception:  # noqa: BLE001 -- of an older format, or damaged: then the reader's message names the first one
+    except (pickle.UnpicklingError, OSError, *_UNREADABLE):  # the older format: the message has the first one
         found = []
     return sorted(found) or _GLOBAL.findall(message)[:1]
 
@@ -158,26 +182,13 @@ def _needs(names: list[str], path: Path) -> str:
     """Return why a pickle is not read, with what it needs, and how to save its tensors alone."""
     return (
         f"needs {first_few(names)} to be loaded, and only tensors and plain containers are read, as anything else may "
-        "run code. If you trust the file, save its tensors alone: "
+        "run code. If you trust the file, save its tensors alone, with the name that its state dict has: "
         f"""python -c 'import torch; c = torch.load("{path}", weights_only=False); """
-        """torch.save(c["state_dict"], "weights.pth")', with the name that its state dict has."""
+        """torch.save(c["state_dict"], "weights.pth")'."""
     )
-
-
-def _no_checkpoint(start: bytes) -> str:
-    if start.startswith((_ZIP, b"\x80")):
-        return "the file is cut or damaged. Download or save it again."
-    return f"not a checkpoint of torch.save or safetensors: starts with {start[:8].hex(' ')}."
 
 
 def _unreadable(path: Path, error: Exception) -> ModelError:
     if is_out_of_memory(error):
         return ModelRunError(f"{path}: out of memory while the checkpoint was read.")
-    text = str(error)
-    if "TorchScript" in text:
-        return ModelError(
-            f"{path}: a TorchScript program, which holds its weights: it is a model by itself, not a checkpoint of one."
-        )
-    if "constants.pkl" in text or "data.pkl" in text:
-        return ModelError(f"{path}: a zip archive that torch.save did not write, expected a checkpoint.")
-    return ModelError(f"{path}: the file is cut or damaged. Download or save it again.")
+    return ModelError(f"{path}: {_CUT}")

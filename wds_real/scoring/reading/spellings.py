@@ -14,8 +14,9 @@ from wds_real.scoring.predictions import PROBABILITY_COLUMNS, RANKED_COLUMNS, TO
 
 __all__ = [
     "CLASS_WORDS", "CONFIDENCE_WORDS", "INDEX_WORDS",
-    "LABEL_WORDS", "NAME_WORDS", "PREDICTION_WORDS", "RANKED_SPELLINGS", "TRUTH_WORDS",
-    "WRAPPING_WORDS", "Column", "Columns", "check_distinct", "is_header", "is_image_name", "is_known_word", "word",
+    "LABEL_WORDS", "NAME_WORDS", "PREDICTION_WORDS", "RANKED_SPELLINGS", "SCORES_BY_WNID",
+    "TRUTH_WORDS", "WRAPPING_WORDS", "Column", "Columns", "check_distinct", "is_header", "is_image_name",
+    "is_known_word", "word",
 ]  # fmt: skip
 
 Column: TypeAlias = Sequence[Any] | NDArray[Any]
@@ -28,11 +29,13 @@ RANKED_SPELLINGS = (
     *(tuple(f"{stem}{place}" for place in range(start, start + TOP))
       for stem in ("index_", "label_", "class_", "pred_", "top_", "class", "pred") for start in (0, 1)),
 )  # fmt: skip
+# Scores whose header names the class of each; they are in the order of the classes.
+SCORES_BY_WNID = "scores_by_wnid"
 # A column of one of these names holds predictions.
 PREDICTION_WORDS = (
     "prediction", "predictions", "pred", "preds", "predictionstring", "predicted", "predicted_class",
     "predicted_label", "predicted_index", "pred_label", "pred_class", "pred_index", "pred_idx", "y_pred", "top5",
-    "logits", "scores",
+    "logits", "scores", SCORES_BY_WNID,
 )  # fmt: skip
 # These hold labels, which may be the truth, or predictions: taken only if no other column can hold predictions.
 LABEL_WORDS = ("label", "labels")

@@ -12,7 +12,7 @@ import numpy as np
 
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, classes
-from wds_real.scoring.reading.spellings import check_distinct, is_header, is_image_name, is_known_word
+from wds_real.scoring.reading.spellings import SCORES_BY_WNID, check_distinct, is_header, is_image_name, is_known_word
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +32,8 @@ _BLANKS = " "  # as a delimiter: any number of blanks
 def read_table(file: TextIO, delimiter: str) -> Columns:
     """Read a table with or without a header. Blank lines, lines that start with ``#`` and empty columns are left out.
 
-    Rows of 1,000 numbers and more are scores: they become one column, float64 (N, 1000).
+    Rows of 1,000 numbers and more are scores: they become one column, float64 (N, outputs); if the header names the
+    1,000 wnids, it is `SCORES_BY_WNID`, in the order of the classes.
 
     Args:
         file: Opened with ``newline=""``.
@@ -161,11 +162,11 @@ def _is_empty(name: str, column: Sequence[str]) -> bool:
 
 
 def _score_table(first: list[str], rows: Iterator[list[str]], header: list[str]) -> Columns:
-    """Return the columns of a table whose rows hold 1,000 scores; numbers are kept as numbers, not as text."""
+    """Return the columns of a table whose rows hold scores; numbers are kept as numbers, not as text."""
     second = next(rows, None)
     reference, titles = second or first, header or first
     is_score = [_is_number(cell) and not is_known_word(title) for cell, title in zip(reference, titles, strict=False)]
-    if len(reference) != len(first) or sum(is_score) != NUM_CLASSES:
+    if len(reference) != len(first) or sum(is_score) < NUM_CLASSES:
         raise PredictionsError(
             f"rows of {len(first):,} cells, {sum(is_score):,} of them numbers. Expected a name and up to five classes, "
             f"or a name and {NUM_CLASSES:,} scores."
@@ -182,20 +183,20 @@ def _score_table(first: list[str], rows: Iterator[list[str]], header: list[str])
     ):
         table.add(row, number)
     drop = 0
-    if not header and is_header(first, len(table.scores) // NUM_CLASSES):
+    if not header and is_header(first, len(table.scores) // sum(is_score)):
         header, drop = first, 1
     names = _names(header, len(first))
     columns: Columns = {name: texts[drop:] for name, texts in zip(_others(names, is_score), table.texts, strict=True)}
     titles = list(itertools.compress(names, is_score))
-    scores = np.frombuffer(table.scores, dtype=np.float64).reshape(-1, NUM_CLASSES)[drop:]
+    scores = np.frombuffer(table.scores, dtype=np.float64).reshape(-1, len(titles))[drop:]
     wnids = _wnids()
     if header and set(titles) == wnids.keys():
-        scores = scores[:, np.argsort([wnids[title] for title in titles])]
+        return {**columns, SCORES_BY_WNID: scores[:, np.argsort([wnids[title] for title in titles])]}
     return {**columns, "scores" if header else titles[0]: scores}
 
 
 class _ScoreRows:
-    """Rows taken apart: 1,000 numbers each, and the other cells by column."""
+    """Rows taken apart: the scores of each, and the other cells by column."""
 
     def __init__(self, is_score: list[bool]) -> None:
         self.is_score = is_score

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from wds_real.scoring.reading.spellings import Column, Columns
 
-__all__ = ["classes_of", "could_be_predictions", "holds_names", "holds_scores", "probabilities_of", "whole_numbers"]
+__all__ = [
+    "classes_of",
+    "could_be_predictions",
+    "holds_names",
+    "holds_scores",
+    "parts_of",
+    "probabilities_of",
+    "whole_number",
+    "whole_numbers",
+]
 
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,18}(?:\.\d*)?(?:[eE][+-]?\d{1,3})?", re.ASCII)
 _QUOTED = re.compile(r"""'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)["]""")  # an item of a list that NumPy or Python printed
@@ -71,7 +80,7 @@ def holds_scores(column: Column) -> bool:
     """Return whether the values of a column are 1,000 numbers each, by the first of them."""
     if isinstance(column, np.ndarray):
         return column.ndim == 2 and column.shape[1] == NUM_CLASSES and column.dtype.kind in "fiu"
-    return len(column) > 0 and len(_parts_of(column[0])) == NUM_CLASSES
+    return len(column) > 0 and len(parts_of(column[0])) == NUM_CLASSES
 
 
 def whole_numbers(column: Column) -> NDArray[np.int64] | None:
@@ -80,7 +89,7 @@ def whole_numbers(column: Column) -> NDArray[np.int64] | None:
         return column.astype(np.int64)
     numbers = []
     for value in column:
-        number = _whole_number(value)
+        number = whole_number(value)
         if number is None:
             return None
         numbers.append(number)
@@ -124,7 +133,7 @@ def _from_array(values: NDArray[Any]) -> NDArray[np.int64]:
     if values.ndim > 2 or not 1 <= columns.shape[1] <= TOP:
         raise PredictionsError(
             f"{values.dtype} of shape {values.shape}. Expected classes (N,) or (N, up to {TOP}), or scores "
-            f"(N, {NUM_CLASSES})."
+            f"(N, {NUM_CLASSES}).{_output_advice(math.prod(values.shape[1:]))}"
         )
     wrong = ~((columns >= -1) & (columns < NUM_CLASSES) & (columns == np.floor(columns)))
     wrong[:, 0] |= columns[:, 0] < 0
@@ -136,20 +145,29 @@ def _from_array(values: NDArray[Any]) -> NDArray[np.int64]:
     return table
 
 
+def _output_advice(num_outputs: int) -> str:
+    """Return the option for scores of more outputs than the 1,000 classes; "" for fewer."""
+    if num_outputs == NUM_CLASSES + 1:
+        return " If one of them is the background: --background first, or --background last."
+    return " Say which output is which class: --class-map FILE." if num_outputs > NUM_CLASSES else ""
+
+
 def _from_value(value: Any, key: str) -> list[int]:  # noqa: ANN401 -- whatever a file holds
     """Return five class indices, filled up with -1, from one prediction in any accepted form."""
-    parts = _parts_of(value)
+    parts = parts_of(value)
     if len(parts) == NUM_CLASSES:
         return _from_scores(parts, key)
     while parts and _is_none(parts[-1]):
         parts.pop()
     if len(parts) > TOP:
-        raise PredictionsError(f"{key}: {len(parts)} classes, expected 1 to {TOP}, or {NUM_CLASSES:,} scores.")
+        raise PredictionsError(
+            f"{key}: {len(parts)} classes, expected 1 to {TOP}, or {NUM_CLASSES:,} scores.{_output_advice(len(parts))}"
+        )
     labels = [_class_of(part, key) for part in parts or [value]]
     return labels + [-1] * (TOP - len(labels))
 
 
-def _parts_of(value: Any) -> list[Any]:  # noqa: ANN401 -- whatever a file holds
+def parts_of(value: Any) -> list[Any]:  # noqa: ANN401 -- whatever a file holds
     """Return the classes or scores that one value holds: of a list, of text with a printed list, or itself."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
@@ -179,7 +197,7 @@ def _from_scores(parts: list[Any], key: str) -> list[int]:
 def _class_of(part: Any, key: str) -> int:  # noqa: ANN401 -- whatever a file holds
     text = _text(part)
     index = _index_of_wnid().get(text)
-    label = _whole_number(part) if index is None else index
+    label = whole_number(part) if index is None else index
     if label is None:
         meant = classes_by_name().get(plain_name(text), ())
         if len(meant) > 1:
@@ -194,7 +212,7 @@ def _class_of(part: Any, key: str) -> int:  # noqa: ANN401 -- whatever a file ho
     return label
 
 
-def _whole_number(value: Any) -> int | None:  # noqa: ANN401 -- whatever a file holds
+def whole_number(value: Any) -> int | None:  # noqa: ANN401 -- whatever a file holds
     """Return a value as a whole number if it is one, also as ``6.5e+01``; None otherwise."""
     if isinstance(value, (bool, np.bool_)):
         return None
@@ -237,7 +255,7 @@ def _mostly(column: Column, holds: Callable[[Any], bool]) -> bool:
 
 
 def _are_names(value: Any) -> bool:  # noqa: ANN401 -- whatever a file holds
-    return any(map(_is_name, _parts_of(value)[:TOP]))
+    return any(map(_is_name, parts_of(value)[:TOP]))
 
 
 def _is_name(value: Any) -> bool:  # noqa: ANN401 -- whatever a file holds
