@@ -22,12 +22,14 @@ CONFIG = {
 def timm_with(*, error: Exception | None = None) -> Any:
     """Return as much of timm as is used, with one model; `error` is what creating it raises."""
 
-    def create_model(name: str, *, pretrained: bool) -> torch.nn.Module:
-        assert pretrained
+    def create_model(name: str, *, pretrained: bool, **arguments: Any) -> torch.nn.Module:
+        calls.append((pretrained, arguments))
         assert name in ("resnet50.tv_in1k", "hf-hub:timm/resnet50.tv_in1k")
         if error is not None:
             raise error
-        return torch.nn.Identity()
+        return torch.nn.Linear(2, arguments.get("num_classes", 3))
+
+    calls: list[Any] = []
 
     def resolve_model_data_config(model: torch.nn.Module, *, use_test_size: bool) -> dict[str, Any]:
         del model
@@ -35,6 +37,7 @@ def timm_with(*, error: Exception | None = None) -> Any:
 
     return SimpleNamespace(
         __version__="0.0",
+        calls=calls,
         get_pretrained_cfg=lambda name: None,  # noqa: ARG005 -- nothing to download
         is_model=lambda name: name == "resnet50",
         list_models=lambda: ["resnet50", "vit_base"],
@@ -49,6 +52,43 @@ def test_the_data_config_becomes_the_transform(monkeypatch: pytest.MonkeyPatch) 
     assert load_model("timm:resnet50.tv_in1k").transform == EvalTransform(
         (256, 288), 0.95, crop_mode="squash", interpolation="bilinear", mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6)
     )
+
+
+def test_a_checkpoint_replaces_the_weights_and_keeps_the_data_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is downloaded; timm gets the arguments that are given, and its config of the name stays."""
+    timm = timm_with()
+    monkeypatch.setitem(sys.modules, "timm", timm)
+    state = torch.nn.Linear(2, 5).state_dict()
+    torch.save({"state_dict": state}, tmp_path / "a.pth")
+    loaded = load_model(
+        "timm:resnet50.tv_in1k", checkpoint=tmp_path / "a.pth", num_classes=5, model_kwargs={"drop_rate": 0.1}
+    )
+    assert timm.calls == [(False, {"num_classes": 5, "drop_rate": 0.1})]
+    assert isinstance(loaded.module, torch.nn.Linear)
+    assert torch.equal(loaded.module.weight, state["weight"])
+    assert isinstance(loaded.transform, EvalTransform)
+    assert loaded.transform.size == (256, 288)
+    load_model("timm:resnet50.tv_in1k")
+    assert timm.calls[1:] == [(True, {})]
+    with pytest.raises(ModelError, match=r"--num-classes 5 without --checkpoint would leave the classifier untrained"):
+        load_model("timm:resnet50.tv_in1k", num_classes=5)
+
+
+def test_an_averaged_checkpoint_of_timm(tmp_path: Path) -> None:
+    """As timm's training script writes it, without its settings; the preprocessing is that of the architecture."""
+    timm = pytest.importorskip("timm", reason="needs timm")
+    plain, averaged = (timm.create_model("mobilenetv3_small_050").state_dict() for _ in range(2))
+    content = {"epoch": 1, "arch": "mobilenetv3_small_050", "state_dict": plain}
+    torch.save(
+        content | {"state_dict_ema": {f"module.{key}": value for key, value in averaged.items()}}, tmp_path / "a"
+    )
+    loaded = load_model("timm:mobilenetv3_small_050", checkpoint=tmp_path / "a", use_ema=True)
+    assert isinstance(loaded.module, torch.nn.Module)
+    assert torch.equal(loaded.module.state_dict()["conv_stem.weight"], averaged["conv_stem.weight"])
+    assert isinstance(loaded.transform, EvalTransform)
+    assert loaded.transform.size == (224, 224)
 
 
 def test_an_unknown_model_is_refused_with_similar_names(monkeypatch: pytest.MonkeyPatch) -> None:

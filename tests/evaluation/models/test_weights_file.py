@@ -153,7 +153,7 @@ def test_a_whole_model_is_told_by_its_class() -> None:
         read_weights_file(Path("x.pth"))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:`torch.jit")
 def test_a_program_is_no_checkpoint() -> None:
     """A TorchScript file and another zip archive are told apart from a damaged file."""
     torch.jit.script(torch.nn.Linear(2, 2)).save("x.pt")  # type: ignore[no-untyped-call]

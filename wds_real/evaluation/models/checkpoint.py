@@ -73,7 +73,7 @@ def with_checkpoint(loaded: LoadedModel, path: str | Path, *, use_ema: bool = Fa
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{loaded.spec}: a {type(module).__name__}, expected a torch.nn.Module to load {path} into.")
     file = read_weights_file(Path(path))
-    state = _without_prefixes(file, _chosen(file, use_ema=use_ema), set(module.state_dict()))
+    state = _without_prefixes(file, _chosen(file, use_ema=use_ema), module.state_dict())
     _fill(loaded, module, file, state)
     _LOG.info("%s: %s", path, state)
     facts: dict[str, Any] = {"file": file.path.name, "sha256": file.sha256, "state_dict": state.place}
@@ -115,7 +115,7 @@ def _is_state_dict(value: object) -> bool:
     return isinstance(value, Mapping) and any(isinstance(tensor, torch.Tensor) for tensor in value.values())
 
 
-def _without_prefixes(file: WeightsFile, state: _State, wanted: Collection[str]) -> _State:
+def _without_prefixes(file: WeightsFile, state: _State, wanted: Mapping[str, Any]) -> _State:
     """Remove the known prefixes from each name, as many as it takes until it is one of the model's names."""
     found: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -133,7 +133,13 @@ def _without_prefixes(file: WeightsFile, state: _State, wanted: Collection[str])
             )
         found[short], origins[short] = value, str(name)
         removed.update([prefix] if prefix else [])
-    return _State(state.place, _with_versions(found, state.tensors, removed), dict(removed), tuple(left_out))
+    versions = _versions(state.tensors, removed)
+    if versions is None and found.keys() == wanted.keys():  # as in safetensors: nothing is to be converted
+        versions = _versions(wanted, {})
+    kept = _StateDict(found)
+    if versions is not None:
+        kept._metadata = versions  # noqa: SLF001 -- torch's own name
+    return _State(state.place, kept, dict(removed), tuple(left_out))
 
 
 def _prefix_of(name: str, wanted: Collection[str]) -> str:
@@ -158,18 +164,16 @@ def _prefixes_of(name: str) -> Iterator[str]:
         prefix += more
 
 
-def _with_versions(found: dict[str, Any], tensors: Mapping[str, Any], removed: Mapping[str, int]) -> Mapping[str, Any]:
-    """Keep the versions of the layers, which torch saves beside a state dict and reads to convert older ones."""
+def _versions(tensors: Mapping[str, Any], removed: Mapping[str, int]) -> dict[str, Any] | None:
+    """Return the versions of the layers, which torch keeps beside a state dict and reads to convert older ones."""
     versions = getattr(tensors, "_metadata", None)
     if not isinstance(versions, Mapping):
-        return found
-    prefixes = sorted(removed, key=len, reverse=True)
-    kept = _StateDict(found)
-    kept._metadata = {}  # noqa: SLF001 -- torch's own name
+        return None
+    found = {}
     for name, version in versions.items():
-        prefix = next((prefix for prefix in prefixes if f"{name}.".startswith(prefix)), "")
-        kept._metadata[f"{name}."[len(prefix) :].rstrip(".")] = version  # noqa: SLF001
-    return kept
+        prefix = next((prefix for prefix in sorted(removed, key=len)[::-1] if f"{name}.".startswith(prefix)), "")
+        found[f"{name}."[len(prefix) :].rstrip(".")] = version
+    return found
 
 
 class _StateDict(dict[str, Any]):
@@ -196,8 +200,8 @@ class _Misfit:
 
     def __str__(self) -> str:
         other = [f"{name} is {_shown(got)}, not {_shown(expected)}" for name, (got, expected) in self.shapes.items()]
-        lists = {"missing": self.missing, "unexpected": self.unexpected, "of another shape": other}
-        return "; ".join(f"{what}: {first_few(names)}" for what, names in lists.items() if names) or self.failed
+        lists = {"Missing": self.missing, "Unexpected": self.unexpected, "Of another shape": other}
+        return ". ".join(f"{what}: {first_few(names)}" for what, names in lists.items() if names) or self.failed
 
     @property
     def num_classes(self) -> int | None:
@@ -223,7 +227,7 @@ def _fill(loaded: LoadedModel, module: torch.nn.Module, file: WeightsFile, state
         misfit = _Misfit(missing, unexpected, _other_shapes(own, state.tensors), describe(error))
     if str(misfit):
         advice = _advice(file, misfit, num_names=len(module.state_dict()))
-        raise ModelError(f"{file.path}: does not fit {loaded.spec}. {str(misfit).capitalize()}. {advice}")
+        raise ModelError(f"{file.path}: does not fit {loaded.spec}. {misfit}. {advice}")
 
 
 def _other_shapes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wds_real.errors import ModelError
 from wds_real.evaluation.failures import describe
@@ -36,8 +36,8 @@ def load_torchvision(spec: str, name: str, build: BuildOptions) -> LoadedModel:
         weights = available[tag or "DEFAULT"]
         missing = url_weights(weights.url) if build.pretrained else None
         with downloaded(spec, missing), weights_only(spec):
-            chosen = weights if build.pretrained else None
-            model = torchvision.models.get_model(name, weights=chosen, **build.all_arguments())
+            arguments = {**_arguments(name, build), "weights": weights if build.pretrained else None}
+            model = torchvision.models.get_model(name, **arguments)
     except (ValueError, KeyError, TypeError, OSError, RuntimeError) as error:
         raise ModelError(f"{spec}: torchvision {torchvision.__version__} cannot load it: {describe(error)}.") from error
     preset = weights.transforms()
@@ -54,6 +54,14 @@ def load_torchvision(spec: str, name: str, build: BuildOptions) -> LoadedModel:
             std=tuple(preset.std),
         ),
     )
+
+
+def _arguments(name: str, build: BuildOptions) -> dict[str, Any]:
+    """Return the arguments of the builder; weights that a checkpoint replaces are not drawn, which takes seconds."""
+    arguments = build.all_arguments()
+    if not build.pretrained and name in ("googlenet", "inception_v3"):
+        arguments.setdefault("init_weights", False)
+    return arguments
 
 
 def crop_pct_of(img_size: int, resize_size: int) -> float:
