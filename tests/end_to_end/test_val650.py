@@ -11,7 +11,10 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 from support.environments import FAST
+
+from wds_real import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -112,3 +115,36 @@ def test_results_are_the_same_for_every_number_of_processes(
     assert evaluated(processes)["run"]["world_size"] == processes
     first, other = ((root.parent / str(n) / "predictions.csv").read_bytes() for n in (1, processes))
     assert first == other
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("plain.safetensors", []),
+        ("ema.pth", ["--use-ema"]),
+        pytest.param("plain.pth", [], marks=pytest.mark.slow),
+        pytest.param("module.pth.tar", [], marks=pytest.mark.slow),
+    ],
+)
+def test_a_checkpoint_of_the_same_weights_gives_the_same_predictions(
+    evaluated: Callable[[int], dict[str, Any]], root: Path, name: str, options: list[str]
+) -> None:
+    """In every form of file: the counts, and the prediction file byte for byte."""
+    expected = evaluated(1)
+    module = load_model("efficientnet_lite0").module
+    assert isinstance(module, torch.nn.Module)
+    state, path = module.state_dict(), root.parent / name
+    if name.endswith(".safetensors"):
+        pytest.importorskip("safetensors.torch").save_file(state, path)
+    else:
+        wrapped = {f"module.{key}": value for key, value in state.items()}
+        zeros = {key: torch.zeros_like(value) for key, value in state.items()}
+        content = {"plain.pth": state, "module.pth.tar": {"state_dict": wrapped}}
+        torch.save(content.get(name, {"state_dict": zeros, "state_dict_ema": wrapped}), path)
+    output = root.parent / f"of {name}"
+    arguments = ("eval", str(root), "-m", "efficientnet_lite0", "--checkpoint", str(path), *options)
+    found = wds_real(*arguments, "-b", "32", "-o", str(output))
+    assert found["accuracy"] == expected["accuracy"]
+    assert found["model"]["checkpoint"]["file"] == name
+    first, other = ((folder / "predictions.csv").read_bytes() for folder in (root.parent / "1", output))
+    assert other == first
