@@ -133,6 +133,13 @@ def test_equal_keys_keep_their_places() -> None:
     assert [position for position in order if position in (0, 2, 4)] == [0, 2, 4]
 
 
+@pytest.mark.parametrize("value", [10**5000, -(10**5000)], ids=["positive", "negative"])
+def test_a_seed_of_thousands_of_digits_is_refused_in_a_short_line(value: int) -> None:
+    """Python refuses to write such a number, so its length is said."""
+    with pytest.raises(PlanError, match=r"^seed is a number of 16,610 bits, expected 0 <= seed < 2\*\*64\.$"):
+        plan.shuffled_order(["a"], seed=value, epoch=0)
+
+
 @pytest.mark.parametrize("name", ["seed", "epoch"])
 @pytest.mark.parametrize("value", [-1, 2**64])
 def test_a_seed_or_epoch_out_of_range_is_refused(name: str, value: int) -> None:

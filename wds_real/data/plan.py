@@ -91,7 +91,8 @@ def shuffled_order(keys: Sequence[str], *, seed: int, epoch: int) -> NDArray[np.
     seed, epoch = operator.index(seed), operator.index(epoch)
     for name, value in (("seed", seed), ("epoch", epoch)):
         if not 0 <= value < 2**64:
-            raise PlanError(f"{name} is {value}, expected 0 <= {name} < 2**64.")
+            shown = value if value.bit_length() < 100 else f"a number of {value.bit_length():,} bits"
+            raise PlanError(f"{name} is {shown}, expected 0 <= {name} < 2**64.")
     keyed = hashlib.blake2b(key=seed.to_bytes(8, "big") + epoch.to_bytes(8, "big"), digest_size=8)
     hashes = np.empty(len(keys), dtype=">u8")
     for position, key in enumerate(keys):
