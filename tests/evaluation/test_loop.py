@@ -386,3 +386,20 @@ def test_accuracy_counts_are_plain_integers(ds: Dataset) -> None:
     result = evaluate(MODEL, ds[:3], transform=TRANSFORM, options=OPTIONS)
     assert type(result.original_top1) is Accuracy
     assert {type(result.original_top1.correct), type(result.forgiven), type(result.coverage.seen_once)} == {int}
+
+
+def test_names_of_model_and_data_are_enough(packed: Path) -> None:
+    """A name for the model, a root for the data and keywords for the options give the result of the objects."""
+    name = "wds_real.synthetic:known_answer_model"
+    result = evaluate(name, packed, batch_size=50, device="cpu", progress=False)
+    options = EvalOptions(batch_size=50, device="cpu")
+    expected = evaluate(wds_real.load_model(name), wds_real.open_dataset(str(packed)), options=options)
+    assert result.as_dict()["accuracy"] == expected.as_dict()["accuracy"]
+    assert result.model == expected.model
+    assert evaluate(name, str(packed), batch_size=50, device="cpu", progress=False).model == expected.model
+
+
+def test_options_are_given_once(ds: Dataset) -> None:
+    """An object and keywords together are refused before anything is loaded."""
+    with pytest.raises(TypeError, match="batch_size given beside options="):
+        evaluate(MODEL, ds, options=OPTIONS, batch_size=3)

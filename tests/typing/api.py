@@ -58,7 +58,12 @@ def evaluate(root: str, output: Path) -> wds_real.Result:
     options = wds_real.EvalOptions(batch_size=64, device="cuda", amp=True, amp_dtype="bfloat16", on_error="record")
     dataset = wds_real.open_dataset(root)
     result = wds_real.evaluate(model, dataset, options=options, output=output)
+    result = wds_real.evaluate("timm:resnet18", root, batch_size=64, device="cpu")
     top1: wds_real.Accuracy = result.real_top1
+    assert_type(float(top1), float)
+    assert_type(top1.percent, float)
+    frame: pd.DataFrame = result.as_dataframe(per_class=True)
+    assert_type(len(frame), int)
     assert_type(top1.value, float)
     assert_type(top1.interval, tuple[float, float])
     assert_type(result.original_top5, wds_real.Accuracy | None)

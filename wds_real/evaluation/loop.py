@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from wds_real.data.dataset import open_dataset
 from wds_real.data.distributed import process_group
 from wds_real.data.loader import Loader
 from wds_real.errors import WdsRealError
@@ -14,17 +16,20 @@ from wds_real.evaluation.device import on_device, open_device
 from wds_real.evaluation.failures import memory_errors
 from wds_real.evaluation.inputs import Inputs
 from wds_real.evaluation.model_run import ModelRun, own_output
-from wds_real.evaluation.models.base import LoadedModel, name_of
-from wds_real.evaluation.options import EvalOptions
+from wds_real.evaluation.models.base import as_loaded
+from wds_real.evaluation.models.load import load_model
+from wds_real.evaluation.options import choose_options
 from wds_real.evaluation.rank_progress import reported
 from wds_real.evaluation.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from typing import Unpack
 
     from wds_real.data.dataset import Dataset
     from wds_real.data.distributed import World
+    from wds_real.evaluation.models.base import LoadedModel
+    from wds_real.evaluation.options import EvalFields, EvalOptions
     from wds_real.image.transform import EvalTransform
     from wds_real.scoring.result import Result
 
@@ -32,8 +37,8 @@ __all__ = ["evaluate", "run_pass"]
 
 
 def evaluate(
-    model: Callable[[torch.Tensor], torch.Tensor] | LoadedModel,
-    dataset: Dataset,
+    model: str | Callable[[torch.Tensor], torch.Tensor] | LoadedModel,
+    dataset: str | Path | Dataset,
     *,
     transform: EvalTransform | Callable[[Any], Any] | None = None,
     mean: Sequence[float] | None = None,
@@ -41,6 +46,7 @@ def evaluate(
     options: EvalOptions | None = None,
     output: str | Path | None = None,
     progress: Callable[[int, int], None] | bool = True,
+    **fields: Unpack[EvalFields],
 ) -> Result:
     """Evaluate `model` on each sample of `dataset` exactly once, on this process or with all ranks of a launch.
 
@@ -50,8 +56,9 @@ def evaluate(
 
     Args:
         model: Takes float (B, 3, H, W), returns scores (B, 1000), also as `logits` of a dict or dataclass or as the
-            first of a tuple; or what `wds_real.load_model` returned.
-        dataset: From `wds_real.open_dataset`.
+            first of a tuple; or what `wds_real.load_model` returned, or the name that it takes, such as
+            ``timm:resnet18``.
+        dataset: From `wds_real.open_dataset`, or the root that it takes.
         transform: As for `Loader`; None means the loaded model's own.
         mean: Per channel, of values in 0..1; None means the transform's.
         std: As `mean`.
@@ -60,8 +67,10 @@ def evaluate(
         progress: True shows a bar on rank 0 if stderr is a terminal or a notebook's, False shows nothing. A function is
             called on rank 0, from any thread, with the number of samples that all ranks did since its last call, and
             the total.
+        **fields: Fields of `EvalOptions`, in place of `options`: ``evaluate(model, dataset, batch_size=64)``.
 
     Raises:
+        TypeError: both `options` and fields of it are given, or a keyword is neither.
         CoverageError: a sample was missed or counted twice.
         ShardError: a sample is damaged.
         ModelError: the model does not return (B, 1000) finite scores, takes no batches of this size or images of this
@@ -70,8 +79,9 @@ def evaluate(
         PredictionsError: `output` holds the records of another run, another process writes there, or it cannot be
             written to.
     """
-    options = options or EvalOptions()
-    loaded = model if isinstance(model, LoadedModel) else LoadedModel(name_of(model), model)
+    options = choose_options(options, **fields)
+    loaded = load_model(model) if isinstance(model, str) else as_loaded(model)
+    dataset = open_dataset(dataset) if isinstance(dataset, (str, Path)) else dataset
     device = open_device(options.device)
     inputs = Inputs.of(transform or loaded.transform, mean, std, as_pixels=loaded.takes_pixels)
     run = ModelRun(loaded, dataset, inputs=inputs, options=options, device=device, output=output)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+import difflib
+from dataclasses import dataclass, fields
+from typing import Literal, TypedDict, Unpack
 
-__all__ = ["EvalOptions"]
+__all__ = ["EvalFields", "EvalOptions", "choose_options"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,3 +44,35 @@ class EvalOptions:
     def __post_init__(self) -> None:
         if self.amp_dtype not in ("float16", "bfloat16"):
             raise ValueError(f"amp_dtype is {self.amp_dtype!r}, expected float16 or bfloat16.")
+
+
+class EvalFields(TypedDict, total=False):
+    """The fields of `EvalOptions` as keyword arguments."""
+
+    batch_size: int
+    threads: int | None
+    device: str | None
+    amp: bool
+    amp_dtype: str
+    channels_last: bool
+    torchcompile: bool
+    on_error: Literal["raise", "record"]
+    pixel_cache: str | None
+    timeout_s: float
+
+
+def choose_options(options: EvalOptions | None, **given: Unpack[EvalFields]) -> EvalOptions:
+    """Return the options, or those of the keyword arguments.
+
+    Raises:
+        TypeError: both are given, or an argument is no field of `EvalOptions`.
+    """
+    if options is not None and given:
+        raise TypeError(f"{', '.join(given)} given beside options=. Give EvalOptions or keyword arguments, not both.")
+    known = [field.name for field in fields(EvalOptions)]
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        similar = difflib.get_close_matches(unknown[0], known, n=1)
+        hint = f" Perhaps {similar[0]}?" if similar else f" Expected one of {', '.join(known)}."
+        raise TypeError(f"evaluate takes no argument {unknown[0]!r}.{hint}")
+    return options or EvalOptions(**given)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from wds_real import LoadedModel
-from wds_real.evaluation.models.base import name_of
+from wds_real.evaluation.models.base import as_loaded, name_of
 from wds_real.synthetic import top5_of
 
 if TYPE_CHECKING:
@@ -66,3 +66,18 @@ def test_names_tell_python_callables_apart_and_are_the_same_in_every_process() -
     code += "print(name_of(top5_of))"
     run = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
     assert run[0].stdout == run[1].stdout == f"{name_of(top5_of)}\n"
+
+
+def test_a_module_without_a_name_is_called_by_its_class() -> None:
+    """Not by its whole text; what the weights do not show, such as an activation, still tells two runs apart."""
+    modules = [
+        torch.nn.Sequential(torch.nn.Linear(2, 2), activation) for activation in (torch.nn.ReLU(), torch.nn.GELU())
+    ]
+    modules[1].load_state_dict(modules[0].state_dict())
+    relu, gelu = (as_loaded(module).identity() for module in modules)
+    assert relu["name"] == gelu["name"] == "Sequential"
+    assert relu["weights_digest"] == gelu["weights_digest"]
+    assert relu != gelu
+    assert as_loaded(modules[0]).identity() == relu
+    assert as_loaded(loaded := LoadedModel("mine", modules[0])) is loaded
+    assert as_loaded(torch.relu).spec == name_of(torch.relu)

@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from wds_real.labels.class_maps import ClassMap
 
-__all__ = ["AcceptedInput", "BuildOptions", "LoadedModel", "OwnTransform", "first_line", "import_package", "name_of"]
+__all__ = [
+    "AcceptedInput",
+    "BuildOptions",
+    "LoadedModel",
+    "OwnTransform",
+    "as_loaded",
+    "first_line",
+    "import_package",
+    "name_of",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +175,20 @@ class LoadedModel:
         if self.classes is not None:
             identity["class_map"] = dict(self.classes.description)
         return identity
+
+
+def as_loaded(model: Callable[[torch.Tensor], Any] | LoadedModel) -> LoadedModel:
+    """Return a model as it is, or one without a name under that of its class or function.
+
+    A module's weights do not say all, such as its activations: a digest of its printed structure is a fact too.
+    """
+    if isinstance(model, LoadedModel):
+        return model
+    if not isinstance(model, torch.nn.Module):
+        return LoadedModel(name_of(model), model)
+    structure = re.sub(r" at 0x[0-9a-f]+", "", repr(model))
+    facts = {"structure": hashlib.sha256(structure.encode()).hexdigest()[:16]}
+    return LoadedModel(type(model).__qualname__, model, facts=facts)
 
 
 def name_of(thing: Callable[..., Any]) -> str:
