@@ -1,5 +1,6 @@
-# Sourced by demo, test, check, docs and bench: makes the project's own virtual environment, once per set of requirements.
-# It leaves its interpreter in $python, and the working folder at the project's top.
+# Sourced by demo, test, check, docs, bench and neighbours: makes the project's own virtual environment, once per set of
+# requirements. It leaves its interpreter in $python, and the working folder at the project's top. A script may set $venv,
+# $constraints and $extras before, for an environment of its own.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,14 +15,14 @@ find_python() {
     return 1
 }
 
-venv=.venv
+venv=${venv:-.venv} constraints=${constraints:-constraints.txt} extras=${extras:-test,demo,docs}
 python=$venv/bin/python
-wanted="$(cat pyproject.toml constraints.txt setup.py wds_real/image/*.c | cksum)"
+wanted="$(cat pyproject.toml "$constraints" setup.py wds_real/image/*.c | cksum)"
 if [ "$(cat "$venv/wds_real.stamp" 2>/dev/null)" != "$wanted" ]; then
     base=$(find_python)
     echo "setting up $venv (once) ..." >&2
     rm -rf "$venv"
     "$base" -m venv "$venv" || { echo "$base cannot make a virtual environment: on Debian, install python3-venv." >&2; exit 1; }
-    "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test,demo,docs]"
+    "$python" -m pip install --quiet --disable-pip-version-check -c "$constraints" -e ".[$extras]"
     echo "$wanted" > "$venv/wds_real.stamp"
 fi

@@ -129,10 +129,18 @@ def _files_left_open() -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the counts of the campaigns."""
+    """Print the counts of the campaigns, and the table of the neighbours."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
     lines = [str(value) for report in reports for name, value in report.user_properties if name == "counts"]
     if lines:
         terminalreporter.section("counts of the campaigns")
         for line in dict.fromkeys(lines):
             terminalreporter.write_line(line)
+    rows = [value for report in reports for name, value in report.user_properties if name == "neighbour"]
+    if rows:
+        terminalreporter.section("loops of other libraries")
+        table = [("library", "version", "what was run", "data", "same integers as eval"), *rows]
+        widths = [max(len(str(row[place])) for row in table) for place in range(len(table[0]))]
+        for row in table:
+            cells = (str(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
+            terminalreporter.write_line("  ".join(cells).rstrip())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import pickle
@@ -543,3 +544,14 @@ def test_a_shard_that_is_gone_is_a_shard_error(packed: Path, tmp_path: Path) -> 
     assert len(list(loader_of(dataset[:100]))) == 4
     with pytest.raises(ShardError, match=r"000002.tar: ILSVRC2012_val_00000101.jpg .*No such file"):
         list(loader_of(dataset))
+
+
+def test_accelerate_does_not_share_the_batches_out_again(packed: Path) -> None:
+    """Its prepared DataLoader calls set_epoch before a pass: from there it is refused, from elsewhere it is taken."""
+    loader = Loader(open_dataset(packed), batch_size=16)
+    loader.set_epoch(1)
+    for module, refused in (("accelerate.data_loader", True), ("accelerated", False)):
+        names = {"__name__": module, "loader": loader}
+        with pytest.raises(PlanError, match="Give it the Loader itself") if refused else contextlib.nullcontext():
+            exec("loader.set_epoch(2)", names)  # noqa: S102 -- as a module of that name would call it
+    assert loader.epoch == 2

@@ -59,7 +59,7 @@ def message(done: subprocess.CompletedProcess[str]) -> str:
 
 def test_the_pages_lightning_module_validates_each_epoch_exactly_once(folder: Path) -> None:
     """Word for word, over two epochs of training: two results, each of all 60 images."""
-    (code,) = blocks("lightning")
+    code = blocks("lightning")[1]
     done = fitted(code, folder)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("60 expected, 60 seen once, 0 missing, 0 twice") == 2
@@ -74,7 +74,7 @@ def test_the_pages_lightning_module_validates_each_epoch_exactly_once(folder: Pa
 )
 def test_a_setting_that_is_left_out_is_named_by_the_error(folder: Path, left_out: str, words: list[str]) -> None:
     """Without one of the page's lines the loop ends with a CoverageError that says what to add."""
-    (code,) = blocks("lightning")
+    code = blocks("lightning")[1]
     assert left_out in code
     said = message(fitted(code.replace(left_out, ""), folder))
     assert [word for word in words if word not in said] == []
@@ -82,7 +82,7 @@ def test_a_setting_that_is_left_out_is_named_by_the_error(folder: Path, left_out
 
 def test_reset_alone_does_not_survive_the_sanity_check(folder: Path) -> None:
     """A metric that is reset in the right place fails before the first epoch, with both remedies in one message."""
-    (code,) = blocks("lightning")
+    code = blocks("lightning")[1]
     said = message(fitted(code.replace("num_sanity_val_steps=0", "num_sanity_val_steps=1"), folder))
     assert "saw 20 of 60 samples" in said
     assert "Trainer(num_sanity_val_steps=0)" in said

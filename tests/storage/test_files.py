@@ -311,3 +311,14 @@ def test_a_version_changes_with_content_and_with_another_file(path: Path) -> Non
     other.replace(path)
     assert len({before, rewritten, FileVersion.of(path.stat())}) == 3
     assert {before.mtime_ns} == {rewritten.mtime_ns}
+
+
+def test_a_file_is_closed_where_python_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that outlives the module `os`, which Python clears before its last objects."""
+    (tmp_path / "file").touch()
+    file = OpenFile.open(tmp_path / "file")
+    descriptor = file.descriptor
+    monkeypatch.setattr("wds_real.storage.files.os", None)
+    file.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)

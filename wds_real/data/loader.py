@@ -8,6 +8,7 @@ straight into its rows of a preallocated batch. The steps of one pass:
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch.utils.data import IterableDataset, get_worker_info
@@ -18,11 +19,13 @@ from wds_real.data.distributed import resolve_world, threads_of_this_process
 from wds_real.data.notebook import facts_table
 from wds_real.data.pipeline import StageTimes, run_stage
 from wds_real.data.schedule import LoaderState, Schedule, select_batches
+from wds_real.errors import PlanError
 from wds_real.image.transform import EvalTransform
 
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
     from wds_real.data.dataset import Dataset
 
@@ -177,7 +180,13 @@ class Loader(IterableDataset[Batch]):
         return self._times.decode_s
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation of the next ``iter()``, as with ``DistributedSampler``."""
+        """Choose the permutation of the next ``iter()``, as with ``DistributedSampler``.
+
+        Raises:
+            PlanError: Accelerate calls it: a DataLoader of this loader went through ``prepare()``, which would share
+                out its batches a second time.
+        """
+        _refuse_accelerate(inspect.currentframe())
         self._state.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -195,6 +204,16 @@ class Loader(IterableDataset[Batch]):
                 here.
         """
         self._state.load_state_dict(state)
+
+
+def _refuse_accelerate(frame: FrameType | None) -> None:
+    """Raise if the function of `frame` was called by Accelerate, which calls `set_epoch` before each pass."""
+    caller = None if frame is None else frame.f_back
+    if caller is not None and str(caller.f_globals.get("__name__")).startswith("accelerate."):
+        raise PlanError(
+            "accelerator.prepare() was given a DataLoader of a wds_real.Loader, and would share its batches out again. "
+            "Give it the Loader itself, or leave the DataLoader as it is: the Loader shares batches out by itself."
+        )
 
 
 def worker_places(places: range) -> range:

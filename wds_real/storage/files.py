@@ -136,11 +136,11 @@ class OpenFile:
         except FileNotFoundError:
             return False
 
-    def close(self) -> None:
+    def close(self, _close: Callable[[int], None] = os.close) -> None:
         """Close the file now; only for a file that no other thread uses."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            os.close(descriptor)
+            _close(descriptor)  # where Python ends, the module `os` is gone before the last of these objects
 
     def __del__(self) -> None:
         self.close()
