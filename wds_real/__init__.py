@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     )
     from wds_real.evaluation.device import Normalize, default_device
     from wds_real.evaluation.loop import evaluate
+    from wds_real.evaluation.many import ModelOutcome, evaluate_many
     from wds_real.evaluation.metric import RealAccuracy
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.models.load import load_model
+    from wds_real.evaluation.models.source import ModelSource
     from wds_real.evaluation.options import EvalOptions
     from wds_real.explore.contact_sheet import show_examples
     from wds_real.explore.sample_frame import as_dataframe
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
     from wds_real.scoring.counts import Accuracy, Coverage
     from wds_real.scoring.prediction_reader import read_predictions
     from wds_real.scoring.predictions import Predictions
+    from wds_real.scoring.ranking.pairs import PairDifference
+    from wds_real.scoring.ranking.pairwise import PairwiseComparison, compare_many
     from wds_real.scoring.result import Result
     from wds_real.scoring.score import score
     from wds_real.storage.base import Store
@@ -73,8 +77,12 @@ __all__ = [
     "ManifestError",
     "MissingError",
     "ModelError",
+    "ModelOutcome",
     "ModelRunError",
+    "ModelSource",
     "Normalize",
+    "PairDifference",
+    "PairwiseComparison",
     "PlanError",
     "Predictions",
     "PredictionsError",
@@ -94,8 +102,10 @@ __all__ = [
     "as_dataframe",
     "collate",
     "compare",
+    "compare_many",
     "default_device",
     "evaluate",
+    "evaluate_many",
     "index_shards",
     "load_model",
     "open_dataset",
@@ -132,9 +142,11 @@ _HOME = {
     ),
     "evaluation.device": ("Normalize", "default_device"),
     "evaluation.loop": ("evaluate",),
+    "evaluation.many": ("ModelOutcome", "evaluate_many"),
     "evaluation.metric": ("RealAccuracy",),
     "evaluation.models.base": ("LoadedModel",),
     "evaluation.models.load": ("load_model",),
+    "evaluation.models.source": ("ModelSource",),
     "evaluation.options": ("EvalOptions",),
     "explore.contact_sheet": ("show_examples",),
     "explore.sample_frame": ("as_dataframe",),
@@ -150,6 +162,8 @@ _HOME = {
     "scoring.counts": ("Accuracy", "Coverage"),
     "scoring.prediction_reader": ("read_predictions",),
     "scoring.predictions": ("Predictions",),
+    "scoring.ranking.pairs": ("PairDifference",),
+    "scoring.ranking.pairwise": ("PairwiseComparison", "compare_many"),
     "scoring.result": ("Result",),
     "scoring.score": ("score",),
     "storage.base": ("Store",),

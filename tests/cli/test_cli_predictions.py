@@ -329,7 +329,7 @@ WRONG: dict[str, tuple[list[str], int, list[str]]] = {
     "wrong labels": (["score", "part.json", "--real-json", "real.json"], 1, ["real.json", "50,000 lists"]),
     "missing labels": (["compare", "part.json", "part.json", "--real-json", "no.json"], 1, ["no.json"]),
     "no predictions": (["score"], 2, ["PREDICTIONS"]),
-    "one file to compare": (["compare", "part.json"], 2, ["B"]),
+    "one file to compare": (["compare", "part.json"], 2, ["two or more"]),
     "missing file to compare": (["compare", "part.json", "nope.npz"], 1, ["nope.npz: no such file"]),
     "other names to compare": (["compare", "part.json", "others.csv"], 1, ["others.csv", "dog"]),
     "nothing in common": (["compare", "single.json", "other.json"], 1, ["no image with a label in common"]),

@@ -150,6 +150,28 @@ def look(root: str) -> None:
     assert len(frame) == len(dataset)
 
 
+def compare_several(old: Path, new: wds_real.Predictions) -> list[wds_real.PairDifference]:
+    """Compare each with each of several models, and take the pairs that cannot be told apart."""
+    found = wds_real.compare_many({"old": old, "new": new, "other": "other.csv"}, against="original")
+    assert_type(found, wds_real.PairwiseComparison)
+    assert_type(found.accuracies, dict[str, wds_real.Accuracy])
+    assert_type(found.close, tuple[tuple[str, str], ...])
+    return [pair for pair in found.pairs if not pair.told_apart]
+
+
+def evaluate_several(root: str, load: Callable[[], wds_real.LoadedModel]) -> dict[str, wds_real.Result]:
+    """Evaluate several models in as few passes as their preprocessing allows."""
+    dataset, options = wds_real.open_dataset(root), wds_real.EvalOptions(batch_size=64)
+    wds_real.evaluate_many(["timm:resnet*", "@models.txt"], root, batch_size=64)
+    models: list[str | wds_real.LoadedModel | wds_real.ModelSource]
+    models = ["torchvision:resnet18", wds_real.ModelSource("mine", load), load()]
+    outcomes = wds_real.evaluate_many(
+        models, dataset, options=options, output="results", models_at_once=4, skip_existing=True
+    )
+    assert_type(outcomes, list[wds_real.ModelOutcome])
+    return {outcome.name: outcome.result for outcome in outcomes if outcome.result is not None}
+
+
 def handle_errors(root: str) -> str:
     """Catch one kind of error, or all of them."""
     try:

@@ -123,8 +123,8 @@ class LogHandler(logging.Handler):
         print_message(f"wds-real: {record.getMessage()}")
 
 
-def print_json(value: dict[str, Any]) -> None:
-    """Print one JSON object on stdout."""
+def print_json(value: dict[str, Any] | list[dict[str, Any]]) -> None:
+    """Print one JSON object, or a list of them, on stdout."""
     print_lines(*json.dumps(value, indent=1).split("\n"))
 
 

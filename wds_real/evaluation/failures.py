@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "check_batch_fits",
     "describe",
+    "forget_frames",
     "is_out_of_memory",
     "loading_errors",
     "memory_errors",
@@ -133,6 +134,13 @@ def is_out_of_memory(error: BaseException) -> bool:
 def ran_out_of_memory(error: BaseException) -> bool:
     """Return whether an error of this package says that memory ran out while a model was loaded or run."""
     return error.__cause__ is not None and is_out_of_memory(error.__cause__)
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the local variables that an error and its causes hold, which may be a model and its activations."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _out_of_memory(batch_size: int) -> ModelRunError:

@@ -72,9 +72,9 @@ class Inputs:
         Mean and std are applied after decoding, and may differ; only the border of ``crop_mode="border"`` has the mean.
         """
         a, b = self.transform, other.transform
-        if not isinstance(a, EvalTransform) or not isinstance(b, EvalTransform):
-            return a is b
-        return _pixels(a) == _pixels(b)
+        if isinstance(a, EvalTransform) and isinstance(b, EvalTransform):
+            return _pixels(a) == _pixels(b)
+        return a is b or (isinstance(a, OwnTransform) and a == b)
 
 
 def _pixels(transform: EvalTransform) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ import torch
 from wds_real.data.dataset import open_dataset
 from wds_real.data.distributed import process_group
 from wds_real.data.loader import Loader
-from wds_real.errors import WdsRealError
+from wds_real.errors import ModelError, WdsRealError
 from wds_real.evaluation.device import on_device, open_device
 from wds_real.evaluation.failures import memory_errors
 from wds_real.evaluation.inputs import Inputs
@@ -21,6 +21,7 @@ from wds_real.evaluation.models.load import load_model
 from wds_real.evaluation.options import choose_options
 from wds_real.evaluation.rank_progress import reported
 from wds_real.evaluation.stopwatch import Stopwatch
+from wds_real.image.transform import EvalTransform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,10 +31,9 @@ if TYPE_CHECKING:
     from wds_real.data.distributed import World
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.options import EvalFields, EvalOptions
-    from wds_real.image.transform import EvalTransform
     from wds_real.scoring.result import Result
 
-__all__ = ["evaluate", "run_pass"]
+__all__ = ["check_pixel_cache", "evaluate", "run_pass"]
 
 
 def evaluate(
@@ -91,7 +91,8 @@ def evaluate(
             own_output(output, world, stack)
         stack.enter_context(run).prepare(world)
         [facts] = run_pass([run], dataset, options=options, device=device, world=world, progress=progress)
-        return run.finish(facts, world)
+        result, _ = run.finish(facts, world)
+    return result
 
 
 def run_pass(
@@ -157,3 +158,15 @@ def run_pass(
         }
         for run in runs
     ]
+
+
+def check_pixel_cache(model: LoadedModel) -> None:
+    """Refuse a pixel cache for a model whose preprocessing is another library's.
+
+    Raises:
+        ModelError: its pixels cannot be kept.
+    """
+    if not isinstance(model.transform, EvalTransform):
+        raise ModelError(
+            f"{model.spec} is preprocessed by {model.transform.name}: --pixel-cache cannot keep its pixels."
+        )

@@ -8,7 +8,7 @@ import platform
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.inputs import Inputs
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.options import EvalOptions
+    from wds_real.scoring.predictions import Predictions
     from wds_real.scoring.result import Result
 
 __all__ = ["ModelRun", "own_output", "versions"]
@@ -99,7 +100,7 @@ class ModelRun:
         self._records: RunRecords | None = None
         self._stack = ExitStack()
         self._stopwatch, self._outputs = ModelStopwatch(), Outputs(loaded.classes)
-        self._forward: Callable[[torch.Tensor], Any]
+        self._forward: Callable[[torch.Tensor], Any] = _no_model
 
     def __enter__(self) -> Self:
         return self
@@ -118,6 +119,15 @@ class ModelRun:
     def stopwatch(self) -> ModelStopwatch:
         """The times of this model's steps."""
         return self._stopwatch
+
+    def drop(self) -> None:
+        """Let go of the model, but keep what was counted: `take` the model again to go on."""
+        del self._loaded
+        self._forward = _no_model
+
+    def take(self, loaded: LoadedModel) -> None:
+        """Go on with the same model, loaded again."""
+        self._loaded = loaded
 
     def num_samples(self, batches: Iterable[int]) -> int:
         """Return the number of samples in some batches."""
@@ -167,8 +177,8 @@ class ModelRun:
         self._counted.add(batch.number)
         return len(ranked.positions)
 
-    def finish(self, facts: dict[str, Any], world: World) -> Result:
-        """Return the result over all ranks, and write it with the predictions to the output folder.
+    def finish(self, facts: dict[str, Any], world: World) -> tuple[Result, Predictions]:
+        """Return result and predictions over all ranks, and write them to the output folder.
 
         Args:
             facts: Of the pass, for `Result.run`: threads and timings.
@@ -196,7 +206,7 @@ class ModelRun:
         )
         if self._output is not None and world.rank == 0:
             write_output(LocalStore(Path(self._output)), result, predictions)
-        return result
+        return result, predictions
 
     def _share_out(self, found: dict[int, Record], world: World) -> None:
         """Count the records that were found, and set `left`, the same on all ranks.
@@ -215,6 +225,10 @@ class ModelRun:
         done = self._total - len(self.left)
         if done and self._records is not None and world.rank == 0:
             _LOG.info("resuming: %d of %d batches are recorded in %s", done, self._total, self._records.folder)
+
+
+def _no_model(image: torch.Tensor) -> NoReturn:
+    raise RuntimeError(f"prepare() comes before the first step, here of {len(image)} images")
 
 
 def own_output(output: str | Path, world: World, stack: ExitStack) -> None:

@@ -27,7 +27,18 @@ if TYPE_CHECKING:
 
     from wds_real.labels import Labels
 
-__all__ = ["ClassChange", "Comparison", "Flip", "classes_compared", "compare", "flip_columns", "mcnemar_exact"]
+__all__ = [
+    "ClassChange",
+    "Comparison",
+    "Flip",
+    "RightAnswers",
+    "classes_compared",
+    "compare",
+    "flip_columns",
+    "mcnemar_exact",
+    "paired_interval",
+    "right_answers",
+]
 
 _SHOWN_CLASSES = 10
 
@@ -103,15 +114,8 @@ class Comparison:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval of the difference, in percentage points.
-
-        The adjusted Wald interval for matched pairs of Agresti and Min (2005), which adds half a pair to each of the
-        four cells. Its centre is therefore nearer to zero than `difference`.
-        """
-        n, b, c = self.total + 2, self.only_b + 0.5, self.only_a + 0.5
-        centre = (b - c) / n
-        half = Z_95 * math.sqrt((b + c) - (b - c) ** 2 / n) / n
-        return (100 * max(-1.0, centre - half), 100 * min(1.0, centre + half))
+        """95 % interval of the difference, in percentage points; see `paired_interval`."""
+        return paired_interval(self.only_a, self.only_b, self.total)
 
     def as_dict(self) -> dict[str, Any]:
         """Return all fields, JSON-ready."""
@@ -206,17 +210,9 @@ def compare(
         PredictionsError: the files have no labelled image in common, or a name that is not a validation image.
     """
     a, b = (side if isinstance(side, Predictions) else read_predictions(side) for side in (a, b))
-    if labels is not None and threshold is not None:
-        raise ValueError("labels and threshold exclude each other: both choose the ReaL labels.")
-    targets = Targets.of_labels(labels if threshold is None else at_threshold(threshold))
-    accepted = targets.real_label if against == "real" else targets.original_label[:, None]
-    top1 = np.full((2, len(targets.keys)), -1, dtype=np.int64)
-    for side, predictions in enumerate((a, b)):
-        top1[side, targets.positions_of(predictions)] = predictions.classes[:, 0]
-    scope = (top1 >= 0).all(axis=0) & (accepted[:, 0] >= 0)
-    if not scope.any():
-        raise PredictionsError("the two files have no image with a label in common, so nothing can be compared.")
-    right = (accepted[None] == top1[:, :, None]).any(axis=2) & scope
+    answers = right_answers([a, b], against=against, labels=labels, threshold=threshold)
+    right, top1, scope = answers.right, answers.top1, answers.scope
+    accepted, targets = answers.accepted, answers.targets
     lost, gained = np.flatnonzero(right[0] & ~right[1]), np.flatnonzero(right[1] & ~right[0])
     return Comparison(
         against=against,
@@ -265,6 +261,68 @@ def flip_columns(comparison: Comparison) -> dict[str, Sequence[Any]]:
         "original_label": [labels.original[image] for image in images],
         "real_label": [" ".join(map(str, labels.real[image])) for image in images],
     }
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RightAnswers:
+    """Which of several models are right on which images.
+
+    Attributes:
+        right: bool (M, N), by model and image; False outside of `scope`.
+        top1: int64 (M, N), the classes; -1 where there is none.
+        scope: bool (N,), the images that have a label and that all models scored.
+        accepted: int64 (N, L), the labels that count as right, padded with -1.
+        targets: The labels of all images.
+    """
+
+    right: NDArray[np.bool_]
+    top1: NDArray[np.int64]
+    scope: NDArray[np.bool_]
+    accepted: NDArray[np.int64]
+    targets: Targets
+
+
+def right_answers(
+    models: Sequence[Predictions],
+    *,
+    against: Literal["real", "original"],
+    labels: Labels | None = None,
+    threshold: float | None = None,
+) -> RightAnswers:
+    """Compare the top-1 classes of several models with the labels, on the images that all of them scored.
+
+    Raises:
+        ValueError: both `labels` and `threshold` are given.
+        PredictionsError: the models have no labelled image in common, or a name that is not a validation image.
+    """
+    if labels is not None and threshold is not None:
+        raise ValueError("labels and threshold exclude each other: both choose the ReaL labels.")
+    targets = Targets.of_labels(labels if threshold is None else at_threshold(threshold))
+    accepted = targets.real_label if against == "real" else targets.original_label[:, None]
+    top1 = np.full((len(models), len(targets.keys)), -1, dtype=np.int64)
+    for row, predictions in enumerate(models):
+        top1[row, targets.positions_of(predictions)] = predictions.classes[:, 0]
+    scope = (top1 >= 0).all(axis=0) & (accepted[:, 0] >= 0)
+    if not scope.any():
+        files = "two files" if len(models) == 2 else f"{len(models)} files"
+        raise PredictionsError(f"the {files} have no image with a label in common, so nothing can be compared.")
+    right = np.stack([(accepted == row[:, None]).any(axis=1) & scope for row in top1])
+    return RightAnswers(right, top1, scope, accepted, targets)
+
+
+def paired_interval(only_a: int, only_b: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of B minus A in percentage points, from the images that only one of the two gets right.
+
+    The adjusted Wald interval for matched pairs of Agresti and Min (2005), which adds half a pair to each of the four
+    cells. Its centre is therefore nearer to zero than the difference.
+
+    >>> [round(bound, 2) for bound in paired_interval(10, 40, 1000)]
+    [1.61, 4.38]
+    """
+    n, b, c = total + 2, only_b + 0.5, only_a + 0.5
+    centre = (b - c) / n
+    half = Z_95 * math.sqrt((b + c) - (b - c) ** 2 / n) / n
+    return (100 * max(-1.0, centre - half), 100 * min(1.0, centre + half))
 
 
 def mcnemar_exact(b: int, c: int) -> float:

@@ -3,6 +3,7 @@
 DIR/run.json, DIR/records/    while it runs: see `wds_real.scoring.records`
 DIR/predictions.csv           at the end: top-5 classes and probabilities, in key order
 DIR/result.json               last
+DIR/failed.json               why there is none, of one of several models
 """
 
 from __future__ import annotations
@@ -10,21 +11,39 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from wds_real.errors import CoverageError, PredictionsError
+from wds_real.format.json_fields import parse_json
+from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.predictions import TOP
 from wds_real.scoring.records import RunKey, RunRecords, executions_of, read_run, world_size_of
 from wds_real.scoring.result import joined_execution
 from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
+from wds_real.storage.files import read_bytes
 
 if TYPE_CHECKING:
     from wds_real.data.dataset import Dataset
+    from wds_real.errors import WdsRealError
     from wds_real.scoring.predictions import Format, Predictions
     from wds_real.scoring.result import Result
     from wds_real.storage.base import Store
 
-__all__ = ["find_predictions", "merge", "prediction_file_in", "write_output"]
+__all__ = [
+    "FAILED_NAME",
+    "RESULT_NAME",
+    "find_predictions",
+    "merge",
+    "prediction_file_in",
+    "read_output",
+    "write_failure",
+    "write_output",
+]
+
+FAILED_NAME, RESULT_NAME = "failed.json", "result.json"
 
 _PREDICTION_NAMES = ("predictions.csv", "predictions.npz", "predictions.parquet")
 
@@ -32,7 +51,53 @@ _PREDICTION_NAMES = ("predictions.csv", "predictions.npz", "predictions.parquet"
 def write_output(store: Store, result: Result, predictions: Predictions, *, form: Format = "csv") -> None:
     """Write the prediction file and, last, ``result.json``, each atomically."""
     store.put(f"predictions.{form}", predictions.encode(form))
-    store.put("result.json", (json.dumps(result.as_dict(), indent=1) + "\n").encode("ascii"))
+    store.put(RESULT_NAME, _encoded(result.as_dict()))
+
+
+def write_failure(store: Store, name: str, error: WdsRealError) -> None:
+    """Write why a model has no result."""
+    content = {"format": {"name": "wds_real.failure", "version": 1}, "model": name, "error": str(error)}
+    store.put(FAILED_NAME, _encoded(content))
+
+
+def read_output(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
+    """Return result and predictions of a finished run from its output folder; the result is counted again.
+
+    Raises:
+        PredictionsError: there is no result, it is of another data set or split, or it does not match the predictions.
+        CoverageError: predictions are missing.
+    """
+    path, targets = Path(folder) / RESULT_NAME, Targets.of_dataset(dataset)
+    try:
+        content: Any = parse_json(read_bytes(path))
+        found = {name: content["dataset"].get(name) for name in ("digest", "split")}
+        if found != {"digest": dataset.digest, "split": dataset.split}:
+            raise PredictionsError(f"{path}: the result is of another data set: {found}.")
+        table = PredictionTable(targets)
+        predictions = read_predictions(find_predictions(folder))
+        positions = targets.positions_of(predictions)
+        position_of = {key: at for at, key in enumerate(targets.keys)}
+        warned = np.isin(positions, [position_of[key] for key in content.get("decoded_with_warnings", [])])
+        table.add(positions, predictions.classes, predictions.probabilities, warned=warned)
+        failed = np.array([position_of[key] for key in content["coverage"]["failed"]], dtype=np.int64)
+        table.add(failed, np.full((len(failed), TOP), -1, dtype=np.int64))
+        run = dict(content["run"])
+        result = replace(
+            table.result(world_size=run.pop("world_size")),
+            model=content["model"],
+            preprocessing=content["preprocessing"],
+            execution=content.get("execution", {}),
+            run=run,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise PredictionsError(f"{path}: cannot be read, or is damaged: {error!r}.") from error
+    if json.loads(json.dumps(result.as_dict())) != content:
+        raise PredictionsError(f"{path}: does not match the predictions beside it.")
+    return result, predictions
+
+
+def _encoded(content: dict[str, Any]) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode("ascii")
 
 
 def find_predictions(path: str | Path) -> Path:

@@ -1,23 +1,26 @@
-"""``wds-real compare``: the paired difference of two prediction files."""
+"""``wds-real compare``: the paired differences of two or more models."""
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from wds_real.cli.console import print_json, print_lines
 from wds_real.cli.options import ORDER_CHOICE, export_classes_option, json_option, local_path, prediction_options
+from wds_real.storage.url import is_url
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Literal
 
     from wds_real.cli.options import PredictionOptions
 
 
 @click.command("compare")
-@click.argument("a")
-@click.argument("b")
+@click.argument("models", nargs=-1, required=True, metavar="A B [C ...]")
 @click.option(
     "--against",
     type=click.Choice(["real", "original"]),
@@ -38,8 +41,7 @@ if TYPE_CHECKING:
 @export_classes_option
 @json_option
 def command(
-    a: str,
-    b: str,
+    models: tuple[str, ...],
     against: Literal["real", "original"],
     options: PredictionOptions,
     name_column_b: str | None,
@@ -49,14 +51,24 @@ def command(
     export_classes: str | None,
     as_json: bool,
 ) -> None:
-    """Compare the prediction files or --output folders A and B on the images that are in both.
+    """Compare prediction files or --output folders of eval on the images that are in all of them.
 
-    Prints the paired difference of the accuracies, McNemar's test, and how many images only one of the two gets right.
-    A and B may be two columns of one file: name both.
+    Of two, prints the paired difference of the accuracies, McNemar's test, and how many images only one of the two gets
+    right. A and B may be two columns of one file: name both. Of more, prints the difference of each pair, with p-values
+    corrected for the number of pairs (Holm), and which pairs cannot be told apart.
     """
     from wds_real.scoring.comparison import classes_compared, compare, flip_columns
     from wds_real.scoring.export import write_table
 
+    paths = _results(models)
+    if len(paths) < 2:
+        raise click.UsageError("one model is no comparison: give two or more, or a folder with the results of several.")
+    if len(paths) > 2:
+        if {name_column_b, class_column_b, order_b, export_flips, export_classes} != {None}:
+            raise click.UsageError("the options for file B, --export-flips and --export-classes are for two files.")
+        _compare_many(paths, against, options, as_json=as_json)
+        return
+    a, b = paths
     read_a = options.read(a)
     read_b = options.read(b, name_column=name_column_b, class_column=class_column_b, order=order_b)
     comparison = compare(read_a, read_b, against=against, labels=options.labels(), threshold=options.threshold)
@@ -70,3 +82,34 @@ def command(
     for title, path, read in (("A", a, read_a), ("B", b, read_b)):
         print_lines(f"{title} {path}", *(f" note: {note}" for note in read.notes))
     print_lines(*str(comparison).split("\n"))
+
+
+def _results(models: Sequence[str]) -> list[str]:
+    """Return the files and folders, with the folder of many models replaced by theirs."""
+    from wds_real.scoring.ranking.rows import find_results
+
+    return [str(path) for one in models for path in ([one] if is_url(one) else find_results([one])[0])]
+
+
+def _compare_many(
+    paths: Sequence[str], against: Literal["real", "original"], options: PredictionOptions, *, as_json: bool
+) -> None:
+    from wds_real.scoring.ranking.pairwise import compare_many
+
+    read = {name: options.read(path) for name, path in zip(_names(paths), paths, strict=True)}
+    comparison = compare_many(read, against=against, labels=options.labels(), threshold=options.threshold)
+    if as_json:
+        files = dict(zip(read, paths, strict=True))
+        print_json({"files": files, **comparison.as_dict()})
+        return
+    print_lines(*(f"{name} note: {note}" for name, one in read.items() for note in one.notes))
+    print_lines(*str(comparison).split("\n"))
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """Return short names: the last part of each path without its suffix, or the whole path where that is not unique."""
+    short = [Path(path).name if is_url(path) or Path(path).is_dir() else Path(path).stem for path in paths]
+    short = [Path(path).parent.name if name == "predictions" else name for path, name in zip(paths, short, strict=True)]
+    times = Counter(short)
+    named = [name if name and times[name] == 1 else path for path, name in zip(paths, short, strict=True)]
+    return [name if named.index(name) == at else f"{name} ({at + 1})" for at, name in enumerate(named)]

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import sys
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -22,20 +22,20 @@ from wds_real.cli.options import (
     quiet_option,
     storage_option,
 )
+from wds_real.cli.preprocessing_options import preprocessing_options
+from wds_real.cli.several import SeveralOptions, evaluate_several, named_models
 from wds_real.cli.signals import kept_if_stopped
-from wds_real.errors import WdsRealError
-from wds_real.image.transform import EvalTransform
+from wds_real.errors import ModelError, WdsRealError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wds_real.cli.model_options import ModelOptions
+    from wds_real.cli.preprocessing_options import PreprocessingOptions
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.scoring.result import Result
 
 _DOWNLOADS = "evaluation.models.downloads"  # one rank of each node does them, and says so
-_Floats = tuple[float, float, float]
-_THREE_FLOATS = click.Tuple([float, float, float])
 
 
 @click.command("eval", cls=ModelCommand)
@@ -43,11 +43,13 @@ _THREE_FLOATS = click.Tuple([float, float, float])
 @click.option(
     "-m",
     "--model",
-    "spec",
+    "specs",
     required=True,
+    multiple=True,
     metavar="MODEL",
     help="timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL (transformers), open_clip:ARCH/TAG, "
-    "package.module:factory, FILE.pt2 (from torch.export) or efficientnet_lite0.",
+    "package.module:factory, FILE.pt2 (from torch.export) or efficientnet_lite0. Several: repeat it, or "
+    "timm:'resnet*', @FILE with one a line, or a folder of model files.",
 )
 @model_options
 @click.option(
@@ -62,38 +64,7 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     "-j", "--threads", type=click.IntRange(min=1), help="Decoding threads per rank.  [default: one per available core]"
 )
 @click.option("--split", metavar="SPLIT", help="Part of the data set in TFDS's notation, such as 'validation[:10%]'.")
-@click.option(
-    "--img-size",
-    type=click.IntRange(min=1),
-    help="Height and width of the model's input, in pixels.  [default: the model's own]",
-)
-@click.option(
-    "--crop-pct",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Share of the resized image's side that the centre crop keeps.  [default: the model's own]",
-)
-@click.option(
-    "--crop-mode",
-    type=click.Choice(["center", "squash", "border", "center_floor"]),
-    help="How to crop.  [default: the model's own]",
-)
-@click.option(
-    "--interpolation",
-    type=click.Choice(["bicubic", "bilinear", "lanczos", "nearest", "box", "hamming"]),
-    help="How to resize.  [default: the model's own]",
-)
-@click.option(
-    "--mean",
-    type=_THREE_FLOATS,
-    metavar="R G B",
-    help="Mean of each channel, for pixel values in 0..1.  [default: the model's own]",
-)
-@click.option(
-    "--std",
-    type=_THREE_FLOATS,
-    metavar="R G B",
-    help="Standard deviation of each channel, for pixel values in 0..1.  [default: the model's own]",
-)
+@preprocessing_options
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...  [default: this rank's accelerator, else cpu]")
 @click.option("--amp", is_flag=True, help="Run the model under torch.autocast.")
 @click.option(
@@ -130,6 +101,18 @@ _THREE_FLOATS = click.Tuple([float, float, float])
     "command resumes.",
 )
 @click.option(
+    "--models-at-once",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Of several models, how many are in memory; those with the same preprocessing share each decoded batch.",
+)
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Of several models, load none whose folder in --output holds a result.",
+)
+@click.option(
     "--pixel-cache",
     metavar="DIR",
     callback=local_path,
@@ -142,17 +125,12 @@ _THREE_FLOATS = click.Tuple([float, float, float])
 @json_option
 def command(
     root: str,
-    spec: str,
+    specs: tuple[str, ...],
     model_options: ModelOptions,
     batch_size: int,
     threads: int | None,
     split: str | None,
-    img_size: int | None,
-    crop_pct: float | None,
-    crop_mode: str | None,
-    interpolation: str | None,
-    mean: _Floats | None,
-    std: _Floats | None,
+    preprocessing: PreprocessingOptions,
     device: str | None,
     amp: bool,
     amp_dtype: str,
@@ -161,6 +139,8 @@ def command(
     on_error: Literal["raise", "record"],
     timeout_s: float,
     output: str | None,
+    models_at_once: int,
+    skip_existing: bool,
     pixel_cache: str | None,
     cache: str | None,
     cache_bytes: int | None,
@@ -172,7 +152,8 @@ def command(
     """Evaluate MODEL on the data set in ROOT (default: shards), each image exactly once.
 
     On many GPUs: torchrun --nnodes N --nproc-per-node 8 -m wds_real eval ROOT -m MODEL. Exit code 3, and no accuracy,
-    if an image is missing or counted twice.
+    if an image is missing or counted twice. Of several models each gets a folder in --output and a row of the table;
+    one that fails does not stop the others, and the exit code is then 1.
     """
     Path.cwd()  # where it was removed, importing torch ends the process
     from wds_real.data.dataset import open_dataset
@@ -188,16 +169,13 @@ def command(
     with _reported_by_rank_0():
         if output is not None:
             check_output(output)
+        change = functools.partial(_changed, preprocessing=preprocessing, pixel_cache=pixel_cache)
+        sources, several = named_models(specs, model_options, change)
+        _check_use(several, output, skip_existing, per_class)
         dataset = open_dataset(root, split=split, storage_options=storage_options, cache=open_cache(cache, cache_bytes))
-        if is_factory(spec):  # found in the current folder, after all installed packages
-            sys.path.append("")
-        loaded = model_options.load(spec)
-    if pixel_cache is not None and not isinstance(loaded.transform, EvalTransform):
-        raise click.UsageError(
-            f"{spec} is preprocessed by {loaded.transform.name}: --pixel-cache cannot keep its pixels."
-        )
-    geometry = {"img_size": img_size, "crop_pct": crop_pct, "crop_mode": crop_mode, "interpolation": interpolation}
-    model = _with_transform(loaded, {**geometry, "mean": mean, "std": std})
+        if any(is_factory(source.name) for source in sources):
+            sys.path.append("")  # factories are found in the current folder, after all installed packages
+        model = None if several else sources[0].load()
     options = EvalOptions(
         batch_size=batch_size,
         threads=threads,
@@ -210,6 +188,12 @@ def command(
         pixel_cache=pixel_cache,
         timeout_s=timeout_s,
     )
+    if model is None:
+        with_models = SeveralOptions(
+            output=output, models_at_once=models_at_once, skip_existing=skip_existing, quiet=quiet, as_json=as_json
+        )
+        evaluate_several(sources, dataset, options, with_models)
+        return
     saved = "no batch was saved; use --output to be able to resume"
     if output is not None:
         saved = f"the finished batches are saved in {output}; run the same command to resume"
@@ -243,19 +227,32 @@ def _reported_by_rank_0() -> Iterator[None]:
         sys.exit(error.exit_code)
 
 
-def _with_transform(model: LoadedModel, changes: dict[str, Any]) -> LoadedModel:
-    """Return the model with its transform changed by the options that are given."""
-    given = {name: value for name, value in changes.items() if value is not None}
-    if given and not isinstance(model.transform, EvalTransform):
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+def _check_use(several: bool, output: str | None, skip_existing: bool, per_class: bool) -> None:
+    """Refuse options that are for one model, or for several."""
+    if skip_existing and not several:
         raise click.UsageError(
-            f"{model.spec} is preprocessed by {model.transform.name}, which {options} cannot change."
+            "--skip-existing is for several models. A finished evaluation of one runs no batch again."
         )
+    if skip_existing and output is None:
+        raise click.UsageError("--skip-existing looks for results in --output: add it.")
+    if per_class and several:
+        raise click.UsageError("--per-class is for one model. result.json of each model has the numbers of each class.")
+
+
+def _changed(model: LoadedModel, *, preprocessing: PreprocessingOptions, pixel_cache: str | None) -> LoadedModel:
+    """Return the model with the preprocessing of the options.
+
+    Raises:
+        ModelError: its preprocessing cannot be so, or be kept in a pixel cache.
+    """
+    from wds_real.evaluation.loop import check_pixel_cache
+
+    if pixel_cache is not None:
+        check_pixel_cache(model)
     try:
-        transform = replace(model.transform, **given)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-    return replace(model, transform=transform)
+        return preprocessing.applied_to(model)
+    except click.UsageError as error:
+        raise ModelError(error.message) from error
 
 
 def _print_timings(result: Result) -> None:

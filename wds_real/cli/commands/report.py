@@ -36,17 +36,20 @@ _FORMAT_OF_SUFFIX: dict[str, TableFormat] = {
 )
 @plot_option("original against ReaL accuracy, with intervals")
 def command(results: tuple[str, ...], output: str | None, form: TableFormat | None, plot: str | None) -> None:
-    """Print one table of all RESULTs: --output folders of an eval, result.json files, or prediction files.
+    """Print one table of all RESULTs: --output folders of eval, of one or many models, result.json or prediction files.
 
     Models are ordered by ReaL top-1. The range behind a rank holds the ranks that chance allows: models that are
     compared image by image and cannot be told apart share it. All results must be of the same images and labels.
     """
     from wds_real.scoring.ranking.formats import format_ranking
     from wds_real.scoring.ranking.rank import rank_models
-    from wds_real.scoring.ranking.rows import read_model_row
+    from wds_real.scoring.ranking.rows import find_results, read_model_row
 
     form = form or _format_of(output)
-    ranking = rank_models([read_model_row(path) for path in results])
+    found, failures = find_results(results)
+    ranking = rank_models([read_model_row(path) for path in found])
+    for failure in failures:
+        print_message(f"not in the table: {failure}")
     table = format_ranking(ranking, form)
     if plot is not None:
         write_figure(plot, functools.partial(_drawn, ranking))

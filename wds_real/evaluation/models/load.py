@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.labels.class_maps import ClassMap
 
-__all__ = ["is_factory", "load_model"]
+__all__ = ["is_factory", "is_model_file", "is_weights_file", "load_model"]
 
 _FORMS = (
     "Expected timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL, open_clip:ARCH/TAG, package.module:factory, "
@@ -52,6 +52,16 @@ def is_factory(spec: str) -> bool:
     """
     scheme, colon, _ = spec.partition(":")
     return bool(colon) and scheme not in {**_SCHEMES, **_ARCHITECTURES} and not spec.endswith(tuple(_FILES))
+
+
+def is_model_file(path: Path) -> bool:
+    """Return whether `load_model` takes a file of this name as a model."""
+    return path.name.endswith(tuple(_FILES))
+
+
+def is_weights_file(path: Path) -> bool:
+    """Return whether a file of this name holds the weights of a model."""
+    return path.name.endswith(_WEIGHTS)
 
 
 def load_model(

@@ -12,13 +12,14 @@ from wds_real.evaluation.models.base import LoadedModel, import_package
 from wds_real.evaluation.models.downloads import Weights, downloaded, hub_weights, url_weights
 from wds_real.evaluation.models.weights_only import weights_only
 from wds_real.image.transform import EvalTransform
+from wds_real.labels import NUM_CLASSES
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from wds_real.evaluation.models.base import BuildOptions
 
-__all__ = ["load_timm"]
+__all__ = ["load_timm", "pretrained_names"]
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 _SOURCES = ("hf-hub", "hf_hub", "local-dir")  # the second is timm's older spelling
@@ -88,3 +89,17 @@ def _weights(timm: ModuleType, name: str) -> Weights | None:
         if found is not None:
             return found
     return url_weights(config.url) if config.url else None
+
+
+def pretrained_names(spec: str, pattern: str) -> tuple[list[str], list[str]]:
+    """Return timm's pretrained models whose names match a wildcard: those of 1,000 classes, and the others.
+
+    Raises:
+        ModelError: timm is not installed.
+    """
+    timm = import_package("timm", spec, "pip install 'wds_real[timm]'")
+    names: tuple[list[str], list[str]] = ([], [])
+    for name in timm.list_models(pattern, pretrained=True):
+        config = timm.get_pretrained_cfg(name)
+        names[config is not None and config.num_classes != NUM_CLASSES].append(name)
+    return names

@@ -19,6 +19,7 @@ TableFormat = Literal["text", "md", "csv", "html", "tex", "timm", "timm-real"]
 _HEADS = (
     "rank", "model", "ReaL top-1", "ReaL top-5", "original top-1", "original top-5", "parameters", "input", "precision",
 )  # fmt: skip
+_SHOWN_PAIRS = 20
 _LEFT = {"model", "input", "precision"}  # columns of words; the others are numbers, aligned to the right
 _CSV_COLUMNS = (
     "rank", "rank_first", "rank_last", "model", "real_top1", "real_top1_correct", "real_top1_total", "real_top1_low",
@@ -156,11 +157,12 @@ def _cells(ranking: Ranking) -> list[tuple[str, ...]]:
 
 def _notes(ranking: Ranking) -> list[str]:
     how = "image by image (McNemar's exact test)" if ranking.paired else "some pairs by their intervals alone"
-    notes = [f"Intervals: 95 %. Rank (first-last): the ranks that differences beyond chance allow, {how}, p < 0.05."]
+    ranks = f"the ranks that differences beyond chance allow, {how}, p < 0.05 for all pairs together (Holm)"
+    notes = [f"Intervals: 95 %. Rank (first-last): {ranks}."]
     if ranking.close:
-        notes.append(
-            "Cannot be told apart on these images: " + ", ".join(f"{a} and {b}" for a, b in ranking.close) + "."
-        )
+        pairs = [f"{a} and {b}" for a, b in ranking.close]
+        more = f" ... ({len(pairs):,} of {len(ranking.pairs):,} pairs)" if len(pairs) > _SHOWN_PAIRS else ""
+        notes.append(f"Cannot be told apart on these images: {', '.join(pairs[:_SHOWN_PAIRS])}{more}.")
     failed = [f"{model.row.name} {model.row.failed:,}" for model in ranking.models if model.row.failed]
     if failed:
         notes.append(f"* unreadable images, counted as wrong: {', '.join(failed)}.")

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wds_real.errors import PredictionsError
-from wds_real.scoring.comparison import mcnemar_exact
-from wds_real.scoring.counts import Z_95
+from wds_real.scoring.ranking.pairs import pair_differences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from wds_real.scoring.ranking.pairs import PairDifference
     from wds_real.scoring.ranking.rows import ModelRow
 
 __all__ = ["RankedModel", "Ranking", "rank_models"]
-
-_SIGNIFICANCE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +43,28 @@ class Ranking:
 
     Attributes:
         models: The rows.
-        close: Names of the pairs that cannot be told apart: p of the difference is 0.05 or more.
-        paired: Whether every pair was compared image by image; else some are compared by their intervals alone.
+        pairs: The difference of every two of them.
     """
 
     models: tuple[RankedModel, ...]
-    close: tuple[tuple[str, str], ...]
-    paired: bool
+    pairs: tuple[PairDifference, ...]
+
+    @property
+    def close(self) -> tuple[tuple[str, str], ...]:
+        """Names of the pairs that cannot be told apart."""
+        return tuple((pair.a, pair.b) for pair in self.pairs if not pair.told_apart)
+
+    @property
+    def paired(self) -> bool:
+        """Whether every pair was compared image by image; else some are compared by their intervals alone."""
+        return all(pair.paired for pair in self.pairs)
 
 
 def rank_models(rows: Sequence[ModelRow]) -> Ranking:
     """Order models by ReaL top-1, and find the pairs whose difference may be chance.
 
-    Pairs with predictions are compared image by image (McNemar's exact test), others as two independent samples.
+    Pairs with predictions are compared image by image (McNemar's exact test), others as two independent samples; the
+    p-values are corrected for the number of pairs (Holm).
 
     Raises:
         PredictionsError: two results are of different data, splits or labels, or none is given.
@@ -64,33 +72,23 @@ def rank_models(rows: Sequence[ModelRow]) -> Ranking:
     if not rows:
         raise PredictionsError("no results to report. Give --output folders, result.json files or prediction files.")
     _refuse_mixed(rows)
-    ordered = sorted(rows, key=lambda row: (-row.accuracies["real_top1"].correct, row.name))
-    correct = [row.accuracies["real_top1"].correct for row in ordered]
+    ordered = sorted(_with_different_names(rows), key=lambda row: (-row.accuracies["real_top1"].correct, row.name))
+    accuracies = [row.accuracies["real_top1"] for row in ordered]
+    pairs = pair_differences([row.name for row in ordered], accuracies, [row.right for row in ordered])
     better = np.zeros((len(ordered), len(ordered)), dtype=np.bool_)  # [a, b]: a is better than b beyond chance
-    close, paired = [], True
-    for a, first in enumerate(ordered):
-        for b in range(a + 1, len(ordered)):
-            p, by_image = _p_value(first, ordered[b])
-            paired &= by_image
-            better[a, b] = p < _SIGNIFICANCE
-            if not better[a, b]:
-                close.append((first.name, ordered[b].name))
+    better[np.triu_indices(len(ordered), 1)] = [pair.told_apart for pair in pairs]
     models = tuple(
-        RankedModel(row, 1 + sum(count > correct[at] for count in correct), 1 + int(better[:, at].sum()),
-                    len(ordered) - int(better[at].sum()))
+        RankedModel(row, 1 + sum(one.correct > accuracies[at].correct for one in accuracies),
+                    1 + int(better[:, at].sum()), len(ordered) - int(better[at].sum()))
         for at, row in enumerate(ordered)
     )  # fmt: skip
-    return Ranking(models, tuple(close), paired)
+    return Ranking(models, tuple(pairs))
 
 
-def _p_value(a: ModelRow, b: ModelRow) -> tuple[float, bool]:
-    """Return the p-value of the difference in ReaL top-1, and whether it is of pairs of answers."""
-    if a.right is not None and b.right is not None:
-        return mcnemar_exact(int((a.right & ~b.right).sum()), int((b.right & ~a.right).sum())), True
-    first, second = a.accuracies["real_top1"], b.accuracies["real_top1"]
-    variance = sum(one.value * (1 - one.value) / one.total for one in (first, second))
-    apart = abs(first.value - second.value) > Z_95 * variance**0.5
-    return (0.0 if apart else 1.0), False
+def _with_different_names(rows: Sequence[ModelRow]) -> list[ModelRow]:
+    """Add the place of the result to names that several models have, such as those of one checkpoint each."""
+    times = Counter(row.name for row in rows)
+    return [row if times[row.name] == 1 else replace(row, name=f"{row.name} ({row.place})") for row in rows]
 
 
 def _refuse_mixed(rows: Iterable[ModelRow]) -> None:

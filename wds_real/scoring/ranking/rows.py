@@ -11,21 +11,23 @@ import numpy as np
 from wds_real.errors import PredictionsError
 from wds_real.format.json_fields import parse_json
 from wds_real.scoring.counts import Accuracy
-from wds_real.scoring.output import prediction_file_in
+from wds_real.scoring.output import FAILED_NAME, RESULT_NAME, prediction_file_in
 from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.records import RUN_NAME
 from wds_real.scoring.score import score
 from wds_real.scoring.targets import Targets
+from wds_real.storage.files import os_errors_as, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from wds_real.scoring.predictions import Predictions
+    from wds_real.scoring.result import Result
 
-__all__ = ["ModelRow", "read_model_row"]
+__all__ = ["ModelRow", "find_results", "read_model_row", "row_of_outcome"]
 
-_RESULT_NAME = "result.json"
 _ACCURACIES = ("original_top1", "original_top5", "real_top1", "real_top5")
 _DATA = ("name", "split", "num_samples", "labels_digest")
 
@@ -55,9 +57,57 @@ class ModelRow:
     right: NDArray[np.bool_] | None = None
 
     @property
+    def place(self) -> str:
+        """The last part of the source that tells it from others: the folder of a result, or the name of a file."""
+        path = Path(self.source)
+        return path.parent.name if path.name == RESULT_NAME else path.name
+
+    @property
     def failed(self) -> int:
         """Images that could not be read."""
         return self.accuracies["original_top1"].failed
+
+
+def find_results(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
+    """Return the results that paths name, and why models in them have none.
+
+    A folder that has results only in its folders is the --output of an evaluation of many models: each is taken.
+
+    Raises:
+        PredictionsError: a folder cannot be read.
+    """
+    results, failures = list[Path](), list[str]()
+    for path in map(Path, paths):
+        if not path.is_dir() or (path / RESULT_NAME).is_file():
+            results.append(path)
+            continue
+        with os_errors_as(lambda error: PredictionsError(f"{path}: cannot be read: {reason_of(error)}")):  # noqa: B023 -- called at once
+            inside = sorted(folder for folder in path.iterdir() if folder.is_dir())
+        finished = [folder for folder in inside if (folder / RESULT_NAME).is_file()]
+        results += finished or [path]
+        failures += [_failure(folder) for folder in inside if (folder / FAILED_NAME).is_file()]
+        failures += [
+            f"{folder.name}: not finished"
+            for folder in inside
+            if finished and (folder / RUN_NAME).is_file() and not any(
+                (folder / name).is_file() for name in (RESULT_NAME, FAILED_NAME)
+            )
+        ]  # fmt: skip
+    return results, failures
+
+
+def _failure(folder: Path) -> str:
+    try:
+        content: Any = parse_json((folder / FAILED_NAME).read_bytes())
+        return f"{content['model']}: {content['error']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{folder.name}: failed"
+
+
+def row_of_outcome(name: str, result: Result, predictions: Predictions) -> ModelRow:
+    """Return the row of a result that is not read from a file."""
+    row = _row_of_result({**result.as_dict(), "model": {**result.model, "name": name}}, Path(name))
+    return _with_answers(row, predictions)
 
 
 def read_model_row(path: str | Path) -> ModelRow:
@@ -69,16 +119,16 @@ def read_model_row(path: str | Path) -> ModelRow:
     """
     path = Path(path)
     if path.is_dir():
-        path = path / _RESULT_NAME
+        path = path / RESULT_NAME
     if path.suffix != ".json" or not _is_result(path):
         return _row_of_predictions(path)
     content = _read_result(path)
     row, beside = _row_of_result(content, path), prediction_file_in(path.parent)
-    return row if beside is None else replace(row, right=_right(read_predictions(beside)))
+    return row if beside is None else _with_answers(row, read_predictions(beside))
 
 
 def _is_result(path: Path) -> bool:
-    return path.name == _RESULT_NAME or b'"wds_real.result"' in _head(path)
+    return path.name == RESULT_NAME or b'"wds_real.result"' in _head(path)
 
 
 def _head(path: Path) -> bytes:
@@ -110,7 +160,7 @@ def _row_of_result(content: Mapping[str, Any], path: Path) -> ModelRow:
             name: Accuracy(int(value["correct"]), int(value["total"]), int(value["failed"]))
             for name, value in content["accuracy"].items()
         }
-        named = model.get("name") or (path.parent.name if path.name == _RESULT_NAME else path.stem)
+        named = model.get("name") or (path.parent.name if path.name == RESULT_NAME else path.stem)
         return ModelRow(
             name=str(named),
             source=str(path),
@@ -134,6 +184,12 @@ def _row_of_predictions(path: Path) -> ModelRow:
         accuracies={name: value for name in _ACCURACIES if (value := getattr(result, name)) is not None},
         right=_right(predictions),
     )
+
+
+def _with_answers(row: ModelRow, predictions: Predictions) -> ModelRow:
+    """Add which images are right; not where the counts are of other labels than the released ones."""
+    right = _right(predictions)
+    return replace(row, right=right if int(right.sum()) == row.accuracies["real_top1"].correct else None)
 
 
 def _right(predictions: Predictions) -> NDArray[np.bool_]:

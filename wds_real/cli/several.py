@@ -1,0 +1,171 @@
+"""``wds-real eval`` with more than one model: what is evaluated, the table at the end, and a line for each failure."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wds_real.cli.console import (
+    counted,
+    is_main_rank,
+    print_json,
+    print_lines,
+    print_message,
+    progress_bar,
+    rank_prefix,
+)
+from wds_real.cli.failures import print_traceback
+from wds_real.cli.signals import kept_if_stopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from wds_real.cli.model_options import ModelOptions
+    from wds_real.data.dataset import Dataset
+    from wds_real.evaluation.many import ModelOutcome
+    from wds_real.evaluation.models.base import LoadedModel
+    from wds_real.evaluation.models.source import ModelSource
+    from wds_real.evaluation.options import EvalOptions
+
+__all__ = ["SeveralOptions", "evaluate_several", "named_models"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeveralOptions:
+    """What `evaluate_several` does with the models, and what it prints."""
+
+    output: str | None
+    models_at_once: int
+    skip_existing: bool
+    quiet: bool
+    as_json: bool
+
+
+def named_models(
+    specs: Sequence[str], options: ModelOptions, change: Callable[[LoadedModel], LoadedModel]
+) -> tuple[list[ModelSource], bool]:
+    """Return the models that -m and --checkpoint name, and whether the form of a name stands for several.
+
+    Args:
+        specs: The values of -m.
+        options: Weights and classes; a folder as --checkpoint stands for each file of weights in it.
+        change: Applied to each model that is loaded.
+
+    Raises:
+        ModelError: a list, a folder or a wildcard names no model.
+    """
+    from wds_real.evaluation.models.listing import find_models, names_several, weights_files
+    from wds_real.evaluation.models.source import ModelSource
+
+    sources = find_models(specs, load=lambda spec: change(options.load(spec)))
+    if options.checkpoint is None or not Path(options.checkpoint).is_dir():
+        return sources, len(specs) > 1 or names_several(specs[0])
+
+    def load(spec: str, file: Path) -> LoadedModel:
+        return change(replace(options, checkpoint=str(file)).load(spec))
+
+    files = weights_files(options.checkpoint)
+    return [
+        ModelSource(f"{source.name} {file.name}", functools.partial(load, source.name, file), source.where)
+        for source in sources
+        for file in files
+    ], True
+
+
+def evaluate_several(
+    sources: Sequence[ModelSource], dataset: Dataset, options: EvalOptions, several: SeveralOptions
+) -> None:
+    """Evaluate models and print a table of them; exit with 1 if one failed."""
+    from wds_real.evaluation.many import evaluate_many
+
+    output = several.output
+    saved = "no batch was saved; use --output to be able to resume"
+    if output is not None:
+        saved = f"the finished batches are saved in {output}; run the same command to resume"
+    total = len(sources) * len(dataset)
+    with (
+        kept_if_stopped(saved),
+        progress_bar("eval", total, unit="images", quiet=several.quiet or not is_main_rank()) as progress,
+    ):
+        outcomes = evaluate_many(
+            sources,
+            dataset,
+            options=options,
+            output=output,
+            models_at_once=several.models_at_once,
+            skip_existing=several.skip_existing,
+            progress=progress,
+        )
+    if is_main_rank():
+        if several.as_json:
+            print_json([_as_dict(outcome) for outcome in outcomes])
+        else:
+            _print_table(outcomes, output)
+    failed = [_print_failure(outcome, source) for outcome, source in zip(outcomes, sources, strict=True)]
+    if any(failed):
+        sys.exit(1)
+
+
+def _as_dict(outcome: ModelOutcome) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": outcome.name}
+    if outcome.folder is not None:
+        found["folder"] = str(outcome.folder)
+    if outcome.error is not None:
+        return {**found, "error": str(outcome.error)}
+    return {**found, "existed": outcome.existed, "result": None if outcome.result is None else outcome.result.as_dict()}
+
+
+def _print_table(outcomes: Sequence[ModelOutcome], output: str | None) -> None:
+    """Print what `wds-real report` prints of the output, the published results, and how long it took."""
+    from wds_real.scoring.ranking.formats import format_ranking
+    from wds_real.scoring.ranking.rank import rank_models
+    from wds_real.scoring.ranking.rows import row_of_outcome
+    from wds_real.scoring.reproduction import compare_with_published, published_name
+
+    found = [
+        (one, one.result, one.predictions) for one in outcomes if one.result is not None and one.predictions is not None
+    ]
+    if not found:
+        return
+    rows = [row_of_outcome(one.name, result, predictions) for one, result, predictions in found]
+    print_lines(*format_ranking(rank_models(rows), "text").rstrip("\n").split("\n"))
+    for _, result, _ in found:
+        published = compare_with_published(result, published_name(result.model), preprocessing=result.preprocessing)
+        if published is not None:
+            print_lines(*str(published).split("\n"))
+    print_lines(*_first_result_lines(found[0][1]))
+    existed = sum(one.existed for one in outcomes)
+    if existed:
+        print_lines(
+            f" {counted(existed, 'model')} had a result before, and {'was' if existed == 1 else 'were'} not run"
+        )
+    if output is not None:
+        print_lines(f"wrote result.json and predictions.csv of {counted(len(found) - existed, 'model')} to {output}")
+
+
+def _first_result_lines(result: Any) -> list[str]:
+    """Return the receipt and the data set, which all results share."""
+    from wds_real.scoring.report import coverage_lines
+
+    return [*coverage_lines(result.coverage, result.world_size), f" data set {result.dataset['digest']}"]
+
+
+def _print_failure(outcome: ModelOutcome, source: ModelSource) -> bool:
+    """Print why a model has no result; rank 0 prints all, the others what happened on them while a model ran."""
+    from wds_real.errors import ModelRunError, PredictionsError
+    from wds_real.evaluation.agreement import ElsewhereError
+
+    error = outcome.error
+    if error is None:
+        return False
+    own = isinstance(error, (ModelRunError, PredictionsError)) and not isinstance(error, ElsewhereError)
+    if is_main_rank() or own:
+        print_traceback(error)
+        where = f"{source.where}: " if source.where else ""
+        text = str(error)
+        name = "" if outcome.name in text else f"{outcome.name}: "
+        print_message(f"{rank_prefix()}error: {where}{name}{text}")
+    return True
