@@ -88,13 +88,14 @@ def digest_of(path: Path) -> str:
     """Return the SHA-256 (hex) of a file that another library loads, after a look at what kind of file it is.
 
     Raises:
-        ModelError: there is no such file, or it is something else than weights or settings.
+        ModelError: there is no such file, or it is something else than weights, and no JSON file of settings.
     """
     try:
         owned = OpenFile.open(path)
         with open(owned.descriptor, "rb", closefd=False) as file:
-            _check_kind(path, file.read(1024))
-            file.seek(0)
+            if path.suffix != ".json":  # settings beside the weights
+                _check_kind(path, file.read(1024))
+                file.seek(0)
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise ModelError(f"{path}: {reason_of(error)}") from error
