@@ -31,6 +31,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("WDS_REAL_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
+# What scripts/neighbours prints at the end: a table for each kind of property that tests record.
+_TABLES = {
+    "neighbour": ("loops of other libraries", ("library", "version", "what was run", "data", "same integers as eval")),
+    "reader": ("other libraries on the shards", ("library", "version", "what was read", "samples", "equal bytes")),
+}
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Callable[[str], Path]:
     """Return a function that finds a file of real images or labels by name, and skips the test if it is missing."""
@@ -129,18 +136,20 @@ def _files_left_open() -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the counts of the campaigns, and the table of the neighbours."""
+    """Print the counts of the campaigns, and the tables of the neighbours."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
     lines = [str(value) for report in reports for name, value in report.user_properties if name == "counts"]
     if lines:
         terminalreporter.section("counts of the campaigns")
         for line in dict.fromkeys(lines):
             terminalreporter.write_line(line)
-    rows = [value for report in reports for name, value in report.user_properties if name == "neighbour"]
-    if rows:
-        terminalreporter.section("loops of other libraries")
-        table = [("library", "version", "what was run", "data", "same integers as eval"), *rows]
-        widths = [max(len(str(row[place])) for row in table) for place in range(len(table[0]))]
+    for kind, (title, header) in _TABLES.items():
+        rows = [value for report in reports for name, value in report.user_properties if name == kind]
+        if not rows:
+            continue
+        terminalreporter.section(title)
+        table = [header, *rows]
+        widths = [max(len(str(row[place])) for row in table) for place in range(len(header))]
         for row in table:
             cells = (str(cell).ljust(width) for cell, width in zip(row, widths, strict=True))
             terminalreporter.write_line("  ".join(cells).rstrip())

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scoring": {"errors", "labels", "storage", "format", "data"},
     "evaluation": {"errors", "labels", "storage", "image", "data", "scoring"},
     "explore": {"errors", "labels", "storage", "format", "image", "data", "scoring"},
-    "interop": {"errors", "storage", "format", "data"},
+    "interop": {"errors", "labels", "storage", "format", "data"},
     "synthetic": {"errors", "labels", "image"},
     "cli": {
         "errors",
@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "scoring",
         "evaluation",
         "explore",
+        "interop",
         "synthetic",
     },
 }
@@ -54,16 +55,18 @@ OWNERS: dict[str, set[str]] = {
     "torch": {"data", "evaluation", "interop", "synthetic", "cli"},
     "webdataset": {"interop.webdataset"},
     "click": {"cli"},
+    "datasets": {"interop.huggingface"},
     "matplotlib": {"explore"},
     "rich": {"evaluation.progress"},  # below cli, as `evaluate` shows its progress in Python too
 }
 WITHOUT_TORCH = ("errors", "labels", "storage", "format", "image", "packing", "scoring", "explore")
 ALSO_WITHOUT_TORCH = (
     "data.catalogue", "data.dataset", "data.distributed", "data.notebook", "data.pixel_cache", "data.plan",
-    "data.reader", "evaluation.progress",
+    "data.reader", "evaluation.progress", "interop.cards", "interop.exports",
     "cli.main", "cli.commands.compare", "cli.commands.diagnose", "cli.commands.merge", "cli.commands.reference",
     "cli.commands.report", "cli.commands.score",
-    *(f"cli.commands.datasets.{name}" for name in ("cat", "index", "info", "ls", "pack", "show", "verify")),
+    *(f"cli.commands.datasets.{name}" for name in ("card", "cat", "export", "index", "info")),
+    *(f"cli.commands.datasets.{name}" for name in ("ls", "pack", "show", "verify")),
 )  # fmt: skip
 READS_THE_ENVIRONMENT = {
     "data.distributed", "storage.environment",  # launchers and AWS have variables of their own

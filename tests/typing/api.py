@@ -230,6 +230,15 @@ def with_webdataset(root: str, url: str) -> None:
         assert_type(raw.readable(), bool)
 
 
+def for_other_libraries(root: str) -> int:
+    """Make cards, and the side files by which other libraries read the shards."""
+    dataset = wds_real.open_dataset(root)
+    text: str = interop.card(dataset, "croissant")
+    files: dict[str, bytes] = interop.side_files(dataset, "dali")
+    written: list[str] = interop.write_side_files(wds_real.open_store(root), files, overwrite=True)
+    return len(text) + len(written) + len(interop.huggingface_features())
+
+
 def generate_a_data_set(tar: Path) -> dict[str, int]:
     """Write generated images whose evaluation is known beforehand."""
     numbers = range(1, 101)

@@ -19,7 +19,9 @@ from wds_real.data.distributed import launched_world, way_to_run_alone
 from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
 
 _DATA_SETS = {
+    "card": "Print the data card of a data set: Markdown, Hugging Face, Croissant or BibTeX.",
     "cat": "Write an image or its label to stdout.",
+    "export": "Write the side files by which timm, DALI and others read the shards.",
     "index": "Make a data set of existing WebDataset shards, in place.",
     "info": "Show what a data set holds, or the labels of single images.",
     "ls": "List the images of a data set, or those for which a condition holds.",
@@ -39,7 +41,13 @@ _MODELS = {
 }
 _GROUPS = {"Data sets": _DATA_SETS, "Models and results": _MODELS}
 _TOGETHER = {"eval"}
-_ON_RANK_0 = {"demo", "index", "merge", "pack"}  # they write; the others read, and each rank runs them by itself
+_ON_RANK_0 = {
+    "demo",
+    "export",
+    "index",
+    "merge",
+    "pack",
+}  # they write; the others read, and each rank runs them by itself
 # Every rank finds these errors at the same place, so only rank 0 reports them.
 _SAME_ON_ALL_RANKS = (CoverageError, ManifestError, PlanError)
 
