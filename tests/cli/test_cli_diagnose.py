@@ -12,7 +12,8 @@ from support.commands import Ended, expect_one_line, without_torch
 
 from wds_real.cli.options import ORDER_CHOICE
 from wds_real.labels import NUM_IMAGES, bundled
-from wds_real.labels.class_maps import devkit_map
+from wds_real.labels.class_maps import background_map, devkit_map, read_class_map
+from wds_real.scoring.diagnosis import CLASS_MISTAKES
 from wds_real.scoring.output import write_output
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.reading.order import ORDERS
@@ -22,6 +23,8 @@ from wds_real.storage.local import LocalStore
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from wds_real.scoring.diagnosis import Mistake
 
     Run = Callable[..., Ended]
 
@@ -126,3 +129,20 @@ def test_compare_takes_an_order_for_each_file(run: Run, tmp_path: Path) -> None:
     other = named(tmp_path / "b.csv", wrong)
     ended = run("compare", str(tmp_path / "a.npy"), other, "--order", "reversed", "--order-b", "names")
     assert "only in A 0, only in B 0" in ended.out
+
+
+PROPOSED = [mistake for mistake in CLASS_MISTAKES if mistake.options]
+
+
+@pytest.mark.parametrize("mistake", PROPOSED, ids=lambda mistake: " ".join(mistake.options))
+def test_the_numbering_that_is_found_can_be_given(run: Run, tmp_path: Path, mistake: Mistake) -> None:
+    """Predictions in each numbering, in class-folder order too, are scored soundly by the command that is printed."""
+    name = mistake.options[1]
+    class_map = background_map("first") if mistake.options[0] == "--background" else read_class_map(name)
+    right = np.where(np.arange(NUM_IMAGES) % 4 > 0, ORIGINAL, (ORIGINAL + 7) % 1000)
+    order = ORDERS["numbers-as-text"](ORIGINAL)
+    np.save(tmp_path / "other.npy", class_map.outputs[right][order])
+    printed = run("diagnose", str(tmp_path / "other.npy")).out
+    assert mistake.name in printed
+    command = shlex.split(next(line for line in printed.splitlines() if line.startswith(" or: "))[5:])
+    assert f" {int((right == ORIGINAL).sum()):,} / " in run(*command[1:]).out

@@ -11,6 +11,7 @@ import pytest
 from wds_real import SourceError
 from wds_real.labels import NUM_CLASSES, classes
 from wds_real.labels.class_maps import (
+    NUMBERINGS,
     background_map,
     choose_class_map,
     devkit_map,
@@ -146,3 +147,20 @@ def test_one_of_two_options_chooses_the_map(tmp_path: Path) -> None:
         choose_class_map(path, "last")
     with pytest.raises(ValueError, match="background is 'middle'"):
         choose_class_map(None, "middle")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", NUMBERINGS)
+def test_known_numberings_are_maps_by_name(name: str) -> None:
+    """Each class has a number of its own, from 0 or 1; the map leads back from it."""
+    found = read_class_map(name)
+    assert sorted(found.outputs.tolist()) == list(range(NUMBERINGS[name].first, found.num_outputs))
+    assert found.class_of_output()[found.outputs].tolist() == list(range(NUM_CLASSES))
+    assert found.description == {"numbering": name}
+
+
+def test_a_file_called_like_a_numbering_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What lies in the current folder is meant."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "devkit").write_text("".join(f"{label}\n" for label in range(NUM_CLASSES)))
+    assert read_class_map("devkit").outputs.tolist() == list(range(NUM_CLASSES))
+    assert classes()[read_class_map("./devkit").class_of_output()[0]].index == 0

@@ -83,7 +83,8 @@ _CLASS_OPTIONS = (
         "--class-map",
         metavar="FILE",
         callback=local_path,
-        help="Which output is which class: a text file whose line i is the wnid or class index of output i, or -.",
+        help="Which output is which class: a text file whose line i is the wnid or class index of output i, or -; or a "
+        "known numbering: devkit, devkit-from-0, folders-as-text, ...",
     ),
     click.option(
         "--background",

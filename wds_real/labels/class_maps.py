@@ -21,11 +21,12 @@ from wds_real.labels.class_names import NUM_CLASSES, classes
 from wds_real.storage.files import OpenFile, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
-__all__ = ["ClassMap", "background_map", "choose_class_map", "devkit_map", "read_class_map", "string_sorted_map"]
+__all__ = ["NUMBERINGS", "ClassMap", "Numbering", "background_map", "choose_class_map", "devkit_map", "read_class_map",
+           "string_sorted_map"]  # fmt: skip
 
 _MAX_BYTES = 16 << 20
 _NONE = ("-", "-1")
@@ -88,12 +89,16 @@ def background_map(place: Literal["first", "last"]) -> ClassMap:
 def read_class_map(path: str | Path) -> ClassMap:
     """Return the map in a text file: line i names the class of output i, as a wnid or a class index 0..999.
 
+    A name of `NUMBERINGS`, such as ``devkit``, is the map of that numbering, unless a file is called so.
+
     Each of the 1,000 classes is named exactly once. An output that is none of them has ``-`` or ``-1``, or another wnid
     in a file of more than 1,000 lines, such as the list of the 21,841 classes of ImageNet.
 
     Raises:
         SourceError: the file cannot be read, a line is neither, or a class is missing or named twice.
     """
+    if str(path) in NUMBERINGS and not Path(path).exists():
+        return _map_of_numbering(str(path))
     path = Path(path)
     data = _read(path)
     try:
@@ -119,6 +124,12 @@ def read_class_map(path: str | Path) -> ClassMap:
         )
     outputs = np.array([output_of[label] for label in range(NUM_CLASSES)], dtype=np.int64)
     return ClassMap(outputs, len(lines), {"file": path.name, "sha256": hashlib.sha256(data).hexdigest()})
+
+
+def _map_of_numbering(name: str) -> ClassMap:
+    numbering = NUMBERINGS[name]
+    outputs = np.argsort(numbering.classes()) + numbering.first
+    return ClassMap(outputs, NUM_CLASSES + numbering.first, {"numbering": name})
 
 
 def _read(path: Path) -> bytes:
@@ -164,3 +175,35 @@ def string_sorted_map() -> NDArray[np.int64]:
     [0, 1, 10, 100]
     """
     return np.array(sorted(range(NUM_CLASSES), key=str), dtype=np.int64)
+
+
+def _by_english_name() -> NDArray[np.int64]:
+    return np.array(sorted(range(NUM_CLASSES), key=lambda index: classes()[index].lemmas.lower()), dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Numbering:
+    """Another numbering of the 1,000 classes.
+
+    Attributes:
+        title: What the numbers are.
+        classes: Returns int64 (1000,), the class of each number from `first` on.
+        first: The lowest number.
+    """
+
+    title: str
+    classes: Callable[[], NDArray[np.int64]]
+    first: int = 0
+
+
+NUMBERINGS: dict[str, Numbering] = {
+    "devkit": Numbering("ILSVRC2012_ID 1..1000 of the development kit", devkit_map, first=1),
+    "devkit-from-0": Numbering("ILSVRC2012_ID of the development kit less 1", devkit_map),
+    "folders-as-text": Numbering("class folders 0, 1, 10, 100, ... sorted as text", string_sorted_map),
+    "inverse-folders-as-text": Numbering(
+        "the inverse of class folders sorted as text", lambda: np.argsort(string_sorted_map())
+    ),
+    "inverse-devkit": Numbering("the inverse of the development kit's ids", lambda: np.argsort(devkit_map())),
+    "english-names": Numbering("classes sorted by their English names", _by_english_name),
+    "reversed": Numbering("classes in descending order", lambda: np.arange(NUM_CLASSES)[::-1]),
+}

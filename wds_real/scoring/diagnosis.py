@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wds_real.errors import PredictionsError
-from wds_real.labels import NUM_CLASSES, NUM_IMAGES, classes
-from wds_real.labels.class_maps import devkit_map, string_sorted_map
+from wds_real.labels import NUM_CLASSES, NUM_IMAGES
+from wds_real.labels.class_maps import NUMBERINGS
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.reading.columns import read_columns
 from wds_real.scoring.reading.order import ORDERS, is_counted, keys_of
@@ -273,14 +273,6 @@ def _identity() -> NDArray[np.int64]:
     return np.arange(NUM_CLASSES, dtype=np.int64)
 
 
-def _inverse(class_map: Callable[[], NDArray[np.int64]]) -> Callable[[], NDArray[np.int64]]:
-    return lambda: np.argsort(class_map())
-
-
-def _by_name() -> NDArray[np.int64]:
-    return np.array(sorted(range(NUM_CLASSES), key=lambda index: classes()[index].lemmas.lower()), dtype=np.int64)
-
-
 ORDER_MISTAKES: dict[Mistake, Callable[[NDArray[np.int64]], NDArray[np.int64]]] = {
     Mistake(name, _NAMES, ("--order", order)): ORDERS[order]
     for name, order in {
@@ -295,13 +287,11 @@ CLASS_MISTAKES: dict[Mistake, Callable[[NDArray[np.int64]], NDArray[np.int64]]] 
     Mistake(
         "classes counted from 1, or after a background class",
         _MINUS_1,
+        ("--background", "first"),
     ): _mapped(_identity, first=1),
     Mistake("class numbers one too low", "add 1 to each class"): _mapped(_identity, first=-1),
-    Mistake("ILSVRC2012_ID 1..1000 of the development kit", _WNIDS): _mapped(devkit_map, first=1),
-    Mistake("ILSVRC2012_ID of the development kit less 1", _WNIDS): _mapped(devkit_map),
-    Mistake("class folders 0, 1, 10, 100, ... sorted as text", _WNIDS): _mapped(string_sorted_map),
-    Mistake("the inverse of class folders sorted as text", _WNIDS): _mapped(_inverse(string_sorted_map)),
-    Mistake("the inverse of the development kit's ids", _WNIDS): _mapped(_inverse(devkit_map)),
-    Mistake("classes sorted by their English names", _WNIDS): _mapped(_by_name),
-    Mistake("classes in descending order", _WNIDS): lambda predicted: NUM_CLASSES - 1 - predicted,
+    **{
+        Mistake(numbering.title, _WNIDS, ("--class-map", name)): _mapped(numbering.classes, first=numbering.first)
+        for name, numbering in NUMBERINGS.items()
+    },
 }
