@@ -71,6 +71,7 @@ ALSO_WITHOUT_TORCH = (
 READS_THE_ENVIRONMENT = {
     "data.distributed", "storage.environment",  # launchers and AWS have variables of their own
     "evaluation.models.weights_only",  # sets torch's switch while weights are loaded
+    "evaluation.models.pt2.compiled",  # sets the switch by which compiled programs check their inputs
 }  # fmt: skip
 MAX_ENTRIES, MAX_MODULES, MAX_LINES = 13, 16, 400
 

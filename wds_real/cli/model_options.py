@@ -62,6 +62,7 @@ class ModelOptions:
     model_kwargs: Mapping[str, Any] = field(default_factory=dict)
     class_map: str | None = None
     background: Literal["first", "last"] | None = None
+    trust_code: bool = False
 
     def load(self, spec: str) -> LoadedModel:
         """Return the model that `spec` names, with these weights and classes."""
@@ -75,6 +76,7 @@ class ModelOptions:
             model_kwargs=self.model_kwargs,
             class_map=self.class_map,
             background=self.background,
+            trust_code=self.trust_code,
         )
 
 
@@ -113,6 +115,11 @@ _WEIGHTS_OPTIONS = (
         callback=_parse_arguments,
         help="More arguments for the function that builds the model.",
     ),
+    click.option(
+        "--trust-code",
+        is_flag=True,
+        help="Load a .pt2 or TorchScript file even if it holds code that can do anything with your rights.",
+    ),
 )
 
 
@@ -142,6 +149,7 @@ def model_options(function: Callable[..., None]) -> Callable[..., None]:
         model_kwargs: dict[str, Any],
         class_map: str | None,
         background: Literal["first", "last"] | None,
+        trust_code: bool,
         **others: Any,
     ) -> None:
         options = ModelOptions(
@@ -151,6 +159,7 @@ def model_options(function: Callable[..., None]) -> Callable[..., None]:
             model_kwargs=model_kwargs,
             class_map=class_map,
             background=background,
+            trust_code=trust_code,
         )
         function(*arguments, model_options=options, **others)
 

@@ -68,7 +68,7 @@ class PreprocessingOptions:
         """Return a model whose transform is changed by what is given.
 
         Raises:
-            click.UsageError: a value is impossible, or the model has the preprocessing of another library.
+            click.UsageError: a value is impossible or would do nothing, or the preprocessing is another library's.
         """
         from wds_real.image.transform import EvalTransform
 
@@ -82,9 +82,17 @@ class PreprocessingOptions:
                 f"{model.spec} is preprocessed by {model.transform.name}, which {options} cannot change."
             )
         try:
-            return replace(model, transform=replace(model.transform, **given))
+            transform = replace(model.transform, **given)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+        bordered = transform.crop_mode == "border"  # the border that it adds has the colour of the mean
+        unused = [name for name in ("mean", "std") if name in given and not (name == "mean" and bordered)]
+        if model.takes_pixels and unused:
+            raise click.UsageError(
+                f"--{' and --'.join(unused)} would do nothing: {model.spec} takes pixels, 0 to 255, and normalises "
+                "them itself."
+            )
+        return replace(model, transform=transform)
 
 
 def preprocessing_options(function: Callable[..., None]) -> Callable[..., None]:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from wds_real.errors import ModelError
+from wds_real.evaluation.device import open_device
 from wds_real.evaluation.failures import model_errors
+from wds_real.evaluation.models.pt2.torchscript import TorchScript
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,9 +21,42 @@ if TYPE_CHECKING:
     from wds_real.evaluation.options import EvalOptions
     from wds_real.evaluation.stopwatch import ModelStopwatch
 
-__all__ = ["input_dtype", "prepare_forward"]
+__all__ = ["choose_device", "input_dtype", "place", "prepare_forward"]
 
 _INPUT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def choose_device(loaded: LoadedModel, options: EvalOptions) -> torch.device:
+    """Return the device on which a model is evaluated: that of `options`, else this rank's accelerator or the CPU.
+
+    Raises:
+        ModelError: there is no such device.
+    """
+    device = open_device(options.device)
+    runs_here = loaded.accepts is None or loaded.accepts.devices is None or device.type in loaded.accepts.devices
+    return device if runs_here or options.device is not None else torch.device("cpu")
+
+
+def place(loaded: LoadedModel, device: torch.device, options: EvalOptions) -> LoadedModel:
+    """Return a model as it runs on a device.
+
+    Raises:
+        ModelError: the model does not run on the device, or `options` has what only torch does for its own models.
+    """
+    runtime = loaded.facts.get("runtime")
+    for option in ("amp", "torchcompile", "channels_last") if runtime is not None else ():
+        if getattr(options, option):
+            raise ModelError(
+                f"{loaded.spec}: --{option.replace('_', '-')} is for models that torch runs; {runtime} runs this one "
+                "as its file says. Leave the option out."
+            )
+    if options.torchcompile and isinstance(loaded.module, TorchScript):
+        raise ModelError(f"{loaded.spec}: --torchcompile compiles no TorchScript programs. Leave the option out.")
+    devices = None if loaded.accepts is None else loaded.accepts.devices
+    if devices is not None and device.type not in devices:
+        words = " or ".join(devices)
+        raise ModelError(f"{loaded.spec}: runs on {words} here, not on {device.type}: --device {devices[0]}.")
+    return loaded if loaded.place is None else loaded.place(device)
 
 
 def input_dtype(loaded: LoadedModel) -> torch.dtype:

@@ -12,8 +12,9 @@ from wds_real.data.dataset import open_dataset
 from wds_real.data.distributed import process_group
 from wds_real.data.loader import Loader
 from wds_real.errors import ModelError, WdsRealError
-from wds_real.evaluation.device import on_device, open_device
+from wds_real.evaluation.device import on_device
 from wds_real.evaluation.failures import memory_errors
+from wds_real.evaluation.forward import choose_device
 from wds_real.evaluation.inputs import Inputs
 from wds_real.evaluation.model_run import ModelRun, own_output
 from wds_real.evaluation.models.base import as_loaded
@@ -82,7 +83,7 @@ def evaluate(
     options = choose_options(options, **fields)
     loaded = load_model(model) if isinstance(model, str) else as_loaded(model)
     dataset = open_dataset(dataset) if isinstance(dataset, (str, Path)) else dataset
-    device = open_device(options.device)
+    device = choose_device(loaded, options)
     inputs = Inputs.of(transform or loaded.transform, mean, std, as_pixels=loaded.takes_pixels)
     run = ModelRun(loaded, dataset, inputs=inputs, options=options, device=device, output=output)
     with process_group(device, timeout_s=options.timeout_s) as world, torch.inference_mode(), ExitStack() as stack:

@@ -18,7 +18,7 @@ from wds_real.errors import PredictionsError
 from wds_real.evaluation.agreement import ElsewhereError, agreed
 from wds_real.evaluation.device import Normalize, device_name
 from wds_real.evaluation.failures import check_batch_fits
-from wds_real.evaluation.forward import input_dtype, prepare_forward
+from wds_real.evaluation.forward import input_dtype, place, prepare_forward
 from wds_real.evaluation.metric import RealAccuracy
 from wds_real.evaluation.outputs import Outputs, check_labels
 from wds_real.evaluation.stopwatch import ModelStopwatch
@@ -68,8 +68,8 @@ class ModelRun:
         left: Numbers of the batches that no rank has done, ascending, the same on all ranks; set by `prepare`.
 
     Raises:
-        ModelError: the model takes no batches of this size, or images of this size; or its outputs have names that are
-            not those of the classes in their order.
+        ModelError: the model takes no batches of this size, or images of this size, or does not run on this device or
+            with these options; or its outputs have names that are not those of the classes in their order.
         ModelRunError: a batch is larger than the memory of this machine.
     """
 
@@ -83,6 +83,7 @@ class ModelRun:
         device: torch.device,
         output: str | Path | None,
     ) -> None:
+        loaded = place(loaded, device, options)
         shape = (options.batch_size, *inputs.shape)
         if loaded.accepts is not None:
             loaded.accepts.check(loaded.spec, shape)

@@ -56,7 +56,7 @@ def test_a_file_of_weights_is_refused_with_what_it_needs(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("model.onnx", "another runtime"), ("folder", "timm:local-dir:folder"), ("file", "not the file of a model")],
+    [("model.engine", "another runtime"), ("folder", "timm:local-dir:folder"), ("file", "not the file of a model")],
 )
 def test_other_things_are_named(name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model of another runtime, a folder and a file are told apart from a misspelt name."""

@@ -48,8 +48,9 @@ _DOWNLOADS = "evaluation.models.downloads"  # one rank of each node does them, a
     multiple=True,
     metavar="MODEL",
     help="timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL (transformers), open_clip:ARCH/TAG, "
-    "package.module:factory, FILE.pt2 (from torch.export) or efficientnet_lite0. Several: repeat it, or "
-    "timm:'resnet*', @FILE with one a line, or a folder of model files.",
+    "package.module:factory, efficientnet_lite0, or a file: .onnx, .tflite, .xml (OpenVINO), .pt2 (torch.export, "
+    "AOTInductor), .pt (TorchScript). Several: repeat it, or timm:'resnet*', @FILE with one a line, or a folder of "
+    "model files.",
 )
 @model_options
 @click.option(

@@ -17,10 +17,10 @@ import torch
 
 from wds_real.data.loader import Loader
 from wds_real.errors import ModelError
-from wds_real.evaluation.device import Normalize, on_device, open_device
+from wds_real.evaluation.device import Normalize, on_device
 from wds_real.evaluation.diagnosis.settings import Setting, Stacked, option_words, variations
 from wds_real.evaluation.failures import memory_errors, model_errors
-from wds_real.evaluation.forward import input_dtype, prepare_forward
+from wds_real.evaluation.forward import choose_device, input_dtype, prepare_forward
 from wds_real.evaluation.models.base import OwnTransform
 from wds_real.evaluation.options import EvalOptions
 from wds_real.evaluation.outputs import Outputs
@@ -248,7 +248,7 @@ def _predict(
 ) -> dict[str, NDArray[np.int64]]:
     """Return the first class of each image, int64 (N,), with each setting; images are decoded once for all of them."""
     geometries = list(dict.fromkeys(setting.geometry for setting in settings.values()))
-    device = open_device(options.device)
+    device = choose_device(loaded, options)
     forwards = {title: _forward(loaded, setting, device, options) for title, setting in settings.items()}
     outputs = Outputs(loaded.classes)
     loader = Loader(

@@ -40,10 +40,19 @@ class AcceptedInput:
     Attributes:
         sizes: Smallest and largest batch, channels, height and width; None where there is no largest.
         dtype: Of the images; for uint8, the program takes pixels as they were decoded, not normalised.
+        devices: The types of devices that it runs on; None for those of torch.
     """
 
     sizes: tuple[tuple[int, int | None], ...]
     dtype: torch.dtype = torch.float32
+    devices: tuple[str, ...] | None = None
+
+    def transform(self) -> EvalTransform:
+        """Return the default preprocessing, at the height and width of the input where these are fixed."""
+        (height, largest_height), (width, largest_width) = self.sizes[2:]
+        if height != largest_height or width != largest_width:
+            return EvalTransform()
+        return EvalTransform(img_size=height if height == width else (height, width))
 
     def check(self, spec: str, shape: tuple[int, ...]) -> None:
         """Compare the shape of a batch (B, C, H, W) with what is accepted.
@@ -146,9 +155,11 @@ class LoadedModel:
         transform: The preprocessing of its weights, as far as the source of the model gives one.
         accepts: The input that an exported program is limited to.
         classes: Which output is which class; None for a model of the 1,000 classes in their order.
-        facts: What else identifies it, JSON-ready, such as the digest of its file or the version of its runtime.
+        facts: What else identifies it, JSON-ready, such as the digest of its file; `runtime` is what runs it instead of
+            torch, with its version.
         labels: What its source calls its outputs, where it says so. Without `classes`, they have to be the 1,000
             classes in their order.
+        place: Gives the model as it runs on a device; None for a module, or what runs on all of its devices alike.
     """
 
     spec: str
@@ -158,6 +169,7 @@ class LoadedModel:
     classes: ClassMap | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     labels: tuple[str, ...] | None = None
+    place: Callable[[torch.device], LoadedModel] | None = None
 
     @property
     def takes_pixels(self) -> bool:

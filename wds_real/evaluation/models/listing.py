@@ -41,7 +41,7 @@ def find_models(specs: Iterable[str], *, load: Callable[[str], LoadedModel] = lo
 
     - ``timm:`` with ``*``, ``?`` or ``[...]``: the pretrained models of timm with 1,000 classes that match
     - ``@FILE``: one name a line; what follows a ``#`` is a comment
-    - a folder: each model file in it, such as ``.pt2``, by name
+    - a folder: each model file in it, such as ``.onnx`` or ``.pt2``, by name
     - anything else: itself
 
     Args:

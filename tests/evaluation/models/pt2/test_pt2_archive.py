@@ -199,13 +199,13 @@ def test_a_program_that_is_other_json_is_refused(content: bytes, records: Record
         load_model(write(records))
 
 
-@pytest.mark.parametrize("kind", ["TorchScript program", "weights"])
-def test_other_files_of_torch_are_named(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "advice"), [("TorchScript program", "name it .pt"), ("weights", "my_models:make")])
+def test_other_files_of_torch_are_named(kind: str, advice: str, tmp_path: Path) -> None:
     """A checkpoint, or a program of another kind, is not run, and is named with what to do."""
     path = tmp_path / "model.pt2"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("model/data.pkl", pickle.dumps(Touch()))
         if kind != "weights":
             archive.writestr("model/code/__torch__.py", "")
-    with pytest.raises(ModelError, match=f"not a program saved by torch.export.save. It .*{kind}.*my_models:make"):
+    with pytest.raises(ModelError, match=f"not a program saved by torch.export.save. It .*{kind}.*{advice}"):
         load_model(str(path))

@@ -1,1 +1,1 @@
-"""Programs in ``.pt2`` archives: their files are checked for code before torch loads them."""
+"""Programs of torch in files, ``.pt2`` archives and TorchScript: they are checked for code before torch loads them."""

@@ -103,7 +103,7 @@ def _not_exported(path: str, file: IO[bytes]) -> ModelError:
         names = []
     what = ""
     if any(name.startswith("code/") for name in names):
-        what = " It is a TorchScript program: load it in a function of yours, -m my_models:make."
+        what = " It is a TorchScript program: name it .pt, or .torchscript."
     elif "data.pkl" in names:
         what = " It holds weights: build the model in a function of yours and load them there, -m my_models:make."
     return ModelError(f"{path}: not a program saved by torch.export.save.{what}")
@@ -222,8 +222,7 @@ def _check_tree(spec: object, path: str) -> None:
 
 def _code(path: str, what: str) -> ModelError:
     return ModelError(
-        f"{path}: refused, as it holds {what}: loading it could run any code. If you trust the file, load it in a "
-        "function of yours, -m my_models:make."
+        f"{path}: refused, as it holds {what}: loading it could run any code. If you trust the file: --trust-code."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from wds_real.errors import ModelError, ModelRunError
 from wds_real.evaluation.failures import describe, is_out_of_memory
 from wds_real.evaluation.models.base import AcceptedInput, LoadedModel
+from wds_real.evaluation.models.model_file import file_digest
 from wds_real.evaluation.models.pt2.archive import check_archive
 from wds_real.evaluation.models.weights_only import weights_only
 
@@ -24,22 +26,26 @@ _IMAGE_CHANNELS = 3
 _TRAINING_OPERATORS = ("native_dropout", "_native_batch_norm_legit", "_native_batch_norm_legit_functional")
 
 
-def load_exported(path: str) -> LoadedModel:
-    """Return the program in a ``.pt2`` file, with the default transform.
+def load_exported(path: str, *, trust_code: bool = False) -> LoadedModel:
+    """Return the program in a ``.pt2`` file, with the default transform at the size of its input.
 
     The file is checked first (`wds_real.evaluation.models.pt2.archive`): torch would run code that it holds.
+
+    Args:
+        path: The file.
+        trust_code: Do not check it.
 
     Raises:
         ModelError: there is no such file, it is not a program saved by ``torch.export.save``, it holds code, it was
             exported in training mode, or its input is not a batch of images.
     """
-    if not Path(path).is_file():
-        raise ModelError(f"{path}: no such file. Expected a program saved by torch.export.save.")
+    digest = file_digest(path, "a program saved by torch.export.save")
     log = logging.getLogger("torch.export")
     before, log.disabled = log.disabled, True  # it logs a traceback for what is a ModelError of one line here
     try:
-        with Path(path).open("rb") as file, weights_only(path):
-            check_archive(file, path)
+        with Path(path).open("rb") as file, contextlib.nullcontext() if trust_code else weights_only(path):
+            if not trust_code:
+                check_archive(file, path)
             file.seek(0)
             program = torch.export.load(file)
         accepts = _accepted_input(program, path)
@@ -53,7 +59,7 @@ def load_exported(path: str) -> LoadedModel:
         raise ModelError(f"{path}: not a whole program of torch.export.save: {describe(error)}.") from error
     finally:
         log.disabled = before
-    return LoadedModel(path, module, accepts=accepts)
+    return LoadedModel(path, module, accepts.transform(), accepts=accepts, facts={"sha256": digest})
 
 
 def _accepted_input(program: ExportedProgram, path: str) -> AcceptedInput:

@@ -1,0 +1,44 @@
+"""Files of models: what they are before a runtime reads them, and the digest that identifies them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from wds_real.errors import ModelError
+
+__all__ = ["file_digest"]
+
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_MARKUP = re.compile(rb"\s*<(!doctype\s+html|html)", re.IGNORECASE)
+
+
+def file_digest(path: str, expected: str) -> str:
+    """Return the SHA-256 (hex) of the file of a model.
+
+    Args:
+        path: The file.
+        expected: What it should be, for the message.
+
+    Raises:
+        ModelError: it is missing, a folder, empty, a web page, or a pointer that git-lfs left in place of the file; or
+            it cannot be read.
+    """
+    place = Path(path)
+    if not place.is_file():
+        raise ModelError(f"{path}: {'a folder' if place.is_dir() else 'no such file'}. Expected {expected}.")
+    try:
+        with place.open("rb") as file:
+            start = file.read(256)
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}.") from error
+    if not start:
+        raise ModelError(f"{path}: the file is empty. Expected {expected}.")
+    if start.startswith(_LFS_POINTER):
+        raise ModelError(f"{path}: a pointer of git-lfs, not the file itself. Fetch it: git lfs pull.")
+    if _MARKUP.match(start):
+        raise ModelError(f"{path}: a web page, expected {expected}. Download the file itself.")
+    return digest
