@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wds_real
-from wds_real.explore.plots import _spaced, plot_comparison, plot_ranking
+from wds_real.explore.plots import _spaced, plot_comparison, plot_pairs, plot_ranking
 from wds_real.labels import bundled, classes
+from wds_real.scoring.ranking.pairwise import compare_many
 from wds_real.scoring.ranking.rank import rank_models
 from wds_real.scoring.ranking.rows import read_model_row
 
@@ -111,6 +112,34 @@ def test_equal_models_have_no_classes_to_show(files: dict[str, Path]) -> None:
     path = files["bad"]
     _, per_class = plot_comparison(wds_real.compare(path, path), ("bad", "bad")).axes
     assert not per_class.patches
+
+
+def test_every_pair_has_its_difference(files: dict[str, Path]) -> None:
+    """Row minus column, twice with both signs; what cannot be told apart is grey."""
+    read = {name: wds_real.read_predictions(path) for name, path in files.items()}
+    comparison = compare_many({**read, "twin": read["bad"]})
+    (axes,) = plot_pairs(comparison).axes
+    names = list(comparison.accuracies)
+    fields = {text.get_position(): text.get_text() for text in axes.texts}
+    assert len(fields) == 4 * 3
+    for pair in comparison.pairs:
+        a, b = names.index(pair.a), names.index(pair.b)
+        assert fields[b, a] == f"{pair.difference:+.2f}"
+        assert fields[a, b] == f"{-pair.difference:+.2f}"
+    assert [{*pair} for pair in comparison.close] == [{"bad", "twin"}]
+    assert len(axes.patches) == 2
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [f"{name}  {one.percent:.2f} %" for name, one in comparison.accuracies.items()]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_compare_draws(run: Callable[..., Ended], files: dict[str, Path], tmp_path: Path, count: int) -> None:
+    """Of two models or more, beside what it prints."""
+    path, chosen = tmp_path / "plot.svg", list(files.values())[:count]
+    code, out, err = run("compare", *chosen, "--plot", path)
+    assert (code, err) == (0, "")
+    assert out == run("compare", *chosen).out
+    assert path.read_text().startswith("<?xml")
 
 
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf"])

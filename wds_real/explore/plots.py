@@ -1,4 +1,4 @@
-"""Figures of results: models by original and ReaL accuracy, and two models side by side."""
+"""Figures of results: models by original and ReaL accuracy, two models side by side, and every pair of several."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from wds_real.labels import bundled, classes
 from wds_real.scoring.score import score
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
     from wds_real.scoring.comparison import Comparison
     from wds_real.scoring.counts import Accuracy
+    from wds_real.scoring.ranking.pairwise import PairwiseComparison
     from wds_real.scoring.ranking.rank import Ranking
 
-__all__ = ["plot_comparison", "plot_ranking"]
+__all__ = ["plot_comparison", "plot_pairs", "plot_ranking"]
 
 _DPI = 150
 _LINE_INCHES = 0.2
@@ -92,6 +94,38 @@ def plot_comparison(comparison: Comparison, names: tuple[str, str]) -> Figure:
     )
     right.axvline(0, color="black", linewidth=0.8)
     right.set_title("classes: images right in B, less those right in A", fontsize=9, loc="left")
+    return figure
+
+
+def plot_pairs(comparison: PairwiseComparison) -> Figure:
+    """Return a figure of many models: the difference of every pair in percentage points, row minus column.
+
+    A pair that cannot be told apart on these images has a grey field.
+    """
+    names = list(comparison.accuracies)
+    place = {name: at for at, name in enumerate(names)}
+    differences = np.full((len(names), len(names)), np.nan)
+    for pair in comparison.pairs:
+        a, b = place[pair.a], place[pair.b]
+        differences[a, b], differences[b, a] = pair.difference, -pair.difference
+    side = max(4.5, len(names) * 0.55 + 2.2)
+    figure = Figure(figsize=(side + 0.6, side), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    largest = float(np.nanmax(np.abs(differences))) or 1.0
+    axes.imshow(differences, cmap="RdBu", vmin=-1.6 * largest, vmax=1.6 * largest)  # pale enough for black numbers
+    for pair in comparison.pairs:
+        for row, column in ((place[pair.a], place[pair.b]), (place[pair.b], place[pair.a])):
+            if not pair.told_apart:
+                axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color="#cccccc"))
+            axes.text(column, row, f"{differences[row, column]:+.2f}", ha="center", va="center", fontsize=7)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8, parse_math=False)
+    labels = [f"{name}  {100 * one.value:.2f} %" for name, one in comparison.accuracies.items()]
+    axes.set_yticks(range(len(names)), labels, fontsize=8, parse_math=False)
+    title = "ReaL" if comparison.against == "real" else "original"
+    axes.set_title(
+        f"{title} top-1, row - column in points, on {comparison.total:,} images\ngrey: cannot be told apart",
+        fontsize=9, loc="left",
+    )  # fmt: skip
     return figure
 
 

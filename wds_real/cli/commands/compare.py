@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ import click
 
 from wds_real.cli.console import print_json, print_lines
 from wds_real.cli.options import ORDER_CHOICE, export_classes_option, json_option, local_path, prediction_options
+from wds_real.cli.plots import plot_option, write_figure
 from wds_real.storage.url import is_url
 
 if TYPE_CHECKING:
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from wds_real.cli.options import PredictionOptions
+    from wds_real.explore.figures import Figure
+    from wds_real.scoring.comparison import Comparison
+    from wds_real.scoring.ranking.pairwise import PairwiseComparison
 
 
 @click.command("compare")
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
     help="Write the images that only one of the two gets right to FILE, a .csv or .parquet.",
 )
 @export_classes_option
+@plot_option("the images and classes in which two models differ, or the difference of every pair of more")
 @json_option
 def command(
     models: tuple[str, ...],
@@ -49,6 +55,7 @@ def command(
     order_b: str | None,
     export_flips: str | None,
     export_classes: str | None,
+    plot: str | None,
     as_json: bool,
 ) -> None:
     """Compare prediction files or --output folders of eval on the images that are in all of them.
@@ -66,12 +73,14 @@ def command(
     if len(paths) > 2:
         if {name_column_b, class_column_b, order_b, export_flips, export_classes} != {None}:
             raise click.UsageError("the options for file B, --export-flips and --export-classes are for two files.")
-        _compare_many(paths, against, options, as_json=as_json)
+        _compare_many(paths, against, options, plot=plot, as_json=as_json)
         return
     a, b = paths
     read_a = options.read(a)
     read_b = options.read(b, name_column=name_column_b, class_column=class_column_b, order=order_b)
     comparison = compare(read_a, read_b, against=against, labels=options.labels(), threshold=options.threshold)
+    if plot is not None:
+        write_figure(plot, functools.partial(_drawn, comparison, _names(paths)))
     if export_flips is not None:
         write_table(export_flips, flip_columns(comparison))
     if export_classes is not None:
@@ -92,18 +101,37 @@ def _results(models: Sequence[str]) -> list[str]:
 
 
 def _compare_many(
-    paths: Sequence[str], against: Literal["real", "original"], options: PredictionOptions, *, as_json: bool
+    paths: Sequence[str],
+    against: Literal["real", "original"],
+    options: PredictionOptions,
+    *,
+    plot: str | None,
+    as_json: bool,
 ) -> None:
     from wds_real.scoring.ranking.pairwise import compare_many
 
     read = {name: options.read(path) for name, path in zip(_names(paths), paths, strict=True)}
     comparison = compare_many(read, against=against, labels=options.labels(), threshold=options.threshold)
+    if plot is not None:
+        write_figure(plot, functools.partial(_drawn_pairs, comparison))
     if as_json:
         files = dict(zip(read, paths, strict=True))
         print_json({"files": files, **comparison.as_dict()})
         return
     print_lines(*(f"{name} note: {note}" for name, one in read.items() for note in one.notes))
     print_lines(*str(comparison).split("\n"))
+
+
+def _drawn(comparison: Comparison, names: Sequence[str]) -> Figure:
+    from wds_real.explore.plots import plot_comparison
+
+    return plot_comparison(comparison, (names[0], names[1]))
+
+
+def _drawn_pairs(comparison: PairwiseComparison) -> Figure:
+    from wds_real.explore.plots import plot_pairs
+
+    return plot_pairs(comparison)
 
 
 def _names(paths: Sequence[str]) -> list[str]:
