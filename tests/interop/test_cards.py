@@ -77,6 +77,7 @@ def test_the_counts_are_those_of_the_data_set(tiny: wds_real.Dataset) -> None:
 def test_a_part_of_the_images_is_called_one(tiny: wds_real.Dataset) -> None:
     """The card of a partial set says so beside the count, for it gives no ImageNet accuracy."""
     assert "`validation`: 60 images (a part of the 50,000 validation images: not for accuracies)" in card(tiny)
+    assert "| **Source of this set** | a part of the validation set |" in card(tiny)
 
 
 def test_the_words_are_those_of_the_documentation() -> None:

@@ -111,6 +111,7 @@ def test_croissant_says_what_responsible_use_needs(dataset: wds_real.Dataset) ->
     unlabelled = sum(not labels for labels in dataset.index.real_label)
     assert described["rai:dataCollectionMissingData"] == f"{unlabelled} of 120 images have no ReaL label."
     assert {"rai:dataAnnotationProtocol", "rai:dataLimitations", "rai:personalSensitiveInformation"} <= set(described)
+    assert described["rai:dataCollection"].endswith("Source of this set: a part of the validation set.")
     assert "2006.07159" in described["citeAs"]
 
 

@@ -89,7 +89,7 @@ def _markdown(dataset: Dataset, usage: str = "") -> str:
         "Origin and licence": _bold_table(
             {
                 "Images": f"{IMAGES_FROM}; {IMAGES_LICENCE} ({IMAGES_LICENCE_URL})",
-                "This set": facts["source"] or "not from the official tar, as far as is known",
+                "Source of this set": facts["source"],
                 "Labels": f"{LABELS_FROM} ({LABELS_LICENCE_URL})",
                 "Digest of the images": f"`{facts['source_digest']}`",
                 "Digest of the labels": f"`{facts['labels_digest']}`",

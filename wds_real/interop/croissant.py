@@ -101,7 +101,7 @@ def croissant_json(dataset: Dataset) -> str:
 def _responsible_ai(dataset: Dataset) -> dict[str, Any]:
     facts = catalogue(dataset)
     return {
-        "rai:dataCollection": f"Images from {IMAGES_FROM}, packed unchanged. {facts['source']}".strip(),
+        "rai:dataCollection": f"Images from {IMAGES_FROM}, packed unchanged. Source of this set: {facts['source']}.",
         "rai:dataCollectionType": ["Web Scraping", "Manual Human Curator"],
         "rai:dataCollectionMissingData": (
             f"{facts['without_real_label']:,} of {facts['num_samples']:,} images have no ReaL label."
