@@ -21,15 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 __all__ = [
     "Label",
     "Labels",
+    "RaterScores",
     "at_threshold",
     "bundled",
     "by_file_name",
     "digest_labels",
     "load_real_json",
     "parse_real_json",
+    "rater_scores",
 ]
 
 
@@ -131,12 +135,38 @@ def at_threshold(threshold: float) -> Labels:
         raise SourceError(f"threshold is {threshold}, expected 0 <= threshold < 1 with at most three decimals.")
     original = bundled().original
     real = [(label,) for label in original]
-    with np.load(io.BytesIO(read_bundled("rater_scores.npz"))) as scores:
-        ends = np.cumsum(scores["num_labels"].astype(np.int64)).tolist()
-        images, label, accepted = scores["image"].tolist(), scores["label"], scores["permille"] >= permille
-    for number, start, stop in zip(images, [0, *ends], ends, strict=False):
+    scores = rater_scores()
+    label, accepted, ends = scores.label, scores.permille >= permille, np.cumsum(scores.num_labels).tolist()
+    for number, start, stop in zip(scores.image.tolist(), [0, *ends], ends, strict=False):
         real[number - 1] = tuple(label[start:stop][accepted[start:stop]].tolist())
     return Labels(original, tuple(real))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RaterScores:
+    """The published rater scores: of each rated image the labels that the raters saw, and how far they agree with each.
+
+    Attributes:
+        image: int64 (24,889,), numbers 1..50,000 of the rated images, ascending.
+        num_labels: int64 (24,889,), how many labels each of them has in the next two arrays.
+        label: int64 (184,962,), class indices, ascending within an image.
+        permille: int64 (184,962,), the largest k with score > k/1000; -1 for a score of 0.
+    """
+
+    image: NDArray[np.int64]
+    num_labels: NDArray[np.int64]
+    label: NDArray[np.int64]
+    permille: NDArray[np.int64]
+
+
+def rater_scores() -> RaterScores:
+    """Return the published rater scores, which are part of the package.
+
+    Raises:
+        SourceError: the bundled file is damaged.
+    """
+    with np.load(io.BytesIO(read_bundled("rater_scores.npz"))) as scores:
+        return RaterScores(*(scores[name].astype(np.int64) for name in ("image", "num_labels", "label", "permille")))
 
 
 def parse_real_json(data: bytes, *, where: str) -> tuple[tuple[int, ...], ...]:
