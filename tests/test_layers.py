@@ -63,8 +63,8 @@ WITHOUT_TORCH = ("errors", "labels", "storage", "format", "image", "packing", "s
 ALSO_WITHOUT_TORCH = (
     "data.catalogue", "data.dataset", "data.distributed", "data.notebook", "data.pixel_cache", "data.plan",
     "data.reader", "evaluation.progress", "interop.cards", "interop.exports",
-    "cli.main", "cli.commands.compare", "cli.commands.diagnose", "cli.commands.merge", "cli.commands.reference",
-    "cli.commands.report", "cli.commands.score",
+    "cli.main", "cli.commands.compare", "cli.commands.diagnose", "cli.commands.explore", "cli.commands.merge",
+    "cli.commands.reference", "cli.commands.report", "cli.commands.score",
     *(f"cli.commands.datasets.{name}" for name in ("card", "cat", "export", "index", "info")),
     *(f"cli.commands.datasets.{name}" for name in ("ls", "pack", "show", "verify")),
 )  # fmt: skip

@@ -44,6 +44,7 @@ def http_server(
     password: str = "",
     token: str | None = None,
     mirrors: int = 1,
+    extra: Mapping[str, str] | None = None,
 ) -> Iterator[HttpServer]:
     """Serve the files under `folder` by GET and HEAD over HTTP/1.1, keeping connections alive.
 
@@ -61,9 +62,10 @@ def http_server(
         password: The user's password.
         token: The bearer token without which the response is 401, or None for none.
         mirrors: How many mirrors answer in turn, each with ETags of its own.
+        extra: Headers of every response to a request for a file.
     """
     authorization = basic_authorization(user, password) if user is not None else token and f"Bearer {token}"
-    site = _Site(folder.resolve(), ranges, etags, authorization, mirrors)
+    site = _Site(folder.resolve(), ranges, etags, authorization, mirrors, extra or {})
     requests: list[Request] = []
 
     def converse(wire: Wire, _: Wires) -> None:
@@ -88,6 +90,7 @@ class _Site:
     etags: bool
     authorization: str | None
     mirrors: int
+    extra: Mapping[str, str]
     turns: Iterator[int] = field(default_factory=itertools.count)
     digests: dict[tuple[int, int, int, int], str] = field(default_factory=dict)
 
@@ -114,7 +117,7 @@ def _respond(site: _Site, request: Request, wire: Wire) -> None:
         _refuse(wire, 404, {}, request)
     else:
         with path.open("rb") as file:
-            _send_file(site, request, wire, file)
+            _send_file(site, request, wire, file, "text/html" if path.suffix == ".html" else "application/octet-stream")
 
 
 def _refuse(wire: Wire, status: int, headers: Mapping[str, str], request: Request) -> None:
@@ -123,11 +126,12 @@ def _refuse(wire: Wire, status: int, headers: Mapping[str, str], request: Reques
     wire.socket.sendall(head if request.method == "HEAD" else head + body)
 
 
-def _send_file(site: _Site, request: Request, wire: Wire, file: io.BufferedReader) -> None:
+def _send_file(site: _Site, request: Request, wire: Wire, file: io.BufferedReader, kind: str) -> None:
     """Send the file or the requested range, from one open file and so of one version."""
     facts = os.fstat(file.fileno())
     headers = {
-        "Content-Type": "application/octet-stream",
+        **site.extra,
+        "Content-Type": kind,
         "Last-Modified": email.utils.formatdate(facts.st_mtime, usegmt=True),
         "Accept-Ranges": "bytes" if site.ranges else "none",
     }

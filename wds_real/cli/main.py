@@ -34,6 +34,7 @@ _MODELS = {
     "demo": "Generate a small data set, evaluate it, and check every count.",
     "diagnose": "Say which known mistake explains an absurd accuracy.",
     "eval": "Evaluate a model, on one process or under torchrun.",
+    "explore": "Make a page to look at images, labels and predictions.",
     "merge": "Compute result and predictions from the records of a run.",
     "reference": "List the published results of models.",
     "report": "Print a table of models, one row a result.",
@@ -41,13 +42,8 @@ _MODELS = {
 }
 _GROUPS = {"Data sets": _DATA_SETS, "Models and results": _MODELS}
 _TOGETHER = {"eval"}
-_ON_RANK_0 = {
-    "demo",
-    "export",
-    "index",
-    "merge",
-    "pack",
-}  # they write; the others read, and each rank runs them by itself
+# They write; the others read, and each rank runs them by itself.
+_ON_RANK_0 = {"demo", "explore", "export", "index", "merge", "pack"}
 # Every rank finds these errors at the same place, so only rank 0 reports them.
 _SAME_ON_ALL_RANKS = (CoverageError, ManifestError, PlanError)
 

@@ -63,6 +63,11 @@ class SampleReader:
         self._checksums = index.checksum.tolist()
 
     @property
+    def shards(self) -> RangeReader:
+        """The shards, for reads of other parts than samples; nothing checks these."""
+        return self._shards
+
+    @property
     def url(self) -> str:
         """URL or path of the shards, without secrets."""
         return self._shards.url
