@@ -166,7 +166,7 @@ def test_arguments_are_read_as_in_timm(
 
 WRONG: dict[str, tuple[list[str], int, str]] = {
     "no such file": (["--checkpoint", "none.pth"], 2, "none.pth: No such file"),
-    "folder": (["--checkpoint", "shards"], 2, "shards: a folder, expected a file of weights"),
+    "folder": (["--checkpoint", "shards"], 2, "shards: a folder with no file of weights"),
     "URL": (["--checkpoint", "https://host/a.pth"], 2, "is a URL, expected a path"),
     "empty file": (["--checkpoint", "empty.pth"], 2, "empty.pth: the file is empty"),
     "LFS pointer": (["--checkpoint", "lfs.pth"], 2, "lfs.pth: a Git LFS pointer"),

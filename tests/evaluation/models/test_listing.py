@@ -86,7 +86,7 @@ def test_a_folder_stands_for_its_model_files(tmp_path: Path) -> None:
 
 def test_a_folder_of_checkpoints_stands_for_its_files(tmp_path: Path) -> None:
     """Files of weights, by name."""
-    for name in ("model_best.pth.tar", "epoch-2.pth", "epoch-1.safetensors", "args.yaml", "summary.csv"):
+    for name in ("model_best.pth.tar", "epoch-2.pth", "epoch-1.safetensors", "args.yaml", "summary.csv", "images.tar"):
         (tmp_path / name).touch()
     assert [path.name for path in weights_files(tmp_path)] == [
         "epoch-1.safetensors",

@@ -46,7 +46,8 @@ _PROGRAMS: dict[str, Callable[..., LoadedModel]] = {
     ".pt2": load_pt2, ".ts": load_torchscript, ".torchscript": load_torchscript,
 }  # fmt: skip
 _MAYBE_TORCHSCRIPT = (".pt", ".pth")  # programs and weights are told apart by what the file holds
-_WEIGHTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".tar", ".tar.gz", ".h5", ".keras", ".npz", ".pkl")
+_CHECKPOINTS = (".pth", ".pt", ".bin", ".ckpt", ".safetensors", ".pth.tar", ".pt.tar")
+_WEIGHTS = (*_CHECKPOINTS, ".tar", ".tar.gz", ".h5", ".keras", ".npz", ".pkl")
 _OWN_OPTIONS = {
     "num_classes": "--num-classes", "pretrained": "--checkpoint", "weights": "--checkpoint",
     "checkpoint_path": "--checkpoint",
@@ -70,8 +71,8 @@ def is_model_file(path: Path) -> bool:
 
 
 def is_weights_file(path: Path) -> bool:
-    """Return whether a file of this name holds the weights of a model."""
-    return path.name.endswith(_WEIGHTS)
+    """Return whether a file of this name is a checkpoint that `load_model` takes; other archives are none."""
+    return path.name.endswith(_CHECKPOINTS)
 
 
 def load_model(
