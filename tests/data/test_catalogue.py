@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.damage import damaged_copy
 
 import wds_real
 from wds_real.data.catalogue import catalogue, image_modes
@@ -102,15 +102,9 @@ def test_external_shards_may_hold_other_formats(mixed: Path, monkeypatch: pytest
 
 def test_a_damaged_image_is_not_counted(mixed: Path, tmp_path: Path) -> None:
     """It is an error, as wherever an image is read."""
-    root = tmp_path / "copy"
-    shutil.copytree(mixed, root)
-    ds = wds_real.open_dataset(root)
-    shard = root / ds.manifest.shards[0].name
-    data = bytearray(shard.read_bytes())
-    data[int(ds.index.offset[1]) + 20] ^= 1
-    shard.write_bytes(data)
+    ds = damaged_copy(mixed, tmp_path / "copy", position=1)
     with pytest.raises(ShardError, match=ds.keys[1]):
-        image_modes(wds_real.open_dataset(root))
+        image_modes(ds)
 
 
 def test_info_prints_them(run: Callable[..., Ended], mixed: Path) -> None:

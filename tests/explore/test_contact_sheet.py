@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
+from support.damage import damaged_copy
 
 import wds_real
 from wds_real.errors import PlanError, ShardError
@@ -164,12 +165,6 @@ def test_a_file_that_cannot_be_written_is_said(ds: Dataset, tmp_path: Path, name
 
 def test_a_damaged_image_is_named(tmp_path: Path) -> None:
     """Nothing is drawn in its place."""
-    for path in TINY.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    ds = wds_real.open_dataset(tmp_path)
-    shard = tmp_path / ds.manifest.shards[0].name
-    data = bytearray(shard.read_bytes())
-    data[int(ds.index.offset[2]) + 100] ^= 1
-    shard.write_bytes(data)
+    ds = damaged_copy(TINY, tmp_path / "set", position=2)
     with pytest.raises(ShardError, match=ds.keys[2]):
         show_examples(ds, num_images=4)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
+from support.damage import damaged_copy
 from torch.utils.data import DataLoader
 
 import wds_real
@@ -110,13 +111,7 @@ def test_a_data_set_and_a_loader_show_what_they_are(ds: Dataset) -> None:
 
 def test_a_damaged_image_is_said_in_its_place(tmp_path: Path) -> None:
     """A table is looked at to find what is wrong."""
-    for path in TINY.iterdir():
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    ds = wds_real.open_dataset(tmp_path)
-    shard = tmp_path / ds.manifest.shards[0].name
-    data = bytearray(shard.read_bytes())
-    data[int(ds.index.offset[2]) + 100] ^= 1
-    shard.write_bytes(data)
+    ds = damaged_copy(TINY, tmp_path / "set", position=2)
     page = html_of(wds_real.as_dataframe(ds))
     assert [key for key, _ in shown_images(page)] == [key for key in ds.keys[:20] if key != ds.keys[2]]
     assert "checksum is" in page
