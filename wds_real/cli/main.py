@@ -30,10 +30,10 @@ _DATA_SETS = {
     "verify": "Check a packed data set.",
 }
 _MODELS = {
-    "compare": "Compare two prediction files, image by image.",
+    "compare": "Compare two or more models, image by image.",
     "demo": "Generate a small data set, evaluate it, and check every count.",
     "diagnose": "Say which known mistake explains an absurd accuracy.",
-    "eval": "Evaluate a model, on one process or under torchrun.",
+    "eval": "Evaluate one model or many, on one process or under torchrun.",
     "explore": "Make a page to look at images, labels and predictions.",
     "merge": "Compute result and predictions from the records of a run.",
     "reference": "List the published results of models.",
