@@ -142,10 +142,11 @@ def test_commands_have_the_options_they_are_shown_with(command: str, whole: bool
     words = words[: words.index(">")] if ">" in words else words
     place = words.index("wds-real") if "wds-real" in words else words.index("wds_real")
     name, *rest = words[place + 1 :]
-    found = cli.get_command(click.Context(cli), name)
+    parent = click.Context(cli, **cli.context_settings)  # commands keep the help option of their first context
+    found = cli.get_command(parent, name)
     assert found is not None, f"there is no command {name}"
     with contextlib.nullcontext() if whole else contextlib.suppress(click.MissingParameter):
-        found.make_context(name, list(rest))
+        found.make_context(name, list(rest), parent=parent)
 
 
 @pytest.mark.parametrize("page", PAGES)
