@@ -159,12 +159,12 @@ def test_a_signal_while_packing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 _BLOCKED = """
-import hashlib, sys
+import hashlib, sys, threading
 import wds_real.cli.signals as signals
 signals._GRACE_S = 0.5
 with signals.SignalHandling() as handling:
     handling.kept = "the records are kept"
-    print("blocked", flush=True)
+    threading.Timer(0.5, print, ["blocked"], {"flush": True}).start()  # when the main thread has left Python code
     hashlib.pbkdf2_hmac("sha256", b"", b"", (1 << 31) - 1)  # runs for minutes in C, without the interpreter's lock
 """
 
