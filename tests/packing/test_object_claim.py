@@ -258,6 +258,18 @@ def test_a_real_server_holds_claims(s3: S3Server) -> None:
     assert root.list() == []
 
 
+def test_a_claim_may_be_released_while_it_is_looked_at(s3: S3Server) -> None:
+    """Its content then changes between two reads: it has ended, which is no error."""
+    url = f"s3://test/object-claim-{next(NUMBERS)}"
+    root, other = (open_store(url, storage_options=s3.options) for _ in range(2))
+    name = write_claim(other, elsewhere(), started_s=time.time(), ends_s=time.time() + 80)
+    claim = module._ObjectClaim(root, Owner.this_process("pack"), "")
+    assert [holder.name for holder in claim._others()] == [name]
+    other.put(name, module._RELEASED)
+    assert claim._others() == []
+    assert root.list() == []
+
+
 @pytest.fixture(autouse=True)
 def _no_threads_left() -> Iterator[None]:
     """No claim is renewed after its end."""

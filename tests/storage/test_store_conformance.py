@@ -219,6 +219,28 @@ def test_a_large_object_is_read_whole(place: Place) -> None:
     assert store.get_range("large", 77, NUM_LARGE - 77) == data[77:-77]
 
 
+def test_a_fresh_read_sees_what_others_wrote(place: Place) -> None:
+    """Whatever was read before: another length, another content of the same length, nothing at all, or no file."""
+    store = place.open()
+    for data in (DATA, DATA[:100], DATA[100:200], b"", b"x"):
+        place.fill("a.json", data)
+        assert store.get("a.json", fresh=True) == data
+    assert store.get("a.json") == b"x"
+    place.fill("a.json", DATA)
+    assert store.get("a.json", fresh=True) == DATA
+    assert "gone.json" in refuses(MissingError, lambda: store.get("gone.json", fresh=True))
+
+
+def test_a_fresh_read_is_bounded(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An object that is too large is not taken into memory; a folder has no such bound."""
+    monkeypatch.setattr("wds_real.storage.remote._MAX_FRESH_BYTES", len(DATA) - 1)
+    place.fill("a.json", DATA)
+    if place.kind == "folder":
+        assert place.open().get("a.json", fresh=True) == DATA
+    else:
+        assert "is larger than 9,999 bytes" in refuses(StoreError, lambda: place.open().get("a.json", fresh=True))
+
+
 def test_threads_can_share_a_store(place: Place) -> None:
     """Ranges of several objects at the same time are right."""
     contents = {f"{number}.tar": made(3000, seed=number) for number in range(5)}

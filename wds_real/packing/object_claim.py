@@ -38,7 +38,7 @@ _WATCHED_S = 45.0  # more than two renewals
 _CONTEST_S = 5.0  # how long the first of several that start together waits for the others
 _POLL_S = 0.25
 _RELEASED = b"released\n"  # content of a claim that has ended
-_MAX_BYTES = 4096  # of a claim that are read
+_MAX_BYTES = 4096  # of a claim that are looked at
 
 
 class Claim:
@@ -181,7 +181,7 @@ class _ObjectClaim(Claim):
 
     def _read(self, name: str) -> bytes:
         try:
-            return bytes(self._root.get_range(name, 0, min(self._root.head(name), _MAX_BYTES)))
+            return self._root.get(name, fresh=True)[:_MAX_BYTES]
         except MissingError:
             return _RELEASED
 

@@ -98,8 +98,14 @@ class Store(RangeReader, Protocol):
         """Return the length of a file in bytes."""
         ...
 
-    def get(self, name: str) -> bytes:
-        """Return a whole file."""
+    def get(self, name: str, *, fresh: bool = False) -> bytes:
+        """Return a whole file.
+
+        Args:
+            name: Of the file.
+            fresh: Return it as it is now, in one request, whatever version was read before: for small files that
+                others replace.
+        """
         ...
 
     def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:

@@ -6,6 +6,7 @@ This is the only module that imports obstore. `wds_real.storage.remote` adds che
 from __future__ import annotations
 
 import functools
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from obstore import GetOptions, ObjectMeta
     from obstore.store import MemoryStore, ObjectStore, S3Config
 
-__all__ = ["ObstoreClient", "Response", "Version"]
+__all__ = ["FORKS", "ObstoreClient", "Response", "Version"]
 
 _PART_BYTES = 16 << 20  # of a multipart upload; S3 allows 10,000 parts
 _MAX_CONCURRENT_PARTS = 4
@@ -134,6 +135,11 @@ class ObstoreClient:
             memory[filled : filled + len(chunk)] = memoryview(chunk)
             filled += len(chunk)
         return Response(memory[:filled].toreadonly(), *found, version=version)
+
+    def get_whole(self, name: str, *, max_bytes: int) -> bytes | None:
+        """Return an object in one response, so in one version; None if it is larger than `max_bytes`."""
+        response = self._obstore.get(*self._place(name))
+        return None if response.meta["size"] > max_bytes else bytes(response.bytes())
 
     def stream(self, name: str) -> tuple[Version, Iterator[memoryview]]:
         """Return an object's version, and its bytes in chunks as they arrive."""
@@ -256,3 +262,27 @@ def _memory_store(url: str) -> MemoryStore:
 
     del url
     return MemoryStore()
+
+
+class _ForkGuard:
+    """Whether this process was forked from one that had used a client; the state of a process, not of a store."""
+
+    def __init__(self) -> None:
+        self._used = self._forked = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._after_fork)
+
+    def check(self, url: str) -> None:
+        """Raise UnavailableError in a forked process."""
+        if self._forked:
+            raise UnavailableError(
+                f"{url}: this process was forked from one that had read from an object store, so it cannot. Give "
+                'DataLoader multiprocessing_context="forkserver" or "spawn", or use Loader without worker processes.'
+            )
+        self._used = True
+
+    def _after_fork(self) -> None:
+        self._forked = self._used
+
+
+FORKS = _ForkGuard()

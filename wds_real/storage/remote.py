@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import os
 import threading
 import time
 from dataclasses import replace
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from wds_real.errors import MissingError, StoreError, UnavailableError
 from wds_real.storage.downloads import Downloads, TemporaryFile
 from wds_real.storage.http_errors import PANIC, Kind, error_of, is_panic, parse_error
-from wds_real.storage.obstore_client import ObstoreClient
+from wds_real.storage.obstore_client import FORKS, ObstoreClient
 from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
 from wds_real.storage.retry import GaveUpError, TransientError, interruptible, retry
 from wds_real.storage.url import Location, redact_url
@@ -35,6 +34,7 @@ __all__ = ["RemoteStore"]
 
 _LOG = logging.getLogger(__name__)
 _MAX_REQUESTS_PER_OBJECT = 4
+_MAX_FRESH_BYTES = 64 << 20  # of an object that is read in one request
 _FIRST_CONTACT_S = 20.0  # deadline of requests while the server has not responded yet
 _T = TypeVar("_T")
 
@@ -133,8 +133,13 @@ class RemoteStore:
                 return self._download(name).num_bytes
         return pinned.num_bytes
 
-    def get(self, name: str) -> bytes:
-        """Return a whole object; the ranges of a large one are read in parallel."""
+    def get(self, name: str, *, fresh: bool = False) -> bytes:
+        """Return a whole object; the ranges of a large one are read in parallel, unless it is read `fresh`."""
+        if fresh:
+            data = self._request(name, "look up", lambda client: client.get_whole(name, max_bytes=_MAX_FRESH_BYTES))
+            if data is None:
+                raise StoreError(f"{self._where(name)}: is larger than {_MAX_FRESH_BYTES:,} bytes, so it is not read.")
+            return data
         num_bytes = self.head(name)
         starts = range(0, num_bytes, BLOCK_BYTES)
         blocks = [ByteRange(name, start, min(start + BLOCK_BYTES, num_bytes)) for start in starts]
@@ -349,9 +354,8 @@ class RemoteStore:
         return file
 
     def _holds(self, name: str, data: bytes) -> bool:
-        self._versions.pop(name, None)
         try:
-            return self.get(name) == data
+            return self.get(name, fresh=True) == data
         except StoreError:
             return False
 
@@ -359,7 +363,7 @@ class RemoteStore:
         return f"{self.url}/{name}" if name else self.url
 
     def _connected(self) -> ObstoreClient:
-        _FORKS.check(self.url)
+        FORKS.check(self.url)
         with self._lock:
             if self._client is None:
                 self._client = self._connect(self._location)
@@ -372,27 +376,3 @@ def _reopen(
     store = RemoteStore(Location.parse(url, options), options, connect=connect)
     store.decide_by_checksums(checksummed)
     return store
-
-
-class _ForkGuard:
-    """Whether this process was forked from one that had used a client; the state of a process, not of a store."""
-
-    def __init__(self) -> None:
-        self._used = self._forked = False
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._after_fork)
-
-    def check(self, url: str) -> None:
-        """Raise UnavailableError in a forked process."""
-        if self._forked:
-            raise UnavailableError(
-                f"{url}: this process was forked from one that had read from an object store, so it cannot. Give "
-                'DataLoader multiprocessing_context="forkserver" or "spawn", or use Loader without worker processes.'
-            )
-        self._used = True
-
-    def _after_fork(self) -> None:
-        self._forked = self._used
-
-
-_FORKS = _ForkGuard()
