@@ -14,9 +14,9 @@ from wds_real.cli.options import ORDER_CHOICE
 from wds_real.labels import NUM_IMAGES, bundled
 from wds_real.labels.class_maps import background_map, devkit_map, read_class_map
 from wds_real.scoring.diagnosis import CLASS_MISTAKES
-from wds_real.scoring.output import write_output
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.reading.order import ORDERS
+from wds_real.scoring.run.output import write_output
 from wds_real.scoring.score import score
 from wds_real.storage.local import LocalStore
 

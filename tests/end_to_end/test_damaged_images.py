@@ -19,7 +19,7 @@ from wds_real.evaluation.metric import RealAccuracy
 from wds_real.evaluation.options import EvalOptions
 from wds_real.image.transform import EvalTransform
 from wds_real.packing.verification import verify
-from wds_real.scoring.output import merge
+from wds_real.scoring.run.output import merge
 from wds_real.storage.local import LocalStore
 from wds_real.synthetic import encode_image
 

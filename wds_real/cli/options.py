@@ -148,8 +148,8 @@ class PredictionOptions:
         self, path: str, *, name_column: str | None = None, class_column: str | None = None, order: str | None = None
     ) -> Predictions:
         """Return the predictions in a file, with other columns than those of the options where they are given."""
-        from wds_real.scoring.output import find_predictions
         from wds_real.scoring.prediction_reader import read_predictions
+        from wds_real.scoring.run.output import find_predictions
 
         place = path if is_url(path) else find_predictions(path)
         order = order or self.order

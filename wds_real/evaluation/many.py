@@ -25,7 +25,7 @@ from wds_real.evaluation.models.base import LoadedModel
 from wds_real.evaluation.models.listing import find_models
 from wds_real.evaluation.models.source import ModelSource, folder_names
 from wds_real.evaluation.options import choose_options
-from wds_real.scoring.output import FAILED_NAME, read_output, write_failure
+from wds_real.scoring.run.output import FAILED_NAME, read_output, write_failure
 from wds_real.storage.local import LocalStore
 
 if TYPE_CHECKING:

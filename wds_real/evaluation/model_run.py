@@ -23,10 +23,10 @@ from wds_real.evaluation.metric import RealAccuracy
 from wds_real.evaluation.outputs import Outputs, check_labels
 from wds_real.evaluation.stopwatch import ModelStopwatch
 from wds_real.image.backends import describe
-from wds_real.scoring.output import write_output
-from wds_real.scoring.output_folder import owned
-from wds_real.scoring.records import Record, RunKey, RunRecords
 from wds_real.scoring.result import joined_execution
+from wds_real.scoring.run.output import write_output
+from wds_real.scoring.run.output_folder import owned
+from wds_real.scoring.run.records import Record, RunKey, RunRecords
 from wds_real.storage.local import LocalStore
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import pytest
 from wds_real import compare, compare_many, read_predictions
 from wds_real.errors import PredictionsError
 from wds_real.labels import bundled
-from wds_real.scoring.output import write_output
+from wds_real.scoring.run.output import write_output
 from wds_real.scoring.score import score
 from wds_real.storage.local import LocalStore
 

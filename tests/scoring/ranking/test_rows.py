@@ -10,9 +10,9 @@ import pytest
 
 from wds_real.errors import CoverageError, PredictionsError
 from wds_real.labels import bundled
-from wds_real.scoring.output import write_output
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.ranking.rows import read_model_row
+from wds_real.scoring.run.output import write_output
 from wds_real.scoring.score import score
 from wds_real.storage.local import LocalStore
 

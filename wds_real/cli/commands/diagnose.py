@@ -118,7 +118,7 @@ def command(
 
 def _diagnose_file(place: str | None, *, name_column: str | None, class_column: str | None, as_json: bool) -> None:
     from wds_real.scoring.diagnosis import diagnose_file
-    from wds_real.scoring.output import find_predictions
+    from wds_real.scoring.run.output import find_predictions
 
     if place is None:
         raise click.UsageError("give a file of predictions, or a model: -m MODEL.")

@@ -161,8 +161,8 @@ def command(
     from wds_real.evaluation.loop import evaluate
     from wds_real.evaluation.models.load import is_factory
     from wds_real.evaluation.options import EvalOptions
-    from wds_real.scoring.output_folder import check_output
     from wds_real.scoring.reproduction import compare_with_published, published_name
+    from wds_real.scoring.run.output_folder import check_output
 
     told = ("evaluation", "data.decode_stage") if is_main_rank() else (_DOWNLOADS,)
     for module in () if quiet else told:

@@ -37,9 +37,9 @@ def command(
     Exit code 3 if the run was not finished: the message says which images are missing, and nothing is written.
     """
     from wds_real.data.dataset import open_dataset
-    from wds_real.scoring.output import merge, write_output
-    from wds_real.scoring.output_folder import owned
-    from wds_real.scoring.records import read_run
+    from wds_real.scoring.run.output import merge, write_output
+    from wds_real.scoring.run.output_folder import owned
+    from wds_real.scoring.run.records import read_run
     from wds_real.storage.local import LocalStore
 
     run = read_run(folder)

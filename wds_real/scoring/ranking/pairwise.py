@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from wds_real.errors import PredictionsError, printable
 from wds_real.scoring.comparison import right_answers
 from wds_real.scoring.counts import Accuracy
-from wds_real.scoring.output import find_predictions
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.predictions import Predictions
 from wds_real.scoring.ranking.pairs import SIGNIFICANCE, PairDifference, pair_differences
+from wds_real.scoring.run.output import find_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

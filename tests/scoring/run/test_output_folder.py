@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wds_real.errors import PredictionsError
-from wds_real.scoring.output_folder import LOCK_NAME, check_output, owned
+from wds_real.scoring.run.output_folder import LOCK_NAME, check_output, owned
 from wds_real.storage.files import locked
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HOLD = """
 import sys, time
-from wds_real.scoring.output_folder import owned
+from wds_real.scoring.run.output_folder import owned
 with owned(sys.argv[1], "eval on 2 ranks"):
     print("held", flush=True)
     time.sleep(60)

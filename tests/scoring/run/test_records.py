@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wds_real.errors import PredictionsError, WdsRealError
-from wds_real.scoring.records import RUN_NAME, Record, RunKey, RunRecords, executions_of, read_run
+from wds_real.scoring.run.records import RUN_NAME, Record, RunKey, RunRecords, executions_of, read_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -346,7 +346,7 @@ def test_of_two_records_of_a_batch_the_first_file_counts(tmp_path: Path) -> None
 WORKER = """
     import sys
     import numpy as np
-    from wds_real.scoring.records import RunRecords, Record, RunKey
+    from wds_real.scoring.run.records import RunRecords, Record, RunKey
     assert "torch" not in sys.modules
     with RunRecords(sys.argv[1], RunKey({"what": "concurrent"}), rank=int(sys.argv[2])) as ledger:
         print("ready", flush=True)

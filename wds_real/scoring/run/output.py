@@ -1,6 +1,6 @@
 """The output folder of a run, and how to make result and predictions from its records alone. Runs without torch.
 
-DIR/run.json, DIR/records/    while it runs: see `wds_real.scoring.records`
+DIR/run.json, DIR/records/    while it runs: see `wds_real.scoring.run.records`
 DIR/predictions.csv           at the end: top-5 classes and probabilities, in key order
 DIR/result.json               last
 DIR/failed.json               why there is none, of one of several models
@@ -19,8 +19,8 @@ from wds_real.errors import CoverageError, PredictionsError
 from wds_real.format.json_fields import parse_json
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.predictions import TOP
-from wds_real.scoring.records import RunKey, RunRecords, executions_of, read_run, world_size_of
 from wds_real.scoring.result import joined_execution
+from wds_real.scoring.run.records import RunKey, RunRecords, executions_of, read_run, world_size_of
 from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
 from wds_real.storage.files import read_bytes

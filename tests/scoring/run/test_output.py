@@ -20,9 +20,9 @@ from wds_real.evaluation.models.base import LoadedModel
 from wds_real.evaluation.options import EvalOptions
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
-from wds_real.scoring.output import merge, write_output
 from wds_real.scoring.prediction_reader import read_predictions
-from wds_real.scoring.records import RUN_NAME, RunKey, RunRecords, read_run
+from wds_real.scoring.run.output import merge, write_output
+from wds_real.scoring.run.records import RUN_NAME, RunKey, RunRecords, read_run
 from wds_real.storage.local import LocalStore
 from wds_real.synthetic import KnownAnswerModel, known_answer, known_answer_model, labels_of
 
@@ -415,7 +415,7 @@ def test_probabilities_are_the_models(ds: Dataset, finished: tuple[Path, Result,
 def test_merging_needs_no_torch(packed: Path, finished: tuple[Path, Result, Scripted]) -> None:
     """A machine that only gathers results starts without it."""
     program = (
-        "import sys; from wds_real.scoring.output import merge; from wds_real.data.dataset import open_dataset; "
+        "import sys; from wds_real.scoring.run.output import merge; from wds_real.data.dataset import open_dataset; "
         "result, _ = merge(sys.argv[1], open_dataset(sys.argv[2])); "
         "print(result.coverage.seen_once, 'torch' in sys.modules)"
     )
