@@ -16,6 +16,7 @@ from support.commands import Ended
 from support.s3 import S3Server, seaweedfs, weed_binary
 
 from wds_real.cli.main import main
+from wds_real.data import launchers
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.storage.local import LocalStore
@@ -93,9 +94,11 @@ def here(packed: Path, made_tar: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove the launcher's variables, so that no test inherits a rank."""
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
-        monkeypatch.delenv(name, raising=False)
+    """Remove the launchers' variables, so that no test inherits a rank."""
+    for launcher in launchers._INDEPENDENT:
+        for name in filter(None, (launcher.rank, launcher.world_size, *launcher.local, *launcher.span)):
+            monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("GROUP_WORLD_SIZE", raising=False)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from functools import cache
@@ -61,15 +62,15 @@ OWNERS: dict[str, set[str]] = {
 }
 WITHOUT_TORCH = ("errors", "labels", "storage", "format", "image", "packing", "scoring", "explore")
 ALSO_WITHOUT_TORCH = (
-    "data.catalogue", "data.dataset", "data.distributed", "data.notebook", "data.pixel_cache", "data.plan",
-    "data.reader", "evaluation.progress", "interop.cards", "interop.exports",
+    "data.catalogue", "data.dataset", "data.distributed", "data.launchers", "data.notebook", "data.pixel_cache",
+    "data.plan", "data.reader", "evaluation.progress", "interop.cards", "interop.exports",
     "cli.main", "cli.commands.compare", "cli.commands.diagnose", "cli.commands.explore", "cli.commands.merge",
     "cli.commands.reference", "cli.commands.report", "cli.commands.score",
     *(f"cli.commands.datasets.{name}" for name in ("card", "cat", "export", "index", "info")),
     *(f"cli.commands.datasets.{name}" for name in ("ls", "pack", "show", "verify")),
 )  # fmt: skip
 READS_THE_ENVIRONMENT = {
-    "data.distributed", "storage.environment",  # launchers and AWS have variables of their own
+    "data.launchers", "storage.environment",  # launchers and AWS have variables of their own
     "evaluation.models.weights_only",  # sets torch's switch while weights are loaded
     "evaluation.models.pt2.compiled",  # sets the switch by which compiled programs check their inputs
 }  # fmt: skip
@@ -171,6 +172,12 @@ def test_only_the_launch_and_the_clients_read_the_environment() -> None:
     """What a function does is in its arguments."""
     readers = {name for name, path in modules().items() if "os.environ" in path.read_text("utf-8")}
     assert {name for name in readers if package_of(name) != "cli"} <= READS_THE_ENVIRONMENT
+
+
+def test_one_module_reads_the_variables_of_launchers() -> None:
+    """Rank, world size and the address of rank 0 come from one place."""
+    words = re.compile(r"""["'](RANK|WORLD_SIZE|MASTER_ADDR|SLURM_\w+|JOB_COMPLETION_INDEX|TORCHELASTIC_\w+)["']""")
+    assert {name for name, path in modules().items() if words.search(path.read_text("utf-8"))} == {"data.launchers"}
 
 
 @pytest.mark.parametrize("module", LIGHT)

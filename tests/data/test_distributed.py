@@ -1,4 +1,4 @@
-"""Rank and world size from launchers, and reductions over real processes."""
+"""The process group, and reductions over real processes."""
 
 from __future__ import annotations
 
@@ -18,15 +18,8 @@ import torch.distributed as dist
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch's stubs lack it
 
 from wds_real import PlanError, StoreError
-from wds_real.data.distributed import (
-    SharedCount,
-    World,
-    agree_on_start,
-    all_reduce,
-    current_world,
-    launched_world,
-    process_group,
-)
+from wds_real.data.distributed import SharedCount, agree_on_start, all_reduce, current_world, process_group
+from wds_real.data.launchers import World
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,49 +27,6 @@ if TYPE_CHECKING:
 CPU = torch.device("cpu")
 TORCHRUN = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "4"}
 SRUN = {"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"}
-
-
-@pytest.mark.parametrize(
-    ("environ", "expected"),
-    [
-        ({}, World(0, 1, 0, 1)),
-        (TORCHRUN, World(5, 8, 1, 4)),
-        (SRUN, World(3, 4, 1, 1)),
-        (SRUN | TORCHRUN, World(5, 8, 1, 4)),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, World(1, 2, 0, 1)),
-        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}, World(1, 2, 0, 2)),
-        ({"RANK": "1"}, World(0, 1, 0, 1)),
-        ({"RANK": "", "WORLD_SIZE": "2"}, World(0, 1, 0, 1)),
-        ({"RANK": "", "WORLD_SIZE": "", **SRUN}, World(3, 4, 1, 1)),
-        ({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": ""}, World(1, 2, 0, 1)),
-        ({"WORLD_SIZE": "4"}, World(0, 1, 0, 1)),
-        ({"SLURM_PROCID": "0", "SLURM_NTASKS": "8"}, World(0, 1, 0, 1)),
-    ],
-)
-def test_rank_and_world_size_come_from_the_launcher(environ: dict[str, str], expected: World) -> None:
-    """Variables of torchrun win over those of srun; only tasks of the step count; without variables, there is one."""
-    assert launched_world(environ) == expected
-
-
-@pytest.mark.parametrize(
-    ("environ", "says"),
-    [
-        ({"RANK": "x", "WORLD_SIZE": "2"}, "RANK='x' is not a number"),
-        ({"RANK": "0", "WORLD_SIZE": "two"}, "WORLD_SIZE='two' is not a number"),
-        ({"RANK": "9" * 5000, "WORLD_SIZE": "2"}, "RANK='9{40}' is not a number"),
-        ({**TORCHRUN, "LOCAL_WORLD_SIZE": "0"}, "LOCAL_RANK and LOCAL_WORLD_SIZE are 1 and 0"),
-        ({**TORCHRUN, "LOCAL_RANK": "-1"}, "LOCAL_RANK and LOCAL_WORLD_SIZE are -1 and 4"),
-        ({"RANK": "2", "WORLD_SIZE": "2"}, r"RANK=2 is not in \[0, WORLD_SIZE=2\)"),
-        ({"RANK": "-1", "WORLD_SIZE": "2"}, "RANK=-1"),
-        ({"RANK": "0", "WORLD_SIZE": "0"}, "WORLD_SIZE=0"),
-        ({**TORCHRUN, "LOCAL_RANK": "one"}, "LOCAL_RANK='one' is not a number"),
-        ({**SRUN, "SLURM_PROCID": "9"}, "SLURM_PROCID=9"),
-    ],
-)
-def test_an_impossible_rank_is_a_plan_error(environ: dict[str, str], says: str) -> None:
-    """The error names the variables."""
-    with pytest.raises(PlanError, match=says):
-        launched_world(environ)
 
 
 def test_a_process_group_wins_over_the_launcher(monkeypatch: pytest.MonkeyPatch) -> None:

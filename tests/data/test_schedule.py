@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wds_real.data.dataset import Dataset, open_dataset
-from wds_real.data.distributed import World
+from wds_real.data.launchers import World
 from wds_real.data.schedule import LoaderState, Schedule, select_batches
 from wds_real.errors import PlanError
 

@@ -10,7 +10,8 @@ import pytest
 from torch import distributed as dist
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch's stubs lack it
 
-from wds_real.data.distributed import SharedCount, World
+from wds_real.data.distributed import SharedCount
+from wds_real.data.launchers import World
 from wds_real.evaluation import rank_progress
 from wds_real.evaluation.rank_progress import reported
 

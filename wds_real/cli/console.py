@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wds_real.data.distributed import launched_world
+from wds_real.data.launchers import launched_world
 from wds_real.errors import StoreError, printable
 from wds_real.evaluation import progress
 

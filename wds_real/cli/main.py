@@ -15,7 +15,7 @@ from wds_real import __version__
 from wds_real.cli.console import LogHandler, is_main_rank, print_message, print_usage_error, rank_prefix
 from wds_real.cli.failures import describe, print_traceback
 from wds_real.cli.signals import SignalHandling
-from wds_real.data.distributed import launched_world, way_to_run_alone
+from wds_real.data.launchers import launched_world, way_to_run_alone
 from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
 
 _DATA_SETS = {

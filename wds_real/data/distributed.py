@@ -1,6 +1,6 @@
-"""Rank, world size and reductions: the only module that imports ``torch.distributed`` or reads launchers' variables.
+"""Process groups and reductions: the only module that imports ``torch.distributed``.
 
-Functions import torch themselves, so that commands that only need their rank start without it.
+Functions import torch themselves, so that commands that only need their number of threads start without it.
 """
 
 from __future__ import annotations
@@ -10,107 +10,29 @@ import datetime as dt
 import os
 import time
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from wds_real.data.launchers import launched_world, rendezvous
 from wds_real.errors import PlanError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     import torch
 
+    from wds_real.data.launchers import Rendezvous, World
+
 __all__ = [
     "SharedCount",
-    "World",
     "agree_on_start",
     "all_reduce",
     "current_world",
     "is_initialized",
-    "launched_world",
     "process_group",
     "resolve_world",
     "threads_of_this_process",
-    "way_to_run_alone",
 ]
-
-_LAUNCHERS = (
-    ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"),
-    # The tasks of the srun step; SLURM_NTASKS counts those of the job, even if only one process was started.
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """The rank of this process among all processes of a run.
-
-    Attributes:
-        rank: In [0, world_size).
-        world_size: Number of processes on all nodes.
-        local_rank: Rank on this node, and so the number of this process's accelerator.
-        local_world_size: Processes that share the cores of this node, if the launcher sets it, else 1. It is 1 under
-            srun, which divides the cores itself.
-    """
-
-    rank: int = 0
-    world_size: int = 1
-    local_rank: int = 0
-    local_world_size: int = 1
-
-
-def launched_world(environ: Mapping[str, str] | None = None) -> World:
-    """Return the rank that torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_*) gave this process.
-
-    >>> launched_world({"SLURM_PROCID": "3", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1"})
-    World(rank=3, world_size=8, local_rank=1, local_world_size=1)
-    >>> launched_world({})
-    World(rank=0, world_size=1, local_rank=0, local_world_size=1)
-
-    Raises:
-        PlanError: a variable is not a number, or rank is not below world size.
-    """
-    environ = os.environ if environ is None else environ
-    names = _launcher_variables(environ)
-    if names is None:
-        return World()
-    rank, world_size, *local = names
-    values = [_number(environ, rank), _number(environ, world_size)]
-    values += [_number(environ, name, default) for name, default in zip(local, (0, 1), strict=False)]
-    world = World(*values)
-    if not 0 <= world.rank < world.world_size:
-        raise PlanError(
-            f"{rank}={world.rank} is not in [0, {world_size}={world.world_size}). To run alone, "
-            f"{way_to_run_alone(environ)}."
-        )
-    if world.local_rank < 0 or world.local_world_size < 1:
-        raise PlanError(f"{' and '.join(local)} are {world.local_rank} and {world.local_world_size}: impossible.")
-    return world
-
-
-def way_to_run_alone(environ: Mapping[str, str] | None = None) -> str:
-    """Return what to do to run as a single process, with the names of the variables that this process has.
-
-    >>> way_to_run_alone({"RANK": "1", "WORLD_SIZE": "2"})
-    'unset RANK and WORLD_SIZE (env -u RANK -u WORLD_SIZE wds-real ...)'
-    """
-    names = _launcher_variables(os.environ if environ is None else environ)
-    rank, world_size = (names or _LAUNCHERS[0])[:2]
-    text = f"unset {rank} and {world_size} (env -u {rank} -u {world_size} wds-real ...)"
-    return text if rank != "SLURM_PROCID" else f"{text}, or start it with srun -n 1"
-
-
-def _launcher_variables(environ: Mapping[str, str]) -> tuple[str, ...] | None:
-    """Return the names of the variables of the launcher that set rank and world size; an empty value is none."""
-    return next((names for names in _LAUNCHERS if environ.get(names[0]) and environ.get(names[1])), None)
-
-
-def _number(environ: Mapping[str, str], name: str, default: int = 0) -> int:
-    text = environ.get(name) or str(default)
-    try:
-        return int(text)
-    except ValueError as error:
-        raise PlanError(f"{name}={text[:40]!r} is not a number. It is set by a launcher, or unset.") from error
 
 
 def current_world() -> World:
@@ -170,21 +92,14 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
     if world.world_size == 1 or is_initialized():
         yield world
         return
-    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
-    if missing:
-        raise PlanError(
-            f"{world.world_size} processes were launched, but {' and '.join(missing)} {'are' if missing[1:] else 'is'}"
-            f" not set. To run alone, {way_to_run_alone()}. To run on all of them, launch with torchrun, or under "
-            "SLURM: export MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1) MASTER_PORT=29500."
-        )
+    meeting = rendezvous(world)
     if device.type != "cpu":
         torch.accelerator.set_device_index(device)  # reductions run on it
     timeout = dt.timedelta(seconds=timeout_s)
-    elastic = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
         dist.init_process_group(
             dist.get_default_backend_for_device(device),
-            store=_fresh_store(world, timeout) if elastic else None,
+            store=_fresh_store(meeting, world, timeout) if meeting.is_kept else None,
             rank=world.rank,
             world_size=world.world_size,
             timeout=timeout,
@@ -212,7 +127,7 @@ class _Store(Protocol):
     def wait(self, keys: list[str], timeout: dt.timedelta) -> None: ...
 
 
-def _fresh_store(world: World, timeout: dt.timedelta) -> Any:  # noqa: ANN401 -- torch does not export its type
+def _fresh_store(meeting: Rendezvous, world: World, timeout: dt.timedelta) -> Any:  # noqa: ANN401 -- torch does not export its type
     """Return torchrun's store under a prefix that no earlier start of the same launch has used.
 
     torchrun keeps its store when it restarts the workers. It then holds addresses of the processes that died, and the
@@ -220,7 +135,7 @@ def _fresh_store(world: World, timeout: dt.timedelta) -> Any:  # noqa: ANN401 --
     """
     from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]  # torch's stubs lack them
 
-    store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timeout)
+    store = TCPStore(meeting.address, meeting.port, is_master=False, timeout=timeout)
     return PrefixStore(f"wds_real/{agree_on_start(store, world, timeout)}", store)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from wds_real.data.dataset import Dataset
-    from wds_real.data.distributed import World
+    from wds_real.data.launchers import World
 
 __all__ = ["LoaderState", "Schedule", "Step", "select_batches"]
 

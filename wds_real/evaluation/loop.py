@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from typing import Unpack
 
     from wds_real.data.dataset import Dataset
-    from wds_real.data.distributed import World
+    from wds_real.data.launchers import World
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.options import EvalFields, EvalOptions
     from wds_real.scoring.result import Result

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from wds_real.data.batch import Batch
     from wds_real.data.dataset import Dataset
-    from wds_real.data.distributed import World
+    from wds_real.data.launchers import World
     from wds_real.evaluation.inputs import Inputs
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.options import EvalOptions

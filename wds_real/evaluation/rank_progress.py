@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from wds_real.data.distributed import World
+    from wds_real.data.launchers import World
 
 __all__ = ["reported"]
 
