@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -141,17 +142,16 @@ def run_pass(
     own = sum(run.num_samples(left.intersection(share)) for run, left in going.items())
     stopwatch = Stopwatch()
     with reported(progress, sum(run.num_left for run in runs), own=own, world=world) as advance:
-        for batch, image in on_device(stopwatch.waiting_for(loader), device):
-            for run in [run for run, left in going.items() if batch.number in left]:
-                try:
-                    advance(run.step(batch, image))
-                except WdsRealError as error:
-                    if failed is None:
-                        raise
-                    failed(run, error)
-                    del going[run]
-            if not going:
-                break
+        try:
+            for batch, image in on_device(stopwatch.waiting_for(loader), device):
+                for run in [run for run, left in going.items() if batch.number in left]:
+                    if not _goes_on(run, functools.partial(run.step, batch, image), advance, failed):
+                        del going[run]
+                if not going:
+                    break
+        finally:  # also if the data is damaged, or the user interrupts: what is finished is recorded
+            for run in going:
+                _goes_on(run, run.catch_up, advance, failed)
     return [
         {
             "threads": loader.threads,
@@ -159,6 +159,36 @@ def run_pass(
         }
         for run in runs
     ]
+
+
+def _goes_on(
+    run: ModelRun,
+    work: Callable[[], int],
+    advance: Callable[[int], None],
+    failed: Callable[[ModelRun, WdsRealError], None] | None,
+) -> bool:
+    """Let a run do some work, and return whether it has not failed; `failed` is as for `run_pass`.
+
+    If the work fails, the batch that the run has in flight is finished. It came first: if it fails too, that is the
+    error.
+    """
+
+    def report(num_samples: int) -> None:
+        if num_samples:  # the first step finishes nothing
+            advance(num_samples)
+
+    try:
+        try:
+            report(work())
+        except BaseException:
+            report(run.catch_up())
+            raise
+    except WdsRealError as error:
+        if failed is None:
+            raise
+        failed(run, error)
+        return False
+    return True
 
 
 def check_pixel_cache(model: LoadedModel) -> None:

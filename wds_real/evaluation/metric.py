@@ -13,6 +13,7 @@ from wds_real.data.distributed import all_reduce, current_world, is_initialized
 from wds_real.data.notebook import facts_table
 from wds_real.errors import CoverageError, ModelError
 from wds_real.evaluation.loop_advice import loop_advice
+from wds_real.evaluation.readback import HostCopies
 from wds_real.labels import NUM_CLASSES
 from wds_real.labels.file_names import sample_key
 from wds_real.scoring.predictions import TOP
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from wds_real.scoring.predictions import Predictions
     from wds_real.scoring.result import Result
 
-__all__ = ["RankedClasses", "RealAccuracy", "top_predictions"]
+__all__ = ["RankedClasses", "Ranking", "RealAccuracy"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,6 +48,54 @@ class RankedClasses:
     classes: NDArray[np.int64]
     probabilities: NDArray[np.float32]
     warned: NDArray[np.bool_]
+
+
+class Ranking:
+    """The five best classes of a batch, on their way from the device to the host; see `RealAccuracy.start_ranking`.
+
+    Attributes:
+        batch: As given. It is held until the ranking is finished, and its memory is not reused before: the device may
+            be working with it.
+    """
+
+    def __init__(
+        self,
+        copies: HostCopies,
+        rows: NDArray[np.int64],
+        valid: NDArray[np.bool_],
+        warned: NDArray[np.bool_],
+        batch: Batch | Sequence[Name] | NDArray[Any],
+    ) -> None:
+        self.batch = batch
+        self._copies, self._rows, self._valid, self._warned = copies, rows, valid, warned
+
+    @property
+    def arrived(self) -> bool:
+        """Whether `finish` would not wait."""
+        return self._copies.arrived
+
+    def finish(self) -> RankedClasses:
+        """Wait for the device, and return the classes of the samples.
+
+        Raises:
+            ModelError: a score of a valid row is NaN or +inf, or a class is not 0..999.
+        """
+        found, *rest = (copy.numpy() for copy in self._copies.wait())
+        valid, is_sample = self._valid, self._rows >= 0
+        classes = np.full((len(valid), TOP), -1, dtype=np.int64)
+        probabilities = np.full((len(valid), TOP), np.nan, dtype=np.float32)
+        if rest:
+            classes[valid], probabilities[valid] = found[valid], rest[0][valid]
+            if np.isnan(probabilities[valid]).any():
+                raise ModelError(
+                    "the model returned NaN or infinite scores. Check the weights; if it ran under autocast (--amp), "
+                    "run it without."
+                )
+        else:
+            classes[valid] = _check_classes(found[valid], found.shape)
+        return RankedClasses(
+            self._rows[is_sample], classes[is_sample], probabilities[is_sample], self._warned[is_sample]
+        )
 
 
 class RealAccuracy:
@@ -95,6 +144,16 @@ class RealAccuracy:
         self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[Name] | NDArray[Any]
     ) -> RankedClasses:
         """Return the five best classes of each sample of a batch, without counting them; `update` also counts them."""
+        return self.start_ranking(predictions, batch).finish()
+
+    def start_ranking(
+        self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[Name] | NDArray[Any]
+    ) -> Ranking:
+        """Rank the predictions of a batch where they are, and start to copy the five best classes to the host.
+
+        Nothing here waits for an accelerator: all rows are ranked, those that are not valid too, as the choice of some
+        rows would have to be known on the host.
+        """
         if isinstance(batch, torch.Tensor):
             raise ValueError("expected the Batch, or the keys or file names of its samples, not labels.")  # noqa: TRY004
         if isinstance(batch, Batch):
@@ -105,17 +164,12 @@ class RealAccuracy:
             predictions = torch.from_numpy(np.require(predictions, requirements="W"))
         if not isinstance(predictions, torch.Tensor):
             raise ModelError(f"predictions are a {type(predictions).__name__}, expected a tensor or an array.")
-        scores = predictions
-        if not scores.ndim or len(scores) != len(rows):
-            given = len(scores) if scores.ndim else "a single number as"
+        if not predictions.ndim or len(predictions) != len(rows):
+            given = len(predictions) if predictions.ndim else "a single number as"
             raise ModelError(f"{given} predictions for a batch of {len(rows)}: expected one row each.")
-        is_sample = rows >= 0
-        classes = np.full((len(rows), TOP), -1, dtype=np.int64)
-        probabilities = np.full((len(rows), TOP), np.nan, dtype=np.float32)
-        classes[valid], probabilities[valid] = top_predictions(scores[torch.from_numpy(valid).to(scores.device)])
         warned = np.zeros(len(rows), dtype=np.bool_)
         warned[list(batch.warned) if isinstance(batch, Batch) else []] = True
-        return RankedClasses(rows[is_sample], classes[is_sample], probabilities[is_sample], warned[is_sample])
+        return Ranking(_top_predictions(predictions), rows, valid, warned, batch)
 
     def add(
         self,
@@ -226,53 +280,36 @@ class RealAccuracy:
             )
 
 
-def top_predictions(predictions: torch.Tensor) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the five best classes of each row and their probabilities, on the CPU.
+def _top_predictions(predictions: torch.Tensor) -> HostCopies:
+    """Return the five best classes of each row, int64 (B, 5), and their softmax probabilities, float32 (B, 5).
 
-    Args:
-        predictions: Scores float (B, 1000), classes int (B,) or (B, 5).
-
-    Returns:
-        Classes int64 (B, 5), best first, filled up with -1; softmax probabilities float32 (B, 5), NaN if classes
-        were given.
+    Of classes that are given, (B,) or (B, 5), only these are returned.
 
     Raises:
-        ModelError: another shape or dtype, a score that is NaN or +inf, or a class that is not 0..999.
+        ModelError: another shape or dtype.
     """
+    predictions = predictions.detach()
     if not predictions.is_floating_point():
-        classes = _given_classes(predictions)
-        return classes, np.full(classes.shape, np.nan, dtype=np.float32)
+        if predictions.ndim != 1 and (predictions.ndim != 2 or predictions.shape[1] != TOP):
+            raise _not_classes(predictions.shape)
+        return HostCopies(predictions.to(torch.int64))
     if predictions.ndim != 2 or predictions.shape[1] != NUM_CLASSES:
         raise ModelError(
             f"the model returned a tensor of shape {tuple(predictions.shape)}, expected ({len(predictions)}, "
             f"{NUM_CLASSES}): one score for each class of ILSVRC2012. Give a model with the 1,000-class head."
         )
-    scores = predictions.detach()
-    ranked = torch.sort(scores, dim=1, descending=True, stable=True).indices[:, :TOP]
-    probabilities = (
-        torch.softmax(scores, dim=1, dtype=torch.promote_types(scores.dtype, torch.float32))
-        .gather(1, ranked)
-        .float()
-        .cpu()
-        .numpy()
-    )
-    if np.isnan(probabilities).any():
-        raise ModelError(
-            "the model returned NaN or infinite scores. Check the weights; if it ran under autocast (--amp), run it "
-            "without."
-        )
-    return ranked.cpu().numpy(), probabilities
+    ranked = torch.sort(predictions, dim=1, descending=True, stable=True).indices[:, :TOP].contiguous()
+    precision = torch.promote_types(predictions.dtype, torch.float32)
+    return HostCopies(ranked, torch.softmax(predictions, dim=1, dtype=precision).gather(1, ranked).float())
 
 
-def _given_classes(predictions: torch.Tensor) -> NDArray[np.int64]:
-    classes = predictions.detach().to(device="cpu", dtype=torch.int64).numpy()
-    if classes.ndim == 1:
-        classes = np.concatenate([classes[:, None], np.full((len(classes), TOP - 1), -1)], axis=1)
-        given = classes[:, 0]
-    else:
-        given = classes
-    if classes.ndim != 2 or classes.shape[1] != TOP or bool(((given < 0) | (given >= NUM_CLASSES)).any()):
-        raise ModelError(
-            f"expected classes 0..{NUM_CLASSES - 1} of shape (B,) or (B, {TOP}), got shape {tuple(predictions.shape)}."
-        )
-    return classes
+def _check_classes(classes: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """Return classes that a model gave as (n, 5), filled up with -1, after a check; `shape` is of all it gave."""
+    given = classes if classes.ndim == 2 else classes[:, None]
+    if bool(((given < 0) | (given >= NUM_CLASSES)).any()):
+        raise _not_classes(shape)
+    return np.pad(given, ((0, 0), (0, TOP - given.shape[1])), constant_values=-1)
+
+
+def _not_classes(shape: tuple[int, ...]) -> ModelError:
+    return ModelError(f"expected classes 0..{NUM_CLASSES - 1} of shape (B,) or (B, {TOP}), got shape {tuple(shape)}.")

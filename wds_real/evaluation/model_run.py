@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import platform
-from contextlib import ExitStack
-from dataclasses import asdict, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,10 +17,11 @@ from wds_real.data.distributed import all_reduce
 from wds_real.errors import PredictionsError
 from wds_real.evaluation.agreement import ElsewhereError, agreed
 from wds_real.evaluation.device import Normalize, device_name
-from wds_real.evaluation.failures import check_batch_fits
+from wds_real.evaluation.failures import check_batch_fits, model_errors
 from wds_real.evaluation.forward import input_dtype, place, prepare_forward
 from wds_real.evaluation.metric import RealAccuracy
 from wds_real.evaluation.outputs import Outputs, check_labels
+from wds_real.evaluation.readback import LateReadback
 from wds_real.evaluation.stopwatch import ModelStopwatch
 from wds_real.image.backends import describe
 from wds_real.scoring.result import joined_execution
@@ -30,7 +31,7 @@ from wds_real.scoring.run.records import Record, RunKey, RunRecords
 from wds_real.storage.local import LocalStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from wds_real.data.dataset import Dataset
     from wds_real.data.launchers import World
     from wds_real.evaluation.inputs import Inputs
+    from wds_real.evaluation.metric import Ranking
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.options import EvalOptions
     from wds_real.scoring.predictions import Predictions
@@ -102,6 +104,7 @@ class ModelRun:
         self._stack = ExitStack()
         self._stopwatch, self._outputs = ModelStopwatch(), Outputs(loaded.classes)
         self._forward: Callable[[torch.Tensor], Any] = _no_model
+        self._readback = LateReadback(self._finish_step)
 
     def __enter__(self) -> Self:
         return self
@@ -158,25 +161,26 @@ class ModelRun:
         self._share_out(found, world)
 
     def step(self, batch: Batch, image: torch.Tensor) -> int:
-        """Run the model on a batch, whose `image` is on the device; record and count its predictions.
+        """Queue the model's work on a batch, whose `image` is on the device; then finish the batch before.
+
+        To finish a batch is to wait for its predictions, record and count them. `catch_up` finishes the last one, and
+        the batch before one that fails.
 
         Returns:
-            The number of samples in the batch.
+            The number of samples in the batches that were finished.
 
         Raises:
             ModelError: the model does not return scores.
             ModelRunError: the model raised an error, or memory ran out.
             PredictionsError: the record cannot be written.
         """
-        with self._stopwatch.running():
-            ranked = self._metric.rank_classes(self._outputs.scores(self._forward(image)), batch)
-        if self._records is not None and batch.number >= 0:
-            self._records.append(
-                Record(batch.number, ranked.positions, ranked.classes, ranked.probabilities, ranked.warned)
-            )
-        self._metric.add(ranked.positions, ranked.classes, ranked.probabilities, warned=ranked.warned)
-        self._counted.add(batch.number)
-        return len(ranked.positions)
+        with self._running():
+            ranking = self._metric.start_ranking(self._outputs.scores(self._forward(image)), batch)
+        return self._readback.add(_Step(batch.number, ranking))
+
+    def catch_up(self) -> int:
+        """Finish the batch that is in flight, if there is one; return the number of its samples."""
+        return self._readback.catch_up()
 
     def finish(self, facts: dict[str, Any], world: World) -> tuple[Result, Predictions]:
         """Return result and predictions over all ranks, and write them to the output folder.
@@ -209,6 +213,23 @@ class ModelRun:
             write_output(LocalStore(Path(self._output)), result, predictions)
         return result, predictions
 
+    def _finish_step(self, step: _Step) -> int:
+        with self._running():
+            ranked = step.ranking.finish()
+        if self._records is not None and step.number >= 0:
+            self._records.append(
+                Record(step.number, ranked.positions, ranked.classes, ranked.probabilities, ranked.warned)
+            )
+        self._metric.add(ranked.positions, ranked.classes, ranked.probabilities, warned=ranked.warned)
+        self._counted.add(step.number)
+        return len(ranked.positions)
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Add the time of the block to the model's; an accelerator may report in it what went wrong before."""
+        with self._stopwatch.running(), model_errors("the model", batch_size=self._options.batch_size):
+            yield
+
     def _share_out(self, found: dict[int, Record], world: World) -> None:
         """Count the records that were found, and set `left`, the same on all ranks.
 
@@ -226,6 +247,18 @@ class ModelRun:
         done = self._total - len(self.left)
         if done and self._records is not None and world.rank == 0:
             _LOG.info("resuming: %d of %d batches are recorded in %s", done, self._total, self._records.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A batch whose predictions are on their way to the host."""
+
+    number: int
+    ranking: Ranking
+
+    @property
+    def arrived(self) -> bool:
+        return self.ranking.arrived
 
 
 def _no_model(image: torch.Tensor) -> NoReturn:

@@ -30,7 +30,7 @@ class ModelStopwatch:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Add up the time of a step, which ends when the predictions are on the CPU."""
+        """Add up the time in which the model's work is queued on an accelerator and waited for, or done on the CPU."""
         began = time.perf_counter()
         yield
         self.model_s += time.perf_counter() - began
