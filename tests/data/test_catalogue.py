@@ -55,6 +55,10 @@ def test_the_facts_are_those_of_the_samples(ds: Dataset) -> None:
     agreements = facts["images_by_agreement"]
     assert agreements["none"] == facts["without_real_label"] == sum(not labels for labels in real)
     assert agreements["agrees"] == sum(sample["real_label"] == [sample["original_label"]] for sample in samples)
+    several = [sample for sample in samples if len(sample["real_label"]) > 1]
+    assert agreements["several"] == sum(sample["original_label"] in sample["real_label"] for sample in several) > 0
+    assert agreements["several-without"] == len(several) - agreements["several"] > 0
+    assert agreements["differs"] > 0
     assert sum(agreements.values()) == 60
     widths = [sample["image"].width for sample in samples]
     assert facts["images"]["width"] == {"min": min(widths), "median": int(np.median(widths)), "max": max(widths)}

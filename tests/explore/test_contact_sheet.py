@@ -81,9 +81,10 @@ def test_the_pixels_are_the_images(ds: Dataset) -> None:
 def test_labels_are_marked(ds: Dataset) -> None:
     """By a sign, as colours alone would not do for everyone; each kind is among the tiny set's images."""
     sheet = show_examples(ds, num_images=60)
-    signs = {"=": 0, "≠": 0, "+": 0, "∅": 0}
+    signs = {"=": 0, "≠": 0, "+": 0, "∌": 0, "∅": 0}
     for labels, original in zip(ds.index.real_label, ds.index.original_label.tolist(), strict=True):
-        sign = "∅" if not labels else "≠" if original not in labels else "+" if len(labels) > 1 else "="
+        one, several = ("=", "+") if original in labels else ("≠", "∌")
+        sign = "∅" if not labels else several if len(labels) > 1 else one
         signs[sign] += 1
     lines = texts(sheet)[2:]
     assert {sign: sum(line.startswith(f"{sign} ") for line in lines) for sign in signs} == signs

@@ -67,7 +67,7 @@ def test_the_counts_are_those_of_the_data_set(tiny: wds_real.Dataset) -> None:
     }
     assert (found["all"], found["ReaL labels in all"]) == (60, sum(map(len, real)))
     assert found["with a ReaL label"] + found["without a ReaL label"] == 60
-    assert found["the only ReaL label is the original label"] == sum(
+    assert found["the ReaL label is the original label"] == sum(
         [label] == list(labels) for label, labels in zip(original, real, strict=True)
     )
     smallest, largest = min(tiny.index.width.tolist()), max(tiny.index.width.tolist())

@@ -16,7 +16,7 @@ from wds_real.explore.where import answers_of, choose
 from wds_real.image.decode import DecodeError
 from wds_real.image.thumbnail import thumbnail
 from wds_real.labels import classes
-from wds_real.labels.agreement import agreement
+from wds_real.labels.agreement import AGREEMENTS, agreement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,6 +40,7 @@ _MARKS = {
     "agrees": ("=", "#009e73"),
     "differs": ("\u2260", "#d55e00"),
     "several": ("+", "#0072b2"),
+    "several-without": ("\u220c", "#cc79a7"),
     "none": ("\u2205", "#666666"),
 }
 _RIGHT, _WRONG, _NEITHER = ("\u2713", "#009e73"), ("\u2717", "#d55e00"), ("?", "#666666")
@@ -68,9 +69,9 @@ def show_examples(
 ) -> ContactSheet:
     """Return a contact sheet: images with their original label, their ReaL labels and the answers of models.
 
-    The ReaL labels are marked: ``=`` one label, which is the original one; ``≠`` the original label is not among them;
-    ``+`` it is one of several; ``∅`` there is none. Only the images on the sheet are read. Needs matplotlib
-    (``pip install 'wds_real[plot]'``).
+    The ReaL labels are marked: ``=`` one label, which is the original one; ``≠`` one label, which is another one; ``+``
+    several labels, the original one among them; ``∌`` several without it; ``∅`` none. Only the images on the sheet are
+    read. Needs matplotlib (``pip install 'wds_real[plot]'``).
 
     Args:
         dataset: From `wds_real.open_dataset`.
@@ -106,8 +107,7 @@ def _title(dataset: Dataset, num_shown: int, num_found: int, where: str | None) 
 
 
 def _legend(predictions: Sequence[Predictions]) -> str:
-    words = ("ReaL label agrees", "original label is not among them", "one of several", "no ReaL label")
-    signs = [f"{sign} {word}" for (sign, _), word in zip(_MARKS.values(), words, strict=True)]
+    signs = [f"{sign} {AGREEMENTS[name]}" for name, (sign, _) in _MARKS.items()]
     if predictions:
         signs.append(f"{_RIGHT[0]} {_WRONG[0]} answer, by the ReaL labels")
     if len(predictions) > 1:

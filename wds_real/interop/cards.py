@@ -24,6 +24,7 @@ from wds_real.interop.card_text import (
 from wds_real.interop.croissant import croissant_json
 from wds_real.interop.huggingface import card_header
 from wds_real.labels import bundled
+from wds_real.labels.agreement import AGREEMENTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -34,12 +35,6 @@ __all__ = ["CardForm", "card"]
 
 CardForm = Literal["md", "hf", "croissant", "bibtex"]
 
-_AGREEMENTS = {
-    "agrees": "the only ReaL label is the original label",
-    "differs": "ReaL labels without the original label",
-    "several": "several ReaL labels, the original label among them",
-    "none": "no ReaL label",
-}
 _USE_WITH_DATASETS = """```python
 from datasets import load_dataset
 
@@ -129,7 +124,7 @@ def _label_tables(facts: dict[str, Any], num_other: int) -> Iterator[str]:
     )
     yield _table(("ReaL labels of an image", "images"), lengths.items())
     agreements = facts["images_by_agreement"].items()
-    yield _table(("original and ReaL labels", "images"), ((_AGREEMENTS[name], count) for name, count in agreements))
+    yield _table(("original and ReaL labels", "images"), ((AGREEMENTS[name], count) for name, count in agreements))
     if num_other:
         yield f"The labels of {num_other:,} images are not the released ones."
     else:

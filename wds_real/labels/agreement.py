@@ -1,28 +1,31 @@
-"""How the ReaL labels of an image stand to its original label."""
+"""How the ReaL labels of an image stand to its original label: one list for tables, drawings, cards and explorer."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 __all__ = ["AGREEMENTS", "agreement"]
 
-AGREEMENTS = ("agrees", "differs", "several", "none")
+AGREEMENTS: Mapping[str, str] = {
+    "agrees": "the ReaL label is the original label",
+    "differs": "one ReaL label, and it is another one",
+    "several": "several ReaL labels, the original label among them",
+    "several-without": "several ReaL labels without the original label",
+    "none": "no ReaL label",
+}
 
 
 def agreement(original: int, real: Collection[int]) -> str:
-    """Return one of `AGREEMENTS`.
+    """Return the name of one of `AGREEMENTS`.
 
-    ``agrees``: the only ReaL label is the original one; ``several``: it is one of several; ``differs``: there are ReaL
-    labels, without the original one; ``none``: there is no ReaL label.
-
-    >>> [agreement(3, real) for real in [(3,), (4, 5), (3, 4), ()]]
-    ['agrees', 'differs', 'several', 'none']
+    >>> [agreement(3, real) for real in [(3,), (4,), (3, 4), (4, 5), ()]]
+    ['agrees', 'differs', 'several', 'several-without', 'none']
     """
     if not real:
         return "none"
-    if original not in real:
-        return "differs"
-    return "several" if len(real) > 1 else "agrees"
+    if len(real) == 1:
+        return "agrees" if original in real else "differs"
+    return "several" if original in real else "several-without"

@@ -44,6 +44,6 @@ def _line(dataset: Dataset, position: int) -> str:
     size = f"{index.width[position]}x{index.height[position]}" if index.width[position] else "?"
     named = ", ".join(classes()[label].name for label in real) or "-"
     return (
-        f"{index.keys[position]}  {size:>9}  {int(index.num_bytes[position]):>9,}  {agreement(original, real):<7}  "
+        f"{index.keys[position]}  {size:>9}  {int(index.num_bytes[position]):>9,}  {agreement(original, real):<15}  "
         f"{classes()[original].name} | {named}"
     )
