@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from wds_real.cli.console import print_json, print_lines, progress_bar
+from wds_real.cli.memory import keep_freed_memory
 from wds_real.cli.model_options import ModelCommand, model_options
 from wds_real.cli.options import cache_options, json_option, open_cache, quiet_option, storage_option
 from wds_real.cli.preprocessing_options import preprocessing_options
@@ -88,6 +89,7 @@ def command(
     if name_column is not None or class_column is not None:
         raise click.UsageError("--name-column and --class-column are for a file of predictions, not for a model.")
     Path.cwd()  # where it was removed, importing torch ends the process
+    keep_freed_memory()
     from wds_real.data.dataset import open_dataset
     from wds_real.evaluation.diagnosis.model import diagnose_model
     from wds_real.evaluation.models.load import is_factory

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from wds_real.cli.console import is_main_rank, print_json, print_lines, print_result, progress_bar
+from wds_real.cli.memory import keep_freed_memory
 from wds_real.cli.model_options import ModelCommand, model_options
 from wds_real.cli.options import (
     cache_options,
@@ -157,6 +158,7 @@ def command(
     one that fails does not stop the others, and the exit code is then 1.
     """
     Path.cwd()  # where it was removed, importing torch ends the process
+    keep_freed_memory()
     from wds_real.data.dataset import open_dataset
     from wds_real.evaluation.loop import evaluate
     from wds_real.evaluation.models.load import is_factory
