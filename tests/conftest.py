@@ -14,6 +14,7 @@ import hypothesis
 import pytest
 from support.commands import Ended
 from support.s3 import S3Server, seaweedfs, weed_binary
+from support.slurm import Cluster, cluster, missing_programs
 
 from wds_real.cli.main import main
 from wds_real.data import launchers
@@ -112,6 +113,16 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
         pytest.skip(str(error))
     with seaweedfs(tmp_path_factory.mktemp("s3")) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A real SLURM cluster of two nodes, one per process of the test run; each test waits for its own jobs."""
+    reason = missing_programs()
+    if reason:
+        pytest.skip(reason)
+    with cluster(tmp_path_factory.mktemp("slurm")) as running:
+        yield running
 
 
 @pytest.fixture(autouse=True)

@@ -124,7 +124,7 @@ def seaweedfs(folder: Path) -> Iterator[S3Server]:
     ]
     (folder / "identities.json").write_text(json.dumps({"identities": identities}))
     for attempt in range(3):
-        ports = _free_ports(len(WEED_SERVICES))
+        ports = free_ports(len(WEED_SERVICES))
         home = folder / f"weed-{attempt}"
         home.mkdir()
         with _weed(binary, home, folder / "identities.json", ports) as process:
@@ -209,7 +209,7 @@ def _get_unsigned(port: int, target: str) -> tuple[int, dict[str, str], bytes]:
         return response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that are free together with the port 10,000 above (its worker looks for the admin there).
 
     All are below the range from which systems take the ports of outgoing connections, so that none is taken between
