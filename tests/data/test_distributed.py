@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +19,15 @@ import torch.distributed as dist
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch's stubs lack it
 
 from wds_real import PlanError, StoreError
-from wds_real.data.distributed import SharedCount, agree_on_start, all_reduce, current_world, process_group
+from wds_real.data.distributed import (
+    SharedCount,
+    agree_on_backend,
+    agree_on_start,
+    all_reduce,
+    current_world,
+    device_identity,
+    process_group,
+)
 from wds_real.data.launchers import World
 
 if TYPE_CHECKING:
@@ -88,6 +97,46 @@ def test_a_missing_rank_is_an_error_after_the_timeout(rank: int) -> None:
     """Rank 0 and the others raise StoreError when a rank does not join within the timeout."""
     with pytest.raises(StoreError, match="did not join within"):
         agree_on_start(HashStore(), World(rank, 2), dt.timedelta(seconds=0.2))
+
+
+@pytest.mark.parametrize(
+    ("devices", "own", "expected", "says"),
+    [
+        (["GPU-a", "GPU-b", "GPU-c"], "nccl", "nccl", ""),
+        (["GPU-a", "GPU-a"], "nccl", "gloo", "2 processes share 1 devices: gloo connects them, as nccl takes one"),
+        (["GPU-a", "GPU-b", "GPU-b"], "xccl", "gloo", "3 processes share 2 devices"),
+        (["host mps:0", "host mps:0"], "gloo", "gloo", ""),
+        (["GPU-a"], "nccl", "nccl", ""),
+    ],
+)
+def test_ranks_that_share_a_device_are_connected_by_gloo(
+    devices: list[str], own: str, expected: str, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All ranks agree on the backend of their devices; if two share one, on gloo, and rank 0 says so once."""
+    store, size = HashStore(), len(devices)
+    with ThreadPoolExecutor(size) as ranks:
+        found = ranks.map(lambda rank: agree_on_backend(store, World(rank, size), devices[rank], own=own), range(size))
+        assert set(found) == {expected}
+    assert says in caplog.text
+    assert len(caplog.records) == bool(says)
+
+
+def test_a_rank_whose_device_is_not_known_ends_the_wait() -> None:
+    """Rank 0 waits for the devices of all ranks no longer than the store's timeout."""
+    store = HashStore()
+    store.set_timeout(dt.timedelta(seconds=0.2))
+    with pytest.raises(RuntimeError):
+        agree_on_backend(store, World(0, 2), "GPU-a", own="nccl")
+
+
+def test_a_device_is_told_from_others_by_its_uuid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by its number, which is 0 in each process that sees only its own; without a uuid by host and number."""
+    module = SimpleNamespace(get_device_properties=lambda device: SimpleNamespace(uuid=f"GPU-{device.index}"))
+    monkeypatch.setattr(torch, "get_device_module", lambda device: module if device.type == "cuda" else None)
+    assert device_identity(torch.device("cuda", 3)) == "GPU-3"
+    assert device_identity(torch.device("mps", 0)) == f"{socket.gethostname()} mps:0"
+    module.get_device_properties = lambda _: SimpleNamespace(name="without")
+    assert device_identity(torch.device("cuda", 1)) == f"{socket.gethostname()} cuda:1"
 
 
 # Each process writes its findings to DIR/RANK.json, which the tests below read.

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import logging
 import os
+import socket
 import time
 import uuid
 from dataclasses import replace
@@ -25,14 +27,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SharedCount",
+    "agree_on_backend",
     "agree_on_start",
     "all_reduce",
     "current_world",
+    "device_identity",
     "is_initialized",
     "process_group",
     "resolve_world",
     "threads_of_this_process",
 ]
+
+_LOG = logging.getLogger(__name__)
 
 
 def current_world() -> World:
@@ -79,7 +85,8 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
     """Create the process group, and destroy it after the block; does nothing for one process or inside a group.
 
     MASTER_ADDR and MASTER_PORT, which torchrun sets, hold the address of rank 0. `timeout_s` is the longest wait for
-    another rank, when the group is created and in each reduction.
+    another rank, when the group is created and in each reduction. The backend is the device's own, such as nccl; where
+    ranks share an accelerator, it is gloo, as on CPUs.
 
     Raises:
         PlanError: several processes were launched, but MASTER_ADDR or MASTER_PORT is not set.
@@ -97,9 +104,13 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
         torch.accelerator.set_device_index(device)  # reductions run on it
     timeout = dt.timedelta(seconds=timeout_s)
     try:
+        store = _fresh_store(meeting, world, timeout) if meeting.is_kept else _launchers_store(world, timeout)
+        backend: str = dist.get_default_backend_for_device(device)
+        if device.type != "cpu":
+            backend = agree_on_backend(store, world, device_identity(device), own=backend)
         dist.init_process_group(
-            dist.get_default_backend_for_device(device),
-            store=_fresh_store(meeting, world, timeout) if meeting.is_kept else None,
+            backend,
+            store=store,
             rank=world.rank,
             world_size=world.world_size,
             timeout=timeout,
@@ -137,6 +148,51 @@ def _fresh_store(meeting: Rendezvous, world: World, timeout: dt.timedelta) -> An
 
     store = TCPStore(meeting.address, meeting.port, is_master=False, timeout=timeout)
     return PrefixStore(f"wds_real/{agree_on_start(store, world, timeout)}", store)
+
+
+def _launchers_store(world: World, timeout: dt.timedelta) -> Any:  # noqa: ANN401 -- as above
+    """Return the store at MASTER_ADDR and MASTER_PORT, which rank 0 holds."""
+    from torch.distributed import rendezvous  # type: ignore[attr-defined]  # torch's stubs lack it
+
+    store, _, _ = next(rendezvous("env://", world.rank, world.world_size, timeout=timeout))
+    store.set_timeout(timeout)
+    return store
+
+
+def device_identity(device: torch.device) -> str:
+    """Return what tells an accelerator from all others, whatever number it has in the process that uses it."""
+    import torch
+
+    properties = getattr(torch.get_device_module(device), "get_device_properties", None)
+    identity = None if properties is None else getattr(properties(device), "uuid", None)
+    return f"{socket.gethostname()} {device}" if identity is None else str(identity)
+
+
+def agree_on_backend(store: _Store, world: World, identity: str, *, own: str) -> str:
+    """Return the backend for all ranks: `own`, that of their devices, or gloo if two ranks share a device.
+
+    NCCL refuses two ranks on one device. What is reduced here are integers on the CPU, which gloo adds up as well.
+
+    Args:
+        store: Of all ranks.
+        world: The place of this process.
+        identity: Of its device, `device_identity`.
+        own: The backend for ranks with a device each.
+
+    Raises:
+        RuntimeError: a rank did not join within the store's timeout.
+    """
+    store.set(f"wds_real/device/{world.rank}", identity)
+    if world.rank == 0:
+        devices = {store.get(f"wds_real/device/{rank}") for rank in range(world.world_size)}
+        shared = len(devices) < world.world_size
+        if shared and own != "gloo":
+            _LOG.warning(
+                "%d processes share %d devices: gloo connects them, as %s takes one process for each device.",
+                world.world_size, len(devices), own,
+            )  # fmt: skip
+        store.set("wds_real/backend", "gloo" if shared else own)
+    return store.get("wds_real/backend").decode()
 
 
 def agree_on_start(store: _Store, world: World, timeout: dt.timedelta) -> str:
