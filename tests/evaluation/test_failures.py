@@ -61,6 +61,18 @@ def test_out_of_memory_names_a_smaller_batch(error: Exception) -> None:
         raise error
 
 
+def test_no_smaller_batch_is_advised_where_it_would_not_help() -> None:
+    """A model that does not fit on the device by itself fits with no batch size."""
+    no_memory = torch.OutOfMemoryError("CUDA out of memory.")
+    says = r"^moving the model to cuda:0: out of memory\. A device with more memory is needed\.$"
+    with (
+        pytest.raises(ModelRunError, match=says) as caught,
+        model_errors("moving the model to cuda:0", batch_size=None),
+    ):
+        raise no_memory
+    assert caught.value.__cause__ is no_memory
+
+
 def test_other_errors_are_the_models_or_pass() -> None:
     """What a model raises is named; errors of this package, and those outside the model, pass as they are."""
     assert not is_out_of_memory(RuntimeError("shape"))

@@ -37,12 +37,12 @@ _NOT_THE_USERS = (  # torch, this package, and the standard library
 
 
 @contextmanager
-def model_errors(what: str, *, batch_size: int) -> Iterator[None]:
+def model_errors(what: str, *, batch_size: int | None) -> Iterator[None]:
     """Turn what is raised in the block into a `ModelRunError` that says it in one line; errors of this package pass.
 
     Args:
         what: What the block does, as the subject of the message.
-        batch_size: For the advice if memory runs out.
+        batch_size: For the advice if memory runs out; None where the memory does not depend on it.
 
     Raises:
         ModelRunError: memory ran out, or something else was raised, which is the error's ``__cause__``.
@@ -52,7 +52,9 @@ def model_errors(what: str, *, batch_size: int) -> Iterator[None]:
     except WdsRealError:
         raise
     except Exception as error:
-        if is_out_of_memory(error):
+        if is_out_of_memory(error) and batch_size is None:
+            raise ModelRunError(f"{what}: out of memory. A device with more memory is needed.") from error
+        if is_out_of_memory(error) and batch_size is not None:
             raise _out_of_memory(batch_size) from error
         raise ModelRunError(f"{what} raised {describe(error)}") from error
 

@@ -86,7 +86,7 @@ def prepare_forward(
     model, dtype = loaded.module, input_dtype(loaded)
     _check_not_training(model)
     if isinstance(model, torch.nn.Module):
-        with model_errors(f"moving the model to {device}", batch_size=options.batch_size):
+        with model_errors(f"moving the model to {device}", batch_size=None):
             model = _in_eval_mode(model).to(device)
             if options.channels_last:
                 model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stubs
