@@ -33,11 +33,18 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("WDS_REAL_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
-# What scripts/neighbours prints at the end: a table for each kind of property that tests record.
+# What scripts/neighbours prints at the end, and scripts/check-accelerator ("proved"): a table for each kind of property
+# that tests record.
 _TABLES = {
     "neighbour": ("loops of other libraries", ("library", "version", "what was run", "data", "same integers as eval")),
+    "proved": ("what was proved on an accelerator", ("check", "device", "outcome")),
     "reader": ("other libraries on the shards", ("library", "version", "what was read", "samples", "equal bytes")),
 }
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option by which scripts/check-accelerator gets its report."""
+    parser.addoption("--proved", action="store_true", help="print what the tests in tests/accelerator proved")
 
 
 @pytest.fixture(scope="session")
@@ -150,7 +157,7 @@ def _files_left_open() -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the counts of the campaigns, and the tables of the neighbours."""
+    """Print the counts of the campaigns, and the tables of the neighbours and of an accelerator."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
     lines = [str(value) for report in reports for name, value in report.user_properties if name == "counts"]
     if lines:
@@ -159,7 +166,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(line)
     for kind, (title, header) in _TABLES.items():
         rows = [value for report in reports for name, value in report.user_properties if name == kind]
-        if not rows:
+        if not rows or (kind == "proved" and not terminalreporter.config.getoption("--proved")):
             continue
         terminalreporter.section(title)
         table = [header, *rows]

@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from wds_real.packing.verification import verify
 from wds_real.storage.local import LocalStore
@@ -98,6 +100,82 @@ def test_the_benchmark_table_shows_units_and_spreads(monkeypatch: pytest.MonkeyP
         "| pack | s | 2 | cp | 3.25 | 0.65 | 0.50 .. 0.80 | <= 0.5 | missed |",
         "| memory gained | MiB | 0.25 |  |  |  | 0.125 .. 0.5 | <= 32 MiB |  |",
     ]
+
+
+# --- check-accelerator ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def accelerator_check(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], int]:
+    """The main function of scripts/check_accelerator.py."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    import check_accelerator
+
+    return check_accelerator.main
+
+
+@pytest.mark.parametrize(
+    ("built_for", "says"),
+    [
+        (None, "was built for no accelerator (looked for CUDA, ROCm, XPU, MPS)"),
+        ("cuda", "was built for cuda, and finds no such device"),
+        ("xpu", "was built for xpu, and finds no such device"),
+    ],
+)
+def test_without_an_accelerator_nothing_is_proved(
+    built_for: str | None,
+    says: str,
+    accelerator_check: Callable[[list[str]], int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line says what was looked for, and the exit code is neither that of success nor of failure."""
+
+    def current_accelerator(check_available: bool = False) -> torch.device | None:
+        return None if check_available or built_for is None else torch.device(built_for)
+
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", current_accelerator)
+    assert accelerator_check([]) == 77
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("not run: torch ")
+    assert says in shown.err
+
+
+def test_the_report_names_device_and_versions(
+    accelerator_check: Callable[[list[str]], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two devices of CUDA are shown with name and CUDA's version; Apple's, which has no properties, by its kind."""
+    import check_accelerator
+
+    properties = SimpleNamespace(get_device_properties=lambda _: SimpleNamespace(name="Some GPU 80GB"))
+    monkeypatch.setattr(torch, "get_device_module", lambda one: properties if one.type == "cuda" else SimpleNamespace())
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.version, "cuda", "12.9")
+    assert accelerator_check is check_accelerator.main
+    assert check_accelerator.about(torch.device("cuda"))[1].startswith("2 x Some GPU 80GB (CUDA 12.9); ")
+    assert check_accelerator.about(torch.device("mps"))[1].startswith("2 x mps (mps); ")
+    assert f"torch {torch.__version__}" in check_accelerator.about(torch.device("mps"))[0]
+
+
+def test_the_cpu_stands_in_where_it_is_asked_for() -> None:
+    """--cpu runs the checks on the CPU, prints what each found, and says that this proves nothing of an accelerator."""
+    shown = run("scripts/check_accelerator.py", "--cpu", "-k", "copies")
+    assert "the CPU in place of an accelerator" in shown
+    assert "This proves nothing about an accelerator." in shown
+    lines = shown[shown.index("what was proved") :].splitlines()
+    assert [line.split()[:3] for line in lines if " cpu " in line] == [
+        ["copies", "to", "the"],
+        ["copies", "of", "results"],
+    ]
+    assert "100 of 100 right" in shown
+
+
+def test_a_check_that_fails_is_the_exit_code() -> None:
+    """Where pytest fails, here because no test is chosen, the exit code is 1."""
+    command = [sys.executable, "scripts/check_accelerator.py", "--cpu", "-k", "no_such_check"]
+    assert subprocess.run(command, check=False, capture_output=True, cwd=REPOSITORY).returncode == 1
 
 
 @pytest.mark.slow
