@@ -24,6 +24,7 @@ SITE_NAMES = {
     "wds_real/labels/data/README.md": "label-data.md",
     "CITATION.cff": "CITATION.cff.txt",
     "LICENSE": "LICENSE.txt",
+    "third_party/libjpeg-turbo/LICENSE.md": "libjpeg-turbo.txt",
     "scripts/evaluate.py": "scripts/evaluate.py.txt",
     "scripts/write_shards.py": "scripts/write_shards.py.txt",
 }

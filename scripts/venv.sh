@@ -1,6 +1,6 @@
-# Sourced by demo, test, check, docs, bench and neighbours: makes the project's own virtual environment, once per set of
-# requirements. It leaves its interpreter in $python, and the working folder at the project's top. A script may set $venv,
-# $constraints and $extras before, for an environment of its own.
+# Sourced by demo, test, check, docs, bench, neighbours and release: makes the project's own virtual environment, once per set
+# of requirements. It leaves its interpreter in $python, and the working folder at the project's top. A script may set $venv,
+# $constraints and $extras before, for an environment of its own, or instead of $extras what pip installs: $install.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,6 +16,7 @@ find_python() {
 }
 
 venv=${venv:-.venv} constraints=${constraints:-constraints.txt} extras=${extras:-test,demo,docs}
+install=${install:--e .[$extras]}
 python=$venv/bin/python
 wanted="$(cat pyproject.toml "$constraints" setup.py wds_real/image/*.c | cksum)"
 if [ "$(cat "$venv/wds_real.stamp" 2>/dev/null)" != "$wanted" ]; then
@@ -23,6 +24,7 @@ if [ "$(cat "$venv/wds_real.stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "setting up $venv (once) ..." >&2
     rm -rf "$venv"
     "$base" -m venv "$venv" || { echo "$base cannot make a virtual environment: on Debian, install python3-venv." >&2; exit 1; }
-    "$python" -m pip install --quiet --disable-pip-version-check -c "$constraints" -e ".[$extras]"
+    # shellcheck disable=SC2086 # several words
+    "$python" -m pip install --quiet --disable-pip-version-check -c "$constraints" $install
     echo "$wanted" > "$venv/wds_real.stamp"
 fi

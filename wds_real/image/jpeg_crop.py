@@ -1,8 +1,8 @@
 """Decode only the part of a JPEG that a crop needs: about a tenth faster than decoding the whole image.
 
-The C extension ``_jpeg.c`` does this with the libjpeg-turbo of the machine. Without the extension the whole image is
-decoded, with the same result. The installed libjpeg-turbo is unknown at build time, so the first use runs a self-test:
-crops of synthetic images must have the pixels that `simplejpeg` gives.
+The C extension ``_jpeg.c`` does this with the libjpeg-turbo of the machine, or in a wheel with its own. Without the
+extension the whole image is decoded, with the same result. The machine's libjpeg-turbo is unknown at build time, so the
+first use runs a self-test: crops of synthetic images must have the pixels that `simplejpeg` gives.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _BACKENDS = {
     "part": "only the part of an image that the crop needs",
-    "whole": "whole images (the same pixels, slower: reinstall where libjpeg-turbo's headers are installed)",
+    "whole": "whole images (the same pixels, slower: install a wheel, or libjpeg-turbo's headers before building)",
     "extension": "compiled extension",
-    "pillow": "Pillow (the same pixels, slower: reinstall where a C compiler is installed)",
+    "pillow": "Pillow (the same pixels, slower: install a wheel, or a C compiler before building)",
 }
 
 
