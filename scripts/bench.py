@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks import data, figures, report, stores
+from benchmarks import data, figures, installations, report, stores
 from benchmarks.load import Load
 from benchmarks.peers import peer_rows
 from benchmarks.report import Comparison, Measured, Pair, comparisons
@@ -37,6 +37,9 @@ def main() -> None:
     settings = Settings(tuple(sorted(set(arguments.threads))), arguments.batch_size)
     if arguments.store:
         _measure_stores(arguments)
+        return
+    if arguments.wheel is not None:
+        _measure_wheel(arguments)
         return
     with tempfile.TemporaryDirectory(prefix="wds-real-bench-", dir=arguments.folder) as folder:
         images = data.prepare(arguments.data, Path(folder), samples=arguments.samples, shards=2 * settings.workers)
@@ -80,6 +83,21 @@ def _measure_stores(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(
             json.dumps({**about, "reading from S3": [line._asdict() for line in lines]}, indent=1) + "\n"
         )
+
+
+def _measure_wheel(arguments: argparse.Namespace) -> None:
+    """Measure a wheel against this build."""
+    with tempfile.TemporaryDirectory(prefix="wds-real-bench-", dir=arguments.folder) as folder:
+        images = data.prepare(arguments.data, Path(folder), samples=arguments.samples, shards=4)
+        lines, compared, others = installations.compare(
+            arguments.wheel, images.root, Path(folder) / "wheel",
+            rounds=arguments.rounds, batch_size=arguments.batch_size, threads=max(arguments.threads),
+        )  # fmt: skip
+    print(report.as_table(lines, [], markdown=arguments.markdown))
+    print("\n" + "; ".join(compared))
+    print(
+        f"{images.origin}; {arguments.rounds} rounds; other processes used {median(others):.0%} of the machine (median)"
+    )
 
 
 def _measure(rows: Sequence[Row], lines: Sequence[Comparison], *, rounds: int) -> tuple[list[Measured], list[float]]:
@@ -138,6 +156,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--store", action="store_true", help="measure reading from S3 instead, against bare requests and other clients"
     )
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="measure a wheel against this build instead")
     parser.add_argument("--quick", action="store_true", help="300 samples in 1 round, to check that everything runs")
     arguments = parser.parse_args()
     if arguments.quick:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -185,3 +186,33 @@ def test_the_benchmark_runs() -> None:
     values = {cells[1].strip(): cells[3].strip() for line in shown.splitlines() if len(cells := line.split("|")) > 8}
     assert float(values["import wds_real"]) > 0
     assert {"pack", "wds-real --help", "first batch after iter()", "undecoded, mmap, 2 threads"} <= values.keys()
+
+
+def test_a_wheel_is_measured_against_this_build(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each side uses the package of its own folder, loads every image in each round, and reports its CPU time too."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    from benchmarks.installations import compare
+
+    wheel = tmp_path / "wds_real-0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path in sorted((REPOSITORY / "wds_real").rglob("*")):
+            if path.suffix != ".pyc":
+                archive.write(path, path.relative_to(REPOSITORY))
+    lines, about, others = compare(wheel, packed, tmp_path / "wheel", rounds=2, batch_size=16, threads=1)
+    assert [line.comparison.row for line in lines] == ["wheel, by time", "wheel, by CPU time"]
+    assert [[pair.row.samples for pair in line.pairs] for line in lines] == [[120, 120]] * 2
+    assert all(timing.seconds > 0 for line in lines for pair in line.pairs for timing in pair)
+    assert [text.partition(" decodes ")[0] for text in about] == [
+        str(tmp_path / "wheel" / "wds_real"), str(REPOSITORY / "wds_real")
+    ]  # fmt: skip
+    assert len(others) == 2
+
+
+def test_a_wheel_that_cannot_be_imported_ends_the_measurement(packed: Path, tmp_path: Path) -> None:
+    """A process that ends is an error, not a round without end."""
+    from benchmarks.installations import Installation
+
+    (tmp_path / "wds_real").mkdir()
+    (tmp_path / "wds_real" / "__init__.py").write_text("raise SystemExit(3)\n")
+    with pytest.raises(RuntimeError, match=r"^the process that loads ended with exit code 3\.$"):
+        Installation(tmp_path, packed, batch_size=16, threads=1)
