@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.models.load import load_model
     from wds_real.evaluation.models.source import ModelSource
     from wds_real.evaluation.options import EvalOptions
+    from wds_real.evaluation.shares import evaluate_share
     from wds_real.explore.contact_sheet import show_examples
     from wds_real.explore.sample_frame import as_dataframe
     from wds_real.format.manifest import Manifest
@@ -106,6 +107,7 @@ __all__ = [
     "default_device",
     "evaluate",
     "evaluate_many",
+    "evaluate_share",
     "index_shards",
     "load_model",
     "open_dataset",
@@ -143,6 +145,7 @@ _HOME = {
     "evaluation.device": ("Normalize", "default_device"),
     "evaluation.loop": ("evaluate",),
     "evaluation.many": ("ModelOutcome", "evaluate_many"),
+    "evaluation.shares": ("evaluate_share",),
     "evaluation.metric": ("RealAccuracy",),
     "evaluation.models.base": ("LoadedModel",),
     "evaluation.models.load": ("load_model",),

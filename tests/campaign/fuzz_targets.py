@@ -24,7 +24,8 @@ from wds_real.image.jpeg_header import JpegError, jpeg_frame
 from wds_real.packing.indexer import index_shards
 from wds_real.packing.source import open_source
 from wds_real.scoring.prediction_reader import read_predictions
-from wds_real.scoring.run.records import RunKey, RunRecords, read_run
+from wds_real.scoring.run.description import RunKey, read_run
+from wds_real.scoring.run.records import RunRecords
 from wds_real.storage.url import Location, is_url, join_url, redact_url, split_url
 from wds_real.synthetic import encode_image
 

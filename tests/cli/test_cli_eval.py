@@ -64,7 +64,7 @@ def test_eval_prints_the_table_and_the_receipt(run: Callable[..., Ended]) -> Non
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(("output", "code"), [("val.tar", 1), ("ftp://host/run", 2)])
+@pytest.mark.parametrize(("output", "code"), [("val.tar", 1), ("ftp://host/run", 1)])
 def test_an_output_that_cannot_be_written_is_reported_before_the_model_runs(
     run: Callable[..., Ended], output: str, code: int
 ) -> None:

@@ -163,6 +163,10 @@ def evaluate_several(root: str, load: Callable[[], wds_real.LoadedModel]) -> dic
     """Evaluate several models in as few passes as their preprocessing allows."""
     dataset, options = wds_real.open_dataset(root), wds_real.EvalOptions(batch_size=64)
     wds_real.evaluate_many(["timm:resnet*", "@models.txt"], root, batch_size=64)
+    place = {"endpoint": "http://localhost:9000"}
+    wds_real.evaluate("timm:resnet18", root, output="s3://lab/run", output_options=place, save_every_s=5.0)
+    share = wds_real.evaluate_share("timm:resnet18", root, output="s3://lab/run", rank=3, world_size=8, steal=True)
+    assert_type(share, wds_real.Result | None)
     models: list[str | wds_real.LoadedModel | wds_real.ModelSource]
     models = ["torchvision:resnet18", wds_real.ModelSource("mine", load), load()]
     outcomes = wds_real.evaluate_many(

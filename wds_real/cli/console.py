@@ -7,6 +7,7 @@ write to the terminal.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import errno
 import json
 import logging
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
+    from wds_real.data.launchers import World
     from wds_real.evaluation.progress import Advance
     from wds_real.scoring.result import Result
 
@@ -40,17 +42,25 @@ __all__ = [
     "print_usage_error",
     "progress_bar",
     "rank_prefix",
+    "speak_for_rank",
 ]
+
+_INDEPENDENT: contextvars.ContextVar[World | None] = contextvars.ContextVar("independent rank", default=None)
+
+
+def speak_for_rank(world: World | None) -> None:
+    """Let this process print for itself from now on, as a rank that knows nothing of the others; None undoes it."""
+    _INDEPENDENT.set(world)
 
 
 def is_main_rank() -> bool:
-    """Return whether this process is rank 0, the one that prints."""
-    return launched_world().rank == 0
+    """Return whether this process is the one that prints: rank 0, or an independent rank."""
+    return _INDEPENDENT.get() is not None or launched_world().rank == 0
 
 
 def rank_prefix() -> str:
     """Return the start of an error message: ``rank 3: ``, or nothing if there is only one process."""
-    world = launched_world()
+    world = _INDEPENDENT.get() or launched_world()
     return f"rank {world.rank}: " if world.world_size > 1 else ""
 
 

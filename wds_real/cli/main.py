@@ -12,7 +12,14 @@ from typing import NoReturn
 import click
 
 from wds_real import __version__
-from wds_real.cli.console import LogHandler, is_main_rank, print_message, print_usage_error, rank_prefix
+from wds_real.cli.console import (
+    LogHandler,
+    is_main_rank,
+    print_message,
+    print_usage_error,
+    rank_prefix,
+    speak_for_rank,
+)
 from wds_real.cli.failures import describe, print_traceback
 from wds_real.cli.signals import SignalHandling
 from wds_real.data.launchers import launched_world, way_to_run_alone
@@ -109,6 +116,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _run(arguments: list[str], signals: SignalHandling) -> int:
     """Run a command and return its exit code; report the errors that it is made to raise."""
+    speak_for_rank(None)
     try:
         launched_world()
     except PlanError as error:

@@ -28,6 +28,8 @@ __all__ = [
     "json_option",
     "local_path",
     "open_cache",
+    "parse_storage_options",
+    "path_or_url",
     "per_class_option",
     "prediction_options",
     "quiet_option",
@@ -40,7 +42,8 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(i?)B?", re.IGNORECASE)
 _Function = TypeVar("_Function", bound="Callable[..., Any]")
 
 
-def _parse_options(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+def parse_storage_options(ctx: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Return the values of a repeatable NAME=VALUE option as a dictionary."""
     del ctx, parameter
     for value in values:
         if "=" not in value:  # the value may be a secret, so the message does not repeat it
@@ -64,6 +67,17 @@ def local_path(ctx: click.Context, parameter: click.Parameter, value: str | None
     if value is not None:
         if is_url(value):
             raise click.BadParameter(f"{redact_url(value)} is a URL, expected a path on this machine.")
+        try:
+            refuse_broken_url(value)
+        except StoreError as error:
+            raise click.BadParameter(str(error)) from error
+    return value
+
+
+def path_or_url(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Return the value of an option or argument that is a path or a URL; refuse what looks like a URL and is none."""
+    del ctx, parameter
+    if value is not None and not is_url(value):
         try:
             refuse_broken_url(value)
         except StoreError as error:
@@ -127,7 +141,7 @@ storage_option = click.option(
     "storage_options",
     multiple=True,
     metavar="NAME=VALUE",
-    callback=_parse_options,
+    callback=parse_storage_options,
     help="For URLs: region=..., endpoint=..., profile=..., skip_signature=true (public buckets), ...; repeatable.",
 )
 

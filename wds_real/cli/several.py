@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.models.source import ModelSource
     from wds_real.evaluation.options import EvalOptions
+    from wds_real.scoring.run.place import OutputPlace
 
 __all__ = ["SeveralOptions", "evaluate_several", "named_models"]
 
@@ -37,7 +38,7 @@ __all__ = ["SeveralOptions", "evaluate_several", "named_models"]
 class SeveralOptions:
     """What `evaluate_several` does with the models, and what it prints."""
 
-    output: str | None
+    output: OutputPlace | None
     models_at_once: int
     skip_existing: bool
     quiet: bool
@@ -118,7 +119,7 @@ def _as_dict(outcome: ModelOutcome) -> dict[str, Any]:
     return {**found, "existed": outcome.existed, "result": None if outcome.result is None else outcome.result.as_dict()}
 
 
-def _print_table(outcomes: Sequence[ModelOutcome], output: str | None) -> None:
+def _print_table(outcomes: Sequence[ModelOutcome], output: OutputPlace | None) -> None:
     """Print what `wds-real report` prints of the output, the published results, and how long it took."""
     from wds_real.scoring.ranking.formats import format_ranking
     from wds_real.scoring.ranking.rank import rank_models

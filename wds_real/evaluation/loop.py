@@ -24,9 +24,10 @@ from wds_real.evaluation.options import choose_options
 from wds_real.evaluation.rank_progress import reported
 from wds_real.evaluation.stopwatch import Stopwatch
 from wds_real.image.transform import EvalTransform
+from wds_real.scoring.run.place import OutputPlace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Unpack
 
     from wds_real.data.dataset import Dataset
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["check_pixel_cache", "evaluate", "run_pass"]
 
 
-def evaluate(
+def evaluate(  # noqa: PLR0913 -- what users expect to set here
     model: str | Callable[[torch.Tensor], torch.Tensor] | LoadedModel,
     dataset: str | Path | Dataset,
     *,
@@ -46,7 +47,8 @@ def evaluate(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     options: EvalOptions | None = None,
-    output: str | Path | None = None,
+    output: str | Path | OutputPlace | None = None,
+    output_options: Mapping[str, str] | None = None,
     progress: Callable[[int, int], None] | bool = True,
     **fields: Unpack[EvalFields],
 ) -> Result:
@@ -65,7 +67,8 @@ def evaluate(
         mean: Per channel, of values in 0..1; None means the transform's.
         std: As `mean`.
         options: How to run the model.
-        output: Folder for records, result and predictions.
+        output: Folder, or URL of an object store, for records, result and predictions.
+        output_options: Storage options of `output`, if it is a URL.
         progress: True shows a bar on rank 0 if stderr is a terminal or a notebook's, False shows nothing. A function is
             called on rank 0, from any thread, with the number of samples that all ranks did since its last call, and
             the total.
@@ -80,17 +83,19 @@ def evaluate(
         ModelRunError: the model raised an error, which is the ``__cause__``, or memory ran out.
         PredictionsError: `output` holds the records of another run, another process writes there, or it cannot be
             written to.
+        StoreError: `output` is in an object store that cannot be read or written.
     """
     options = choose_options(options, **fields)
     loaded = load_model(model) if isinstance(model, str) else as_loaded(model)
     dataset = open_dataset(dataset) if isinstance(dataset, (str, Path)) else dataset
     device = choose_device(loaded, options)
     inputs = Inputs.of(transform or loaded.transform, mean, std, as_pixels=loaded.takes_pixels)
-    run = ModelRun(loaded, dataset, inputs=inputs, options=options, device=device, output=output)
+    place = None if output is None else OutputPlace.of(output, output_options)
+    run = ModelRun(loaded, dataset, inputs=inputs, options=options, device=device, output=place)
     with process_group(device, timeout_s=options.timeout_s) as world, torch.inference_mode(), ExitStack() as stack:
         stack.enter_context(memory_errors(options.batch_size))
-        if output is not None:
-            own_output(output, world, stack)
+        if place is not None:
+            own_output(place, world, stack)
         stack.enter_context(run).prepare(world)
         [facts] = run_pass([run], dataset, options=options, device=device, world=world, progress=progress)
         result, _ = run.finish(facts, world)
@@ -114,7 +119,7 @@ def run_pass(
         dataset: The data set.
         options: Of all runs.
         device: Of all runs.
-        world: The place of this process.
+        world: The rank of this process among those that share the batches out.
         progress: As for `evaluate`; an image counts once for each run.
         failed: Called with a run whose step fails, and the error; the run leaves the pass, and the others go on. None
             means that the error is raised.
@@ -132,6 +137,8 @@ def run_pass(
         transform=runs[0].inputs.transform,
         threads=options.threads,
         batches=sorted({number for run in runs for number in run.left}),
+        rank=world.rank,
+        world_size=world.world_size,
         on_error=options.on_error,
         pixel_cache=options.pixel_cache,
         check_files=True,

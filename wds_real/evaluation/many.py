@@ -14,7 +14,15 @@ import torch
 
 from wds_real.data.dataset import open_dataset
 from wds_real.data.distributed import all_reduce, process_group
-from wds_real.errors import CoverageError, ModelError, ModelRunError, PredictionsError, StoreError, WdsRealError
+from wds_real.errors import (
+    CoverageError,
+    MissingError,
+    ModelError,
+    ModelRunError,
+    PredictionsError,
+    StoreError,
+    WdsRealError,
+)
 from wds_real.evaluation.agreement import ElsewhereError, agreed
 from wds_real.evaluation.device import open_device
 from wds_real.evaluation.failures import forget_frames, memory_errors, model_errors, ran_out_of_memory
@@ -26,10 +34,10 @@ from wds_real.evaluation.models.listing import find_models
 from wds_real.evaluation.models.source import ModelSource, folder_names
 from wds_real.evaluation.options import choose_options
 from wds_real.scoring.run.output import FAILED_NAME, read_output, write_failure
-from wds_real.storage.local import LocalStore
+from wds_real.scoring.run.place import OutputPlace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Unpack
 
     from wds_real.data.dataset import Dataset
@@ -53,7 +61,7 @@ class ModelOutcome:
         result: None if it failed, or if it existed in a folder that this rank does not see.
         predictions: What the result was counted from, or None.
         error: Why there is no result; None if there is one.
-        folder: Its output folder, or None.
+        folder: Path of its output folder, or its URL, or None.
         existed: Whether the result was there before, and the model was not run.
     """
 
@@ -61,7 +69,7 @@ class ModelOutcome:
     result: Result | None = None
     predictions: Predictions | None = None
     error: WdsRealError | None = None
-    folder: Path | None = None
+    folder: Path | str | None = None
     existed: bool = False
 
 
@@ -70,7 +78,8 @@ def evaluate_many(
     dataset: str | Path | Dataset,
     *,
     options: EvalOptions | None = None,
-    output: str | Path | None = None,
+    output: str | Path | OutputPlace | None = None,
+    output_options: Mapping[str, str] | None = None,
     models_at_once: int = 8,
     skip_existing: bool = False,
     progress: Callable[[int, int], None] | bool = True,
@@ -91,7 +100,8 @@ def evaluate_many(
             model files; loaded models; or functions that load them.
         dataset: From `wds_real.open_dataset`, or the root that it takes.
         options: How to run the models.
-        output: Folder in which each model gets one of its own, named after it.
+        output: Folder, or URL of an object store, in which each model gets a folder of its own, named after it.
+        output_options: Storage options of `output`, if it is a URL.
         models_at_once: Models in memory at the same time.
         skip_existing: Load no model whose folder holds a result of this data set, batch size and precision.
         progress: As for `wds_real.evaluate`; an image counts once for each model.
@@ -112,8 +122,9 @@ def evaluate_many(
     dataset = open_dataset(dataset) if isinstance(dataset, (str, Path)) else dataset
     sources = [source for model in models for source in _sources_of(model)]
     folders = folder_names([source.name for source in sources])
+    place = None if output is None else OutputPlace.of(output, output_options)
     entries = [
-        _Entry(source, None if output is None else Path(output, folder))
+        _Entry(source, None if place is None else place.inside(folder))
         for source, folder in zip(sources, folders, strict=True)
     ]
     device = open_device(options.device)
@@ -134,7 +145,7 @@ def _sources_of(model: str | LoadedModel | ModelSource) -> Sequence[ModelSource]
 class _Entry:
     """One of the models, from its source to its outcome."""
 
-    def __init__(self, source: ModelSource, folder: Path | None) -> None:
+    def __init__(self, source: ModelSource, folder: OutputPlace | None) -> None:
         self.source, self.folder = source, folder
         self.run: ModelRun | None = None
         self.outcome: ModelOutcome | None = None
@@ -173,7 +184,7 @@ class _Entry:
             result=None if found is None else found[0],
             predictions=None if found is None else found[1],
             error=error,
-            folder=self.folder,
+            folder=None if self.folder is None else self.folder.folder or str(self.folder),
             existed=existed,
         )
         self.close()
@@ -319,7 +330,8 @@ class _Evaluation:
             self._drop(entry, error, others)
         else:
             if entry.folder is not None and self._world.rank == 0:
-                (entry.folder / FAILED_NAME).unlink(missing_ok=True)
+                with contextlib.suppress(MissingError):
+                    entry.folder.store.delete(FAILED_NAME)
             entry.end(found)
 
     def _drop(self, entry: _Entry, error: WdsRealError, others: int) -> None:
@@ -336,7 +348,7 @@ class _Evaluation:
         forget_frames(error)
         if entry.folder is not None and entry.owns_folder and self._world.rank == 0:
             with contextlib.suppress(StoreError):  # the outcome says it, too
-                write_failure(LocalStore(entry.folder), entry.source.name, error)
+                write_failure(entry.folder.store, entry.source.name, error)
         entry.end(error=error)
 
     def _say(self, text: str, entry: _Entry, number: int) -> None:
@@ -363,7 +375,7 @@ def _same_pixels(entry: _Entry, other: _Entry) -> bool:
     return entry.run is not None and other.run is not None and entry.run.inputs.same_pixels(other.run.inputs)
 
 
-def _existing(folder: Path, dataset: Dataset, options: EvalOptions) -> tuple[Result, Predictions] | None:
+def _existing(folder: OutputPlace, dataset: Dataset, options: EvalOptions) -> tuple[Result, Predictions] | None:
     """Return what is in a folder; None if it is of another batch size or precision."""
     found, used = read_output(folder, dataset), asdict(options)
     names = ("batch_size", "amp", "amp_dtype") if options.amp else ("batch_size", "amp")

@@ -7,7 +7,6 @@ import logging
 import platform
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
@@ -25,10 +24,10 @@ from wds_real.evaluation.readback import LateReadback
 from wds_real.evaluation.stopwatch import ModelStopwatch
 from wds_real.image.backends import describe
 from wds_real.scoring.result import joined_execution
-from wds_real.scoring.run.output import write_output
-from wds_real.scoring.run.output_folder import owned
-from wds_real.scoring.run.records import Record, RunKey, RunRecords
-from wds_real.storage.local import LocalStore
+from wds_real.scoring.run.description import RunKey
+from wds_real.scoring.run.frame import Record
+from wds_real.scoring.run.output import merge, write_output
+from wds_real.scoring.run.records import RunRecords
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.options import EvalOptions
     from wds_real.scoring.predictions import Predictions
     from wds_real.scoring.result import Result
+    from wds_real.scoring.run.place import OutputPlace
 
 __all__ = ["ModelRun", "own_output", "versions"]
 
@@ -53,8 +53,9 @@ _LOG = logging.getLogger(__name__)
 class ModelRun:
     """One model's way through a pass: `prepare`, a `step` for each batch in `left`, `finish`.
 
-    `prepare` and `finish` communicate: all ranks call them, for the same runs in the same order. A context manager that
-    holds the records open.
+    `prepare` and `finish` communicate: all ranks call them, for the same runs in the same order. An independent rank
+    calls `prepare_share`, `choose`, a `step` for each batch in `left`, and `finish_share`, which do not. A context
+    manager that holds the records open.
 
     Args:
         loaded: The model.
@@ -62,12 +63,13 @@ class ModelRun:
         inputs: How images become its input.
         options: How to run it.
         device: Where.
-        output: Folder for records, result and predictions, which this rank's process owns (`own_output`); or None.
+        output: Place for records, result and predictions, which rank 0 owns (`own_output`); or None.
 
     Attributes:
         inputs: As given.
         key: The identity of the run.
-        left: Numbers of the batches that no rank has done, ascending, the same on all ranks; set by `prepare`.
+        left: Numbers of the batches that no rank has done, ascending, the same on all ranks, set by `prepare`; of an
+            independent rank those that it does next.
 
     Raises:
         ModelError: the model takes no batches of this size, or images of this size, or does not run on this device or
@@ -83,7 +85,7 @@ class ModelRun:
         inputs: Inputs,
         options: EvalOptions,
         device: torch.device,
-        output: str | Path | None,
+        output: OutputPlace | None,
     ) -> None:
         loaded = place(loaded, device, options)
         shape = (options.batch_size, *inputs.shape)
@@ -149,16 +151,37 @@ class ModelRun:
         found = dict[int, Record]()
         with agreed(ElsewhereError(f"{self._loaded.spec}: cannot be run on another rank, which says why.")):
             if self._records is None and self._output is not None:
-                about = {"root": self._dataset.root, "world_size": world.world_size}
-                records = RunRecords(self._output, self.key, about=about, rank=world.rank)
-                self._records = self._stack.enter_context(records)
-                found = {number: one for number, one in records.read().by_batch.items() if number < self._total}
-                if len(found) < self._total:
-                    records.add_execution(self._execution)
-            channels_last = self._options.channels_last
-            normalize = Normalize(self.inputs.mean, self.inputs.std, device=self._device, channels_last=channels_last)
-            self._forward = prepare_forward(self._loaded, normalize, self._device, self._options, self._stopwatch)
+                records = self._open_records(self._output, world, shared=False)
+                if self._output.folder is not None or world.rank == 0:  # all ranks see the same object store
+                    found = self._read(records)
+                    if len(found) < self._total:
+                        records.add_execution(self._execution)
+            self._prepare_forward()
         self._share_out(found, world)
+
+    def prepare_share(self, world: World) -> None:
+        """Open the output of an independent rank, and move the model to its device.
+
+        Raises:
+            ModelError: a function uses a module in training mode.
+            ModelRunError: memory ran out, or the model cannot be moved or compiled.
+            PredictionsError: the output holds the records of another run.
+            StoreError: the output cannot be read or written.
+        """
+        if self._output is not None:
+            self._open_records(self._output, world, shared=True).add_execution(self._execution)
+        self._prepare_forward()
+
+    def recorded(self) -> frozenset[int]:
+        """Return the numbers of all batches whose records any rank has saved; those of this process are saved first."""
+        if self._records is None:
+            return frozenset()
+        self._records.flush()
+        return frozenset(self._read(self._records))
+
+    def choose(self, batches: Iterable[int]) -> None:
+        """Set `left`, the batches that this independent rank does next."""
+        self.left = tuple(sorted(batches))
 
     def step(self, batch: Batch, image: torch.Tensor) -> int:
         """Queue the model's work on a batch, whose `image` is on the device; then finish the batch before.
@@ -191,7 +214,11 @@ class ModelRun:
 
         Raises:
             CoverageError: a sample was missed or counted twice.
+            StoreError: the output cannot be written.
         """
+        if self._records is not None:
+            with agreed(ElsewhereError(f"{self._loaded.spec}: records cannot be saved on another rank; it says why.")):
+                self._records.flush()
         result, predictions = self._metric.compute_with_predictions()
         executions = [self._execution] if self._records is None else self._records.executions()
         identity, batch_size = self.key.identity, self._options.batch_size
@@ -200,18 +227,56 @@ class ModelRun:
             model=identity["model"],
             preprocessing=identity["preprocessing"],
             execution=joined_execution(identity["dtype"], batch_size, executions),
-            run={
-                "options": asdict(self._options),
-                "device": device_name(self._device),
-                "batches_done_before": self._total - len(self.left),
-                **facts,
-                **describe(),
-                "versions": versions(),
-            },
+            run=self._run_facts(facts, done_before=self._total - len(self.left)),
         )
         if self._output is not None and world.rank == 0:
-            write_output(LocalStore(Path(self._output)), result, predictions)
+            write_output(self._output.store, result, predictions)
         return result, predictions
+
+    def finish_share(self, output: OutputPlace, facts: dict[str, Any], *, num_done: int) -> Result:
+        """Return the result that the records of all ranks give, and write it with the predictions.
+
+        Args:
+            output: The place of the output.
+            facts: As for `finish`.
+            num_done: Batches that this process did.
+
+        Raises:
+            CoverageError: a sample is missing or was counted twice.
+            StoreError: the output cannot be read or written.
+        """
+        result, predictions = merge(output, self._dataset)
+        result = replace(result, run=self._run_facts(facts, done_before=self._total - num_done))
+        write_output(output.store, result, predictions)
+        return result
+
+    def _open_records(self, output: OutputPlace, world: World, *, shared: bool) -> RunRecords:
+        about: dict[str, Any] = {"root": self._dataset.root}
+        if not shared and output.folder is not None:  # elsewhere no start may change run.json
+            about["world_size"] = world.world_size
+        records = RunRecords(
+            output, self.key, about=about, rank=world.rank, shared=shared, save_every_s=self._options.save_every_s
+        )
+        self._records = self._stack.enter_context(records)
+        return records
+
+    def _read(self, records: RunRecords) -> dict[int, Record]:
+        return {number: one for number, one in records.read().by_batch.items() if number < self._total}
+
+    def _prepare_forward(self) -> None:
+        channels_last = self._options.channels_last
+        normalize = Normalize(self.inputs.mean, self.inputs.std, device=self._device, channels_last=channels_last)
+        self._forward = prepare_forward(self._loaded, normalize, self._device, self._options, self._stopwatch)
+
+    def _run_facts(self, facts: dict[str, Any], *, done_before: int) -> dict[str, Any]:
+        return {
+            "options": asdict(self._options),
+            "device": device_name(self._device),
+            "batches_done_before": done_before,
+            **facts,
+            **describe(),
+            "versions": versions(),
+        }
 
     def _finish_step(self, step: _Step) -> int:
         with self._running():
@@ -246,7 +311,7 @@ class ModelRun:
         self.left = tuple(torch.nonzero(holder == world.world_size).flatten().tolist())
         done = self._total - len(self.left)
         if done and self._records is not None and world.rank == 0:
-            _LOG.info("resuming: %d of %d batches are recorded in %s", done, self._total, self._records.folder)
+            _LOG.info("resuming: %d of %d batches are recorded in %s", done, self._total, self._records.place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,15 +330,15 @@ def _no_model(image: torch.Tensor) -> NoReturn:
     raise RuntimeError(f"prepare() comes before the first step, here of {len(image)} images")
 
 
-def own_output(output: str | Path, world: World, stack: ExitStack) -> None:
-    """Let rank 0 own the output folder until the stack ends.
+def own_output(output: OutputPlace, world: World, stack: ExitStack) -> None:
+    """Let rank 0 own the place of the output until the stack ends.
 
     Raises:
         PredictionsError: on all ranks, if rank 0 cannot.
     """
     with agreed(PredictionsError(f"{output}: rank 0 cannot use this --output; it says why.")):
         if world.rank == 0:
-            stack.enter_context(owned(output, "eval" if world.world_size == 1 else f"eval on {world.world_size} ranks"))
+            stack.enter_context(output.owned("eval" if world.world_size == 1 else f"eval on {world.world_size} ranks"))
 
 
 def versions() -> dict[str, str]:

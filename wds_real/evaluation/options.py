@@ -28,6 +28,8 @@ class EvalOptions:
         on_error: ``raise``, or ``record``: count unreadable images as wrong, and give the best possible accuracy too.
         pixel_cache: Folder for transformed pixels, which the next evaluation reads instead of decoding; see `Loader`.
         timeout_s: How long a rank waits for the others at the end, in seconds.
+        save_every_s: With an output in an object store, how long a finished batch may wait until it is saved there,
+            together with others, in seconds: what a killed process loses.
     """
 
     batch_size: int = 256
@@ -40,6 +42,7 @@ class EvalOptions:
     on_error: Literal["raise", "record"] = "raise"
     pixel_cache: str | None = None
     timeout_s: float = 1800.0
+    save_every_s: float = 10.0
 
     def __post_init__(self) -> None:
         if self.amp_dtype not in ("float16", "bfloat16"):
@@ -59,6 +62,7 @@ class EvalFields(TypedDict, total=False):
     on_error: Literal["raise", "record"]
     pixel_cache: str | None
     timeout_s: float
+    save_every_s: float
 
 
 def choose_options(options: EvalOptions | None, **given: Unpack[EvalFields]) -> EvalOptions:

@@ -86,6 +86,11 @@ class Store(RangeReader, Protocol):
         """Whether `list` works; plain web servers have no listing."""
         ...
 
+    @property
+    def emulates_exclusive(self) -> bool:
+        """Whether an exclusive `put` looked first and wrote then: the server has no conditional writes."""
+        ...
+
     def exists(self) -> bool:
         """Return whether the folder exists; always True for object stores, which have no folders."""
         ...

@@ -55,6 +55,7 @@ class LocalStore:
 
     listable = True
     remote = False
+    emulates_exclusive = False
 
     def __init__(self, root: Path) -> None:
         self.root = root

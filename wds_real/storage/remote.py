@@ -60,6 +60,7 @@ class RemoteStore:
     """
 
     remote = True
+    emulates_exclusive = False  # until a server refused a conditional write
 
     def __init__(
         self,
@@ -220,6 +221,7 @@ class RemoteStore:
 
     def _put_if_missing(self, name: str, data: bytes) -> None:
         """Look for an object, and write it if there is none."""
+        self.emulates_exclusive = True
         self._versions.pop(name, None)
         try:
             self.head(name)

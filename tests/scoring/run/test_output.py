@@ -21,8 +21,9 @@ from wds_real.evaluation.options import EvalOptions
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
 from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.run.description import RUN_NAME, RunKey, read_run
 from wds_real.scoring.run.output import merge, write_output
-from wds_real.scoring.run.records import RUN_NAME, RunKey, RunRecords, read_run
+from wds_real.scoring.run.records import RunRecords
 from wds_real.storage.local import LocalStore
 from wds_real.synthetic import KnownAnswerModel, known_answer, known_answer_model, labels_of
 

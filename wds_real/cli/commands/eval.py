@@ -23,6 +23,7 @@ from wds_real.cli.options import (
     quiet_option,
     storage_option,
 )
+from wds_real.cli.output_options import output_options
 from wds_real.cli.preprocessing_options import preprocessing_options
 from wds_real.cli.several import SeveralOptions, evaluate_several, named_models
 from wds_real.cli.signals import kept_if_stopped
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wds_real.cli.model_options import ModelOptions
+    from wds_real.cli.output_options import OutputOptions
     from wds_real.cli.preprocessing_options import PreprocessingOptions
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.scoring.result import Result
+    from wds_real.scoring.run.place import OutputPlace
 
 _DOWNLOADS = "evaluation.models.downloads"  # one rank of each node does them, and says so
 
@@ -94,14 +97,7 @@ _DOWNLOADS = "evaluation.models.downloads"  # one rank of each node does them, a
     show_default=True,
     help="Seconds to wait for the other ranks, at the start and at the end.",
 )
-@click.option(
-    "-o",
-    "--output",
-    metavar="DIR",
-    callback=local_path,
-    help="Write result.json and predictions.csv to DIR, and a record of each finished batch, from which the same "
-    "command resumes.",
-)
+@output_options
 @click.option(
     "--models-at-once",
     type=click.IntRange(min=1),
@@ -140,7 +136,7 @@ def command(
     torchcompile: bool,
     on_error: Literal["raise", "record"],
     timeout_s: float,
-    output: str | None,
+    output: OutputOptions,
     models_at_once: int,
     skip_existing: bool,
     pixel_cache: str | None,
@@ -163,15 +159,14 @@ def command(
     from wds_real.evaluation.loop import evaluate
     from wds_real.evaluation.models.load import is_factory
     from wds_real.evaluation.options import EvalOptions
-    from wds_real.scoring.reproduction import compare_with_published, published_name
-    from wds_real.scoring.run.output_folder import check_output
+    from wds_real.evaluation.shares import run_share
 
+    world = output.independent_world()
     told = ("evaluation", "data.decode_stage") if is_main_rank() else (_DOWNLOADS,)
     for module in () if quiet else told:
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
     with _reported_by_rank_0():
-        if output is not None:
-            check_output(output)
+        place = output.place(root, storage_options)
         change = functools.partial(_changed, preprocessing=preprocessing, pixel_cache=pixel_cache)
         sources, several = named_models(specs, model_options, change)
         _check_use(several, output, skip_existing, per_class)
@@ -190,33 +185,48 @@ def command(
         on_error=on_error,
         pixel_cache=pixel_cache,
         timeout_s=timeout_s,
+        save_every_s=output.save_every_s,
     )
     if model is None:
         with_models = SeveralOptions(
-            output=output, models_at_once=models_at_once, skip_existing=skip_existing, quiet=quiet, as_json=as_json
+            output=place, models_at_once=models_at_once, skip_existing=skip_existing, quiet=quiet, as_json=as_json
         )
         evaluate_several(sources, dataset, options, with_models)
         return
     saved = "no batch was saved; use --output to be able to resume"
-    if output is not None:
-        saved = f"the finished batches are saved in {output}; run the same command to resume"
+    if place is not None:
+        saved = f"the finished batches are saved in {place}; run the same command to resume"
+    result: Result | None
     with (
         kept_if_stopped(saved),
         progress_bar("eval", len(dataset), unit="images", quiet=quiet or not is_main_rank()) as progress,
     ):
-        result = evaluate(model, dataset, options=options, output=output, progress=progress)
+        if world is None or place is None:
+            result = evaluate(model, dataset, options=options, output=place, progress=progress)
+        else:
+            share = run_share(model, dataset, place, world, steal=output.steal, options=options, progress=progress)
+            result = share.result
     if not is_main_rank():
         return
-    if as_json:
+    if result is None:
+        print_json(share.as_dict()) if as_json else print_lines(f"{share}.")
+    elif as_json:
         print_json(result.as_dict())
-        return
+    else:
+        _print_found(result, place, per_class=per_class)
+
+
+def _print_found(result: Result, place: OutputPlace | None, *, per_class: bool) -> None:
+    """Print a result, what was published of its model, how long it took, and where it was written."""
+    from wds_real.scoring.reproduction import compare_with_published, published_name
+
     print_result(result, per_class=per_class)
     found = compare_with_published(result, published_name(result.model), preprocessing=result.preprocessing)
     if found is not None:
         print_lines(*str(found).split("\n"))
     _print_timings(result)
-    if output is not None:
-        print_lines(f"wrote {output}/result.json and {output}/predictions.csv")
+    if place is not None:
+        print_lines(f"wrote {place}/result.json and {place}/predictions.csv")
 
 
 @contextmanager
@@ -230,13 +240,15 @@ def _reported_by_rank_0() -> Iterator[None]:
         sys.exit(error.exit_code)
 
 
-def _check_use(several: bool, output: str | None, skip_existing: bool, per_class: bool) -> None:
+def _check_use(several: bool, output: OutputOptions, skip_existing: bool, per_class: bool) -> None:
     """Refuse options that are for one model, or for several."""
     if skip_existing and not several:
         raise click.UsageError(
             "--skip-existing is for several models. A finished evaluation of one runs no batch again."
         )
-    if skip_existing and output is None:
+    if several and output.is_independent:
+        raise click.UsageError("independent ranks evaluate one model: start them for each model by itself.")
+    if skip_existing and output.output is None:
         raise click.UsageError("--skip-existing looks for results in --output: add it.")
     if per_class and several:
         raise click.UsageError("--per-class is for one model. result.json of each model has the numbers of each class.")

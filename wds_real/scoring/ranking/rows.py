@@ -12,8 +12,8 @@ from wds_real.errors import PredictionsError
 from wds_real.format.json_fields import parse_json
 from wds_real.scoring.counts import Accuracy
 from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.run.description import RUN_NAME
 from wds_real.scoring.run.output import FAILED_NAME, RESULT_NAME, prediction_file_in
-from wds_real.scoring.run.records import RUN_NAME
 from wds_real.scoring.score import score
 from wds_real.scoring.targets import Targets
 from wds_real.storage.files import os_errors_as, reason_of

@@ -1,9 +1,9 @@
-"""The output folder of a run, and how to make result and predictions from its records alone. Runs without torch.
+"""The output of a run, and how to make result and predictions from its records alone. Runs without torch.
 
-DIR/run.json, DIR/records/    while it runs: see `wds_real.scoring.run.records`
-DIR/predictions.csv           at the end: top-5 classes and probabilities, in key order
-DIR/result.json               last
-DIR/failed.json               why there is none, of one of several models
+run.json, records/    while it runs: see `wds_real.scoring.run.records`
+predictions.csv       at the end: top-5 classes and probabilities, in key order
+result.json           last
+failed.json           why there is none, of one of several models
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wds_real.errors import CoverageError, PredictionsError
+from wds_real.errors import CoverageError, MissingError, PredictionsError
 from wds_real.format.json_fields import parse_json
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.predictions import TOP
 from wds_real.scoring.result import joined_execution
-from wds_real.scoring.run.records import RunKey, RunRecords, executions_of, read_run, world_size_of
+from wds_real.scoring.run.description import RunKey, read_run, world_size_of
+from wds_real.scoring.run.place import OutputPlace
+from wds_real.scoring.run.records import RunRecords
 from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
-from wds_real.storage.files import read_bytes
 
 if TYPE_CHECKING:
     from wds_real.data.dataset import Dataset
@@ -60,21 +61,22 @@ def write_failure(store: Store, name: str, error: WdsRealError) -> None:
     store.put(FAILED_NAME, _encoded(content))
 
 
-def read_output(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
-    """Return result and predictions of a finished run from its output folder; the result is counted again.
+def read_output(output: str | Path | OutputPlace, dataset: Dataset) -> tuple[Result, Predictions]:
+    """Return result and predictions of a finished run from its output; the result is counted again.
 
     Raises:
         PredictionsError: there is no result, it is of another data set or split, or it does not match the predictions.
         CoverageError: predictions are missing.
     """
-    path, targets = Path(folder) / RESULT_NAME, Targets.of_dataset(dataset)
+    place, targets = OutputPlace.of(output), Targets.of_dataset(dataset)
+    path = f"{place}/{RESULT_NAME}"
     try:
-        content: Any = parse_json(read_bytes(path))
+        content: Any = parse_json(place.store.get(RESULT_NAME, fresh=True))
         found = {name: content["dataset"].get(name) for name in ("digest", "split")}
         if found != {"digest": dataset.digest, "split": dataset.split}:
             raise PredictionsError(f"{path}: the result is of another data set: {found}.")
         table = PredictionTable(targets)
-        predictions = read_predictions(find_predictions(folder))
+        predictions = read_predictions(find_predictions(str(place)))
         positions = targets.positions_of(predictions)
         position_of = {key: at for at, key in enumerate(targets.keys)}
         warned = np.isin(positions, [position_of[key] for key in content.get("decoded_with_warnings", [])])
@@ -89,6 +91,8 @@ def read_output(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictio
             execution=content.get("execution", {}),
             run=run,
         )
+    except MissingError as error:
+        raise PredictionsError(f"{path}: no such file: {place} is not the --output of a finished run.") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PredictionsError(f"{path}: cannot be read, or is damaged: {error!r}.") from error
     if json.loads(json.dumps(result.as_dict())) != content:
@@ -123,21 +127,24 @@ def prediction_file_in(folder: Path) -> Path | None:
     return next((folder / name for name in _PREDICTION_NAMES if (folder / name).is_file()), None)
 
 
-def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
-    """Return the result and the predictions that the records in `folder` give: those of the run itself.
+def merge(output: str | Path | OutputPlace, dataset: Dataset) -> tuple[Result, Predictions]:
+    """Return the result and the predictions that the records in a place give: those of the run itself.
 
     Raises:
-        PredictionsError: the folder holds no run, or the run is of another data set.
+        PredictionsError: there is no run, the run is of another data set, or a batch has two different records.
         CoverageError: the run was not finished: some batches have no record.
+        UnavailableError: the object store denies access, or gave up.
     """
-    run = read_run(folder)
+    place = OutputPlace.of(output)
+    run = read_run(place)
     key = RunKey(run["identity"])
     if (key.identity.get("dataset"), key.identity.get("split")) != (dataset.digest, dataset.split):
         raise PredictionsError(
-            f"{folder}: the run is of data set {str(key.identity.get('dataset'))[:16]}..., split "
+            f"{place}: the run is of data set {str(key.identity.get('dataset'))[:16]}..., split "
             f"{key.identity.get('split')!r}; {dataset.root} is {dataset.digest[:16]}..., split {dataset.split!r}."
         )
-    found = RunRecords(folder, key).read()
+    records = RunRecords(place, key)
+    found = records.read()
     table = PredictionTable(Targets.of_dataset(dataset))
     for record in found.by_batch.values():
         table.add(record.index, record.classes, record.probabilities, warned=record.warned)
@@ -145,11 +152,11 @@ def merge(folder: str | Path, dataset: Dataset) -> tuple[Result, Predictions]:
         result = table.result(world_size=world_size_of(run, found.ranks))
     except CoverageError as error:
         raise CoverageError(
-            f"{folder}: {error} The run was not finished: run the same `wds-real eval` again; it does only the missing "
+            f"{place}: {error} The run was not finished: run the same `wds-real eval` again; it does only the missing "
             "batches.",
             missing=error.missing,
             doubled=error.doubled,
         ) from error
-    execution = joined_execution(key.identity["dtype"], key.identity["batch_size"], executions_of(run))
+    execution = joined_execution(key.identity["dtype"], key.identity["batch_size"], records.executions())
     model, preprocessing = key.identity["model"], key.identity["preprocessing"]
     return replace(result, model=model, preprocessing=preprocessing, execution=execution), table.predictions()

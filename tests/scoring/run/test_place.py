@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from wds_real.errors import PredictionsError
-from wds_real.scoring.run.output_folder import LOCK_NAME, check_output, owned
+from wds_real.scoring.run.place import LOCK_NAME, OutputPlace
 from wds_real.storage.files import locked
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 HOLD = """
 import sys, time
-from wds_real.scoring.run.output_folder import owned
-with owned(sys.argv[1], "eval on 2 ranks"):
+from wds_real.scoring.run.place import OutputPlace
+with OutputPlace(sys.argv[1]).owned("eval on 2 ranks"):
     print("held", flush=True)
     time.sleep(60)
 """
@@ -30,7 +30,7 @@ with owned(sys.argv[1], "eval on 2 ranks"):
 def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:
     """The check makes nothing, neither in a folder that is there nor for one that is not."""
     for folder in (tmp_path, tmp_path / "new", tmp_path / "new" / "run"):
-        assert check_output(folder) == folder
+        OutputPlace(folder).check()
     assert [*tmp_path.iterdir()] == []
 
 
@@ -40,7 +40,7 @@ def test_a_folder_that_can_be_made_is_not_made_yet(tmp_path: Path) -> None:
         ("file", "file: is not a folder. --output takes a folder"),
         ("file/run", "is not a folder"),
         ("dangling", "is not a folder"),
-        ("s3://bucket/run?secret=x", r"s3://bucket/run: records need a folder"),
+        ("https://host/run?secret=x", r"https://host/run: a web server can only be read"),
         ("a\0b", r"a\\x00b: cannot be used"),
         ("x" * 300, "cannot be"),
     ],
@@ -50,7 +50,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, name: str, says: str) -> N
     (tmp_path / "file").write_text("x")
     (tmp_path / "dangling").symlink_to("nothing")
     output = name if "://" in name else f"{tmp_path}/{name}"
-    with pytest.raises(PredictionsError, match=says), owned(output, "eval"):
+    with pytest.raises(PredictionsError, match=says), OutputPlace(output).owned("eval"):
         pass
 
 
@@ -60,13 +60,13 @@ def test_a_folder_without_rights_is_refused(tmp_path: Path) -> None:
     (tmp_path / "closed").mkdir(mode=0o555)
     for folder in (tmp_path / "closed", tmp_path / "closed" / "run"):
         with pytest.raises(PredictionsError, match=re.escape(f"{tmp_path}/closed: cannot be written to")):
-            check_output(folder)
+            OutputPlace(folder).check()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc stands for a place that takes no folder")
 def test_a_place_that_refuses_writing_is_refused() -> None:
     """A file system that takes no new folders is named, whatever the rights say."""
-    with pytest.raises(PredictionsError, match=r"/proc/self.*cannot be"), owned("/proc/self/run", "eval"):
+    with pytest.raises(PredictionsError, match=r"/proc/self.*cannot be"), OutputPlace("/proc/self/run").owned("eval"):
         pass
 
 
@@ -77,11 +77,11 @@ def test_a_second_run_is_told_who_writes_there(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         says = rf"run: eval on 2 ranks \(process {holder.pid} of .*, since .*\) writes there\. Wait until"
-        with pytest.raises(PredictionsError, match=says), owned(tmp_path / "run", "merge"):
+        with pytest.raises(PredictionsError, match=says), OutputPlace(tmp_path / "run").owned("merge"):
             pass
         holder.send_signal(signal.SIGKILL)
     assert (tmp_path / "run" / LOCK_NAME).exists()
-    with owned(tmp_path / "run", "eval"):  # the lock of a killed process is free
+    with OutputPlace(tmp_path / "run").owned("eval"):  # the lock of a killed process is free
         pass
     assert [*(tmp_path / "run").iterdir()] == []
 
@@ -92,8 +92,12 @@ def test_a_holder_without_a_name_is_refused_too(tmp_path: Path) -> None:
     with (
         locked(tmp_path / LOCK_NAME),
         pytest.raises(PredictionsError, match="another process writes there"),
-        owned(tmp_path, "eval"),
+        OutputPlace(tmp_path).owned("eval"),
     ):
         pass
-    with owned(tmp_path, "eval"), pytest.raises(PredictionsError, match=r"eval .* writes there"), owned(tmp_path, "x"):
+    with (
+        OutputPlace(tmp_path).owned("eval"),
+        pytest.raises(PredictionsError, match=r"eval .* writes there"),
+        OutputPlace(tmp_path).owned("x"),
+    ):
         pass

@@ -1,0 +1,157 @@
+"""The options that say where an evaluation's records and result go, and whether its ranks are independent."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from wds_real.cli.console import speak_for_rank
+from wds_real.cli.options import parse_storage_options, path_or_url
+from wds_real.errors import StoreError
+from wds_real.storage.url import is_url, redact_url
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from wds_real.data.launchers import World
+    from wds_real.scoring.run.place import OutputPlace
+
+__all__ = ["OutputOptions", "output_option_option", "output_options", "place_of_output"]
+
+output_option_option = click.option(
+    "--output-option",
+    "storage",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=parse_storage_options,
+    help="Storage option of the output's URL; repeatable.  [default: --storage-option, if ROOT is a URL of the same "
+    "kind]",
+)
+_OPTIONS = (
+    click.option(
+        "-o",
+        "--output",
+        metavar="DIR|URL",
+        callback=path_or_url,
+        help="Write result.json and predictions.csv there, and a record of each finished batch, from which the same "
+        "command resumes: to a folder, or to s3://, gs:// or az://.",
+    ),
+    output_option_option,
+    click.option(
+        "--save-every",
+        "save_every_s",
+        type=click.FloatRange(min=0),
+        default=10.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="To a URL, batches are saved together; how long a finished one may wait, which a kill loses.",
+    ),
+    click.option(
+        "--independent",
+        is_flag=True,
+        help="Do only this rank's share, without waiting for other ranks: in SLURM arrays, Kubernetes Indexed Jobs, "
+        "AWS Batch arrays, SkyPilot and others, whose variables give rank and world size. All ranks have the same "
+        "--output; the last one makes the result.",
+    ),
+    click.option("--rank", type=click.IntRange(min=0), help="This rank's number, from 0 on; implies --independent."),
+    click.option("--world-size", type=click.IntRange(min=1), help="Number of ranks; implies --independent."),
+    click.option(
+        "--steal",
+        is_flag=True,
+        help="With --independent: after its own share, do batches of other ranks that are not recorded yet.",
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputOptions:
+    """What `output_options` adds."""
+
+    output: str | None
+    storage: dict[str, str]
+    save_every_s: float
+    independent: bool
+    rank: int | None
+    world_size: int | None
+    steal: bool
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether this rank does its share without the others."""
+        return self.independent or self.rank is not None or self.world_size is not None
+
+    def independent_world(self) -> World | None:
+        """Return the rank of an independent process, which prints for itself from now on; None if ranks work together.
+
+        Raises:
+            click.UsageError: options are missing.
+            PlanError: the rank is impossible, or no launcher says it.
+        """
+        if not self.is_independent:
+            if self.steal:
+                raise click.UsageError(
+                    "--steal is for independent ranks: add --independent, or --rank and --world-size."
+                )
+            return None
+        if self.output is None:
+            raise click.UsageError("independent ranks meet in the --output, which all of them have: add it.")
+        from wds_real.data.launchers import independent_world
+
+        world = independent_world(rank=self.rank, world_size=self.world_size)
+        speak_for_rank(world)
+        return world
+
+    def place(self, root: str, root_options: Mapping[str, str]) -> OutputPlace | None:
+        """Return the place of --output, checked; None without it.
+
+        Raises:
+            PredictionsError: it is a folder that cannot be written to.
+            StoreError: it is a URL that is not valid, or an object store that denies access or is not there.
+        """
+        if self.output is None:
+            return None
+        try:
+            place = place_of_output(self.output, self.storage, root, root_options)
+            place.check()
+        except StoreError as error:
+            where, text = redact_url(self.output), str(error).replace("--storage-option", "--output-option")
+            raise type(error)(f"--output {text if where in text else f'{where}: {text}'}") from error
+        return place
+
+
+def place_of_output(
+    output: str, options: Mapping[str, str], root: str | None, root_options: Mapping[str, str]
+) -> OutputPlace:
+    """Return the place of an output; without options of its own it has those of ROOT, if both are of the same kind.
+
+    Raises:
+        click.UsageError: options are given for a folder.
+    """
+    from wds_real.scoring.run.place import OutputPlace
+
+    if options and not is_url(output):
+        raise click.UsageError(f"--output-option is for URLs; {output} is a folder.")
+    if not options and (root is None or _scheme(root) == _scheme(output)):
+        options = root_options
+    return OutputPlace(output, options if is_url(output) else None)
+
+
+def _scheme(place: str) -> str:
+    return place.partition("://")[0].lower() if is_url(place) else ""
+
+
+def output_options(function: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of the output to a command, which gets them as `output`."""
+    names = [field.name for field in fields(OutputOptions)]
+
+    @functools.wraps(function)
+    def command(*arguments: Any, **others: Any) -> None:
+        given = OutputOptions(**{name: others.pop(name) for name in names})
+        function(*arguments, output=given, **others)
+
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
