@@ -58,12 +58,12 @@ OWNERS: dict[str, set[str]] = {
     "click": {"cli"},
     "datasets": {"interop.huggingface"},
     "matplotlib": {"explore"},
-    "rich": {"evaluation.progress"},  # below cli, as `evaluate` shows its progress in Python too
+    "rich": {"evaluation.progress.bar"},  # below cli, as `evaluate` shows its progress in Python too
 }
 WITHOUT_TORCH = ("errors", "labels", "storage", "format", "image", "packing", "scoring", "explore")
 ALSO_WITHOUT_TORCH = (
     "data.catalogue", "data.dataset", "data.distributed", "data.launchers", "data.notebook", "data.pixel_cache",
-    "data.plan", "data.reader", "evaluation.progress", "interop.cards", "interop.exports",
+    "data.plan", "data.reader", "evaluation.progress.bar", "interop.cards", "interop.exports",
     "cli.main", "cli.commands.compare", "cli.commands.diagnose", "cli.commands.explore", "cli.commands.merge",
     "cli.commands.reference", "cli.commands.report", "cli.commands.score",
     *(f"cli.commands.datasets.{name}" for name in ("card", "cat", "export", "index", "info")),

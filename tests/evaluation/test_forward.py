@@ -10,7 +10,7 @@ import torch
 
 from wds_real import EvalOptions, LoadedModel, ModelError, ModelRunError, Normalize
 from wds_real.evaluation.forward import input_dtype, prepare_forward
-from wds_real.evaluation.stopwatch import ModelStopwatch
+from wds_real.evaluation.progress.stopwatch import ModelStopwatch
 
 CPU = torch.device("cpu")
 NORMALIZE = Normalize([0.5] * 3, [0.25] * 3, device=CPU)

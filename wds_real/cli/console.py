@@ -20,14 +20,14 @@ import click
 
 from wds_real.data.launchers import launched_world
 from wds_real.errors import StoreError, printable
-from wds_real.evaluation import progress
+from wds_real.evaluation.progress import bar
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
 
     from wds_real.data.launchers import World
-    from wds_real.evaluation.progress import Advance
+    from wds_real.evaluation.progress.bar import Advance
     from wds_real.scoring.result import Result
 
 __all__ = [
@@ -147,4 +147,4 @@ def print_result(result: Result, *, per_class: bool) -> None:
 
 def progress_bar(title: str, total: int, *, unit: str, quiet: bool) -> AbstractContextManager[Advance]:
     """Return a context manager of the function that moves a progress bar, or lines where stderr is no terminal."""
-    return progress.progress_bar(title, total, unit=unit, style="none" if quiet else progress.style_of_stderr())
+    return bar.progress_bar(title, total, unit=unit, style="none" if quiet else bar.style_of_stderr())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wds_real.evaluation.device import Normalize
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.options import EvalOptions
-    from wds_real.evaluation.stopwatch import ModelStopwatch
+    from wds_real.evaluation.progress.stopwatch import ModelStopwatch
 
 __all__ = ["choose_device", "input_dtype", "place", "prepare_forward"]
 

@@ -21,8 +21,8 @@ from wds_real.evaluation.model_run import ModelRun, own_output
 from wds_real.evaluation.models.base import as_loaded
 from wds_real.evaluation.models.load import load_model
 from wds_real.evaluation.options import choose_options
-from wds_real.evaluation.rank_progress import reported
-from wds_real.evaluation.stopwatch import Stopwatch
+from wds_real.evaluation.progress.ranks import reported
+from wds_real.evaluation.progress.stopwatch import Stopwatch
 from wds_real.image.transform import EvalTransform
 from wds_real.scoring.run.place import OutputPlace
 

@@ -20,8 +20,8 @@ from wds_real.evaluation.failures import check_batch_fits, model_errors
 from wds_real.evaluation.forward import input_dtype, place, prepare_forward
 from wds_real.evaluation.metric import RealAccuracy
 from wds_real.evaluation.outputs import Outputs, check_labels
+from wds_real.evaluation.progress.stopwatch import ModelStopwatch
 from wds_real.evaluation.readback import LateReadback
-from wds_real.evaluation.stopwatch import ModelStopwatch
 from wds_real.image.backends import describe
 from wds_real.scoring.result import joined_execution
 from wds_real.scoring.run.description import RunKey

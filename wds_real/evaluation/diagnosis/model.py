@@ -24,7 +24,7 @@ from wds_real.evaluation.forward import choose_device, input_dtype, prepare_forw
 from wds_real.evaluation.models.base import OwnTransform
 from wds_real.evaluation.options import EvalOptions
 from wds_real.evaluation.outputs import Outputs
-from wds_real.evaluation.stopwatch import ModelStopwatch
+from wds_real.evaluation.progress.stopwatch import ModelStopwatch
 from wds_real.image.transform import EvalTransform
 from wds_real.scoring.comparison import mcnemar_exact
 from wds_real.scoring.counts import Accuracy
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from wds_real.data.dataset import Dataset
     from wds_real.evaluation.models.base import LoadedModel
-    from wds_real.evaluation.progress import Advance
+    from wds_real.evaluation.progress.bar import Advance
 
 __all__ = ["InputTrial", "ModelDiagnosis", "diagnose_model"]
 

@@ -8,8 +8,8 @@ import types
 
 import pytest
 
-from wds_real.evaluation import progress
-from wds_real.evaluation.progress import progress_bar, style_of_stderr
+from wds_real.evaluation.progress import bar
+from wds_real.evaluation.progress.bar import progress_bar, style_of_stderr
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(progress, "time", clock)
+    monkeypatch.setattr(bar, "time", clock)
     return clock
 
 

@@ -12,8 +12,8 @@ from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch's
 
 from wds_real.data.distributed import SharedCount
 from wds_real.data.launchers import World
-from wds_real.evaluation import rank_progress
-from wds_real.evaluation.rank_progress import reported
+from wds_real.evaluation.progress import ranks
+from wds_real.evaluation.progress.ranks import reported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A process group of this process, whose store stands for that of two ranks."""
-    monkeypatch.setattr(rank_progress, "_INTERVAL_S", 0.01)
+    monkeypatch.setattr(ranks, "_INTERVAL_S", 0.01)
     dist.init_process_group("gloo", store=HashStore(), rank=0, world_size=1)
     yield
     dist.destroy_process_group()

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from wds_real.data.distributed import SharedCount
-from wds_real.evaluation.progress import progress_bar, style_of_stderr
+from wds_real.evaluation.progress.bar import progress_bar, style_of_stderr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import torch
 
-from wds_real.evaluation.stopwatch import ModelStopwatch, Stopwatch
+from wds_real.evaluation.progress.stopwatch import ModelStopwatch, Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
