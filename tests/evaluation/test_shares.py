@@ -264,9 +264,9 @@ def test_a_share_in_words() -> None:
         "last rank to end makes the result"
     )
     one = Share(world=World(0, 2), num_batches=9, done=(), missing=(8,), result=None)
-    assert "1 of 9 are not recorded yet, of rank 1: " in str(one)
+    assert "did 0 batches; 1 of 9 is not recorded yet, of rank 1: " in str(one)
     whole = Share(world=World(0, 2), num_batches=9, done=(1,), missing=(), result=None)
-    assert str(whole) == "rank 0 of 2 did 1 batches; all 9 are recorded"
+    assert str(whole) == "rank 0 of 2 did 1 batch; all 9 are recorded"
     assert one.as_dict()["batches_missing"] == [8]
 
 

@@ -245,7 +245,7 @@ class ModelRun:
             CoverageError: a sample is missing or was counted twice.
             StoreError: the output cannot be read or written.
         """
-        result, predictions = merge(output, self._dataset)
+        result, predictions = merge(output, self._dataset, records=self._records)
         result = replace(result, run=self._run_facts(facts, done_before=self._total - num_done))
         write_output(output.store, result, predictions)
         return result

@@ -78,7 +78,7 @@ class Share:
 
     def __str__(self) -> str:
         rank, world_size = self.world.rank, self.world.world_size
-        text = f"rank {rank} of {world_size} did {len(self.done):,} batches"
+        text = f"rank {rank} of {world_size} did {len(self.done):,} batch{'es' * (len(self.done) != 1)}"
         if not self.missing:
             return f"{text}; all {self.num_batches:,} are recorded"
         ranks = [
@@ -88,10 +88,8 @@ class Share:
         ]
         named = ", ".join(ranks[:_MAX_NAMED]) + ", ..." * (len(ranks) > _MAX_NAMED)
         whose = f"rank{'s' * (len(ranks) > 1)} {named}"
-        return (
-            f"{text}; {len(self.missing):,} of {self.num_batches:,} are not recorded yet, of {whose}: the last rank to "
-            "end makes the result"
-        )
+        missing = f"{len(self.missing):,} of {self.num_batches:,} {'is' if len(self.missing) == 1 else 'are'}"
+        return f"{text}; {missing} not recorded yet, of {whose}: the last rank to end makes the result"
 
 
 def evaluate_share(  # noqa: PLR0913 -- what users expect to set here

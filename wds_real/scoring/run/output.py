@@ -127,8 +127,15 @@ def prediction_file_in(folder: Path) -> Path | None:
     return next((folder / name for name in _PREDICTION_NAMES if (folder / name).is_file()), None)
 
 
-def merge(output: str | Path | OutputPlace, dataset: Dataset) -> tuple[Result, Predictions]:
+def merge(
+    output: str | Path | OutputPlace, dataset: Dataset, *, records: RunRecords | None = None
+) -> tuple[Result, Predictions]:
     """Return the result and the predictions that the records in a place give: those of the run itself.
+
+    Args:
+        output: The place.
+        dataset: The data set of the run.
+        records: Of the run in that place, if they are open: objects that they have read are not read again.
 
     Raises:
         PredictionsError: there is no run, the run is of another data set, or a batch has two different records.
@@ -143,7 +150,7 @@ def merge(output: str | Path | OutputPlace, dataset: Dataset) -> tuple[Result, P
             f"{place}: the run is of data set {str(key.identity.get('dataset'))[:16]}..., split "
             f"{key.identity.get('split')!r}; {dataset.root} is {dataset.digest[:16]}..., split {dataset.split!r}."
         )
-    records = RunRecords(place, key)
+    records = records or RunRecords(place, key)
     found = records.read()
     table = PredictionTable(Targets.of_dataset(dataset))
     for record in found.by_batch.values():
