@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.http_server import http_server
 
-from wds_real.errors import StoreError
-from wds_real.storage.downloads import _MAX_KEPT, Downloads, TemporaryFile
+from wds_real.errors import MissingError, StoreError
+from wds_real.storage.downloads import _MAX_KEPT, Downloads, TemporaryFile, download
+from wds_real.storage.prefetch import BLOCK_BYTES
+from wds_real.storage.store import open_store
 
 OPEN_FILES = Path("/proc/self/fd")
 
@@ -131,3 +135,52 @@ def test_a_file_that_cannot_be_made_is_one_error(folder: Path, monkeypatch: pyte
         TemporaryFile()
     gc.collect()
     assert heard == []
+
+
+# --- download ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def served(folder: Path) -> Path:
+    """A folder to serve, apart from that of the temporary files."""
+    path = folder / "served"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("num_bytes", [0, 1, 2 * BLOCK_BYTES + 5])
+def test_a_download_is_the_file_at_its_start(served: Path, num_bytes: int, *, ranges: bool) -> None:
+    """Whole and in order, also in several requests and from a server without ranges; nothing is left on the disk."""
+    data = random.Random(num_bytes).randbytes(num_bytes)  # noqa: S311 -- made-up data
+    (served / "a.csv").write_bytes(data)
+    with (
+        http_server(served, ranges=ranges) as web,
+        download(open_store(web.endpoint), "a.csv", max_bytes=num_bytes) as file,
+    ):
+        assert file.read(-1) == data
+        assert file.seek(max(0, num_bytes - 2)) == max(0, num_bytes - 2)
+        assert file.read(-1) == data[-2:]
+    assert [path.name for path in served.parent.iterdir()] == ["served"]
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_file_that_is_too_large_is_not_downloaded(served: Path, *, ranges: bool) -> None:
+    """Its length is looked at first; a server that ignores ranges is not read to the end for it."""
+    (served / "a.csv").write_bytes(bytes(3 * BLOCK_BYTES))
+    with http_server(served, ranges=ranges) as web:
+        store = open_store(web.endpoint)
+        with pytest.raises(StoreError, match=r"a\.csv: the file has 25,165,824 bytes, expected at most 1,000"):
+            download(store, "a.csv", max_bytes=1000)
+        wanted = [request.headers.get("range") for request in web.requests]
+        assert wanted == (["bytes=0-0"] if ranges else ["bytes=0-0"] * 3 + [None])
+
+
+def test_a_local_file_is_copied_too(served: Path) -> None:
+    """Any store will do; what is missing is a MissingError."""
+    (served / "a.csv").write_bytes(b"abc")
+    store = open_store(served)
+    with download(store, "a.csv", max_bytes=3) as file:
+        assert file.read() == b"abc"
+    with pytest.raises(MissingError):
+        download(store, "b.csv", max_bytes=3)

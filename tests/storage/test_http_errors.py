@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,12 +96,16 @@ def test_refusals_are_not_retried(status: int) -> None:
         (GenericError, 400, "AuthorizationHeaderMalformed", "wrong region. Set it: --storage-option region="),
         (GenericError, 301, "PermanentRedirect", "wrong region"),
         (GenericError, 400, "IllegalLocationConstraintException", "wrong region"),
-        (PermissionDeniedError, 403, "RequestTimeTooSkewed", "clock is wrong"),
+        (PermissionDeniedError, 403, "RequestTimeTooSkewed", "clock is wrong.*timedatectl set-ntp true"),
+        (GenericError, 403, "RequestTimeTooSkewed", "clock is wrong"),
         (PermissionDeniedError, 403, "InvalidAccessKeyId", "does not know the access key"),
         (PermissionDeniedError, 403, "SignatureDoesNotMatch", "the secret key does not belong"),
         (PermissionDeniedError, 403, "AccessDenied", "access denied.*skip_signature=true"),
         (UnauthenticatedError, 401, None, "requires credentials"),
         (FileNotFoundError, 404, "NoSuchBucket", "no such bucket"),
+        (GenericError, 404, "NoSuchBucket", "no such bucket"),
+        (FileNotFoundError, 404, "ContainerNotFound", "no such container"),
+        (GenericError, 409, "ContainerBeingDeleted", "no such container"),
         (NotSupportedError, 501, "NotImplemented", "cannot do this"),
         (GenericError, 405, None, "A plain web server can only be read"),
     ],
@@ -109,6 +115,73 @@ def test_the_code_decides_the_message(kind: type[Exception], status: int, code: 
     with pytest.raises(UnavailableError, match=message) as caught:
         raise error(kind(responded(status, code)))
     assert str(caught.value).endswith(f"({status} {code})" if code else f"({status})")
+
+
+S3_SKEW = (
+    "<Error><Code>RequestTimeTooSkewed</Code><Message>hidden</Message><RequestTime>{}</RequestTime>"
+    "<ServerTime>{}</ServerTime><MaxAllowedSkewMilliseconds>900000</MaxAllowedSkewMilliseconds></Error>"
+)
+AZURE_SKEW = (
+    "<Error><Code>AuthenticationFailed</Code><Message>hidden\nRequestId:hidden\nTime:{1}</Message>"
+    "<AuthenticationErrorDetail>Request date header too old: '{0}'</AuthenticationErrorDetail></Error>"
+)
+GOOGLE_SKEW = (
+    '{"error":"invalid_grant","error_description":"Invalid JWT: Token must be a short-lived token (60 minutes) and in '
+    'a reasonable timeframe. Check your iat and exp values in the JWT claim."}'
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (S3_SKEW.format("20261130T181500Z", "2026-11-30T20:15:07Z"), "clock is off: 2 h behind the server's"),
+        (S3_SKEW.format("2026-12-02T21:16:00Z", "2026-11-30T20:15:00Z"), "clock is off: 2 d 1 h ahead of the server's"),
+        (S3_SKEW.format("20261130T201500Z", "2026-11-30T20:14:00Z"), "clock is off: 1 min ahead of the server's"),
+        (S3_SKEW.format("soon", "2026-11-30T20:14:00Z"), "clock is wrong"),
+        (S3_SKEW.format("20261399T201500Z", "2026-11-30T20:14:00Z"), "clock is wrong"),
+        (
+            AZURE_SKEW.format("Mon, 30 Nov 2026 18:14:00 GMT", "2026-11-30T20:15:30.1234567Z"),
+            "clock is off: 2 h 1 min behind the server's",
+        ),
+        (AZURE_SKEW.format("hidden", "hidden"), "clock is wrong"),
+        (GOOGLE_SKEW, "clock is wrong"),
+    ],
+)
+@pytest.mark.parametrize("kind", [PermissionDeniedError, GenericError])
+def test_a_wrong_clock_is_said_with_its_error(kind: type[Exception], body: str, said: str) -> None:
+    """From the times in the response, where both are there; what to do follows, and no text of the server."""
+    found = error(kind(f"{responded(403)}{body}"))
+    assert type(found) is UnavailableError
+    assert f"this machine's {said}. Have it set by a time service" in str(found)
+    assert "hidden" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("store", "request_", "code", "message"),
+    [
+        ("http", "look up", None, "A signed URL is for one file and expires"),
+        ("http", "look up", "SignatureDoesNotMatch", "A signed URL is for one file and expires"),
+        ("http", "bytes 0-5", "AccessDenied", r"--storage-option token="),
+        ("s3", "write", "AccessDenied", "may write there"),
+        ("s3", "write", "SignatureDoesNotMatch", "the secret key does not belong"),
+        ("gs", "delete", None, "may write there"),
+        ("s3", "list", "AccessDenied", "skip_signature=true"),
+        ("az", "look up", None, "skip_signature=true"),
+    ],
+)
+def test_access_denied_says_what_to_do_there(store: str, request_: str, code: str | None, message: str) -> None:
+    """A web server has other credentials than a bucket, and who may read may not always write."""
+    response = parse_error(PermissionDeniedError(responded(403, code))).asked_of(store, request_)
+    assert response.status == 403
+    found = error_of(response, where=WHERE, request=request_)
+    assert type(found) is UnavailableError
+    assert re.search(message, str(found)), str(found)
+
+
+def test_a_file_without_length_is_refused() -> None:
+    """A chunked response could end early unnoticed."""
+    text = "Generic HTTP error: Content-Length Header missing from response\n\nDebug source: MissingContentLength"
+    assert "does not say how long the file is" in str(error(GenericError(text)))
 
 
 def test_a_redirect_without_location_is_a_wrong_region() -> None:

@@ -496,6 +496,15 @@ def test_listing_is_flat(writable: Place) -> None:
     assert writable.open().list() == ["a.tar"]
 
 
+def test_folders_are_listed_apart(writable: Place) -> None:
+    """The next parts of longer names, once each, and no names of files; a store opened there has what is in them."""
+    for name in ("a.tar", "deep/b.tar", "deep/down/c.tar", "also/d.tar"):
+        writable.fill(name, b"")
+    assert writable.open().folders() == ["also", "deep"]
+    below = open_store(f"{writable.url}/deep", storage_options=writable.options or None)
+    assert (below.list(), below.folders()) == (["b.tar"], ["down"])
+
+
 def test_a_prefix_ends_at_a_slash(writable: Place) -> None:
     """Objects of a prefix that starts with the same letters are not listed."""
     beside = open_store(f"{writable.url}2", storage_options=writable.options or None)

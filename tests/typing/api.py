@@ -134,6 +134,7 @@ def score_and_compare(file: Path, logits: NDArray[np.float32]) -> wds_real.Compa
     assert_type(wds_real.score(predictions, threshold=0.5, allow_partial=True), wds_real.Result)
     assert_type(wds_real.score({"ILSVRC2012_val_00000001.JPEG": 65}, allow_partial=True), wds_real.Result)
     assert_type(wds_real.score(logits, labels=labels.load_real_json("real.json")), wds_real.Result)
+    assert_type(wds_real.score("s3://lab/run", storage_options={"region": "eu-west-1"}), wds_real.Result)
     comparison = wds_real.compare(str(file), predictions, against="original")
     assert_type(comparison.against, Literal["real", "original"])
     assert_type(comparison.interval, tuple[float, float])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wds_real.cli.options import PredictionOptions, storage_option
+from wds_real.cli.options import PredictionOptions, refuse_unused_options, storage_option, url_options
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +38,11 @@ class Choice:
         from wds_real.data.dataset import open_dataset
         from wds_real.explore.where import choose
 
-        dataset = open_dataset(self.root, split=self.split, storage_options=self.storage_options)
-        options = PredictionOptions(None, None, None, None)
+        refuse_unused_options(self.storage_options, self.root, *self.predictions)
+        dataset = open_dataset(
+            self.root, split=self.split, storage_options=url_options(self.root, self.storage_options)
+        )
+        options = PredictionOptions(None, None, None, None, storage_options=self.storage_options)
         predictions = [options.read(path) for path in self.predictions]
         return dataset, predictions, choose(dataset, self.keys, where=self.where, predictions=predictions)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -34,6 +34,7 @@ __all__ = [
     "prediction_options",
     "quiet_option",
     "real_json_option",
+    "refuse_unused_options",
     "storage_option",
     "url_options",
 ]
@@ -115,6 +116,15 @@ ORDER_CHOICE = click.Choice(
     ["names", "keys", "imagefolder", "folders-as-text", "devkit-folders", "numbers-as-text", "reversed"]
 )
 
+storage_option = click.option(
+    "--storage-option",
+    "storage_options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=parse_storage_options,
+    help="For URLs: region=..., endpoint=..., profile=..., skip_signature=true (public buckets), ...; repeatable.",
+)
+
 _PREDICTION_OPTIONS = (
     real_json_option,
     click.option(
@@ -134,15 +144,7 @@ _PREDICTION_OPTIONS = (
         help="Order of the rows, whose names are then not used: keys (sorted file names), imagefolder (class folders, "
         "then file names), or what `wds-real diagnose` found.  [default: by the names, or the order that is proven]",
     ),
-)
-
-storage_option = click.option(
-    "--storage-option",
-    "storage_options",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=parse_storage_options,
-    help="For URLs: region=..., endpoint=..., profile=..., skip_signature=true (public buckets), ...; repeatable.",
+    storage_option,
 )
 
 
@@ -157,23 +159,23 @@ class PredictionOptions:
     order: str | None = None
     class_map: str | None = None
     background: Literal["first", "last"] | None = None
+    storage_options: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def read(
         self, path: str, *, name_column: str | None = None, class_column: str | None = None, order: str | None = None
     ) -> Predictions:
-        """Return the predictions in a file, with other columns than those of the options where they are given."""
+        """Return the predictions at a path or URL; columns given here take the place of those of the options."""
         from wds_real.scoring.prediction_reader import read_predictions
-        from wds_real.scoring.run.output import find_predictions
 
-        place = path if is_url(path) else find_predictions(path)
         order = order or self.order
         return read_predictions(
-            place,
+            path,
             name_column=name_column or self.name_column,
             class_column=class_column or self.class_column,
             order=None if order == "names" else order,
             class_map=self.class_map,
             background=self.background,
+            storage_options=self.storage_options,
         )
 
     def labels(self) -> Labels | None:
@@ -194,13 +196,15 @@ def prediction_options(function: Callable[..., None]) -> Callable[..., None]:
         name_column: str | None,
         class_column: str | None,
         order: str | None,
+        storage_options: dict[str, str],
         **others: Any,
     ) -> None:
         if real_json is not None and threshold is not None:
             raise click.UsageError("--real-json and --threshold exclude each other: each chooses the ReaL labels.")
-        function(
-            *arguments, options=PredictionOptions(real_json, threshold, name_column, class_column, order), **others
+        options = PredictionOptions(
+            real_json, threshold, name_column, class_column, order, storage_options=storage_options
         )
+        function(*arguments, options=options, **others)
 
     for option in reversed(_PREDICTION_OPTIONS):
         command = option(command)
@@ -230,6 +234,12 @@ def open_cache(folder: str | None, max_bytes: int | None) -> ByteCache | None:
     from wds_real.storage.cache import DEFAULT_MAX_BYTES, ByteCache
 
     return None if folder is None else ByteCache(Path(folder), DEFAULT_MAX_BYTES if max_bytes is None else max_bytes)
+
+
+def refuse_unused_options(options: Mapping[str, str], *places: str | None) -> None:
+    """Raise click.UsageError for storage options where no place is a URL, so that nothing would use them."""
+    if options and not any(place is not None and is_url(place) for place in places):
+        raise click.UsageError("--storage-option is for URLs, and none is given.")
 
 
 def url_options(place: str, options: Mapping[str, str]) -> Mapping[str, str] | None:

@@ -19,7 +19,7 @@ from wds_real.scoring.predictions import Predictions, dataframe
 from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import pandas as pd
@@ -195,21 +195,27 @@ def compare(
     against: Literal["real", "original"] = "real",
     labels: Labels | None = None,
     threshold: float | None = None,
+    storage_options: Mapping[str, str] | None = None,
 ) -> Comparison:
     """Compare the top-1 classes of two prediction files on the images that both scored.
 
     Args:
-        a: A prediction file, or what `wds_real.read_predictions` returned.
+        a: A prediction file, its path or URL, or what `wds_real.read_predictions` returned.
         b: The same.
         against: ``real``: right if among the ReaL labels, on the images that have one; ``original``: on all.
         labels: Labels to use in place of the released ones.
         threshold: Make the ReaL labels from the published rater scores above this threshold (released: 0.8).
+        storage_options: For URLs, as for `wds_real.open_store`; a path takes none.
 
     Raises:
         ValueError: both `labels` and `threshold` are given.
         PredictionsError: the files have no labelled image in common, or a name that is not a validation image.
+        StoreError: a file at a URL is missing, too large or cannot be read.
     """
-    a, b = (side if isinstance(side, Predictions) else read_predictions(side) for side in (a, b))
+    a, b = (
+        side if isinstance(side, Predictions) else read_predictions(side, storage_options=storage_options)
+        for side in (a, b)
+    )
     answers = right_answers([a, b], against=against, labels=labels, threshold=threshold)
     right, top1, scope = answers.right, answers.top1, answers.scope
     accepted, targets = answers.accepted, answers.targets

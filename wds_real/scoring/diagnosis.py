@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,13 +17,16 @@ from wds_real.labels import NUM_CLASSES, NUM_IMAGES
 from wds_real.labels.class_maps import NUMBERINGS
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.reading.columns import read_columns
+from wds_real.scoring.reading.folders import find_predictions
 from wds_real.scoring.reading.order import ORDERS, is_counted, keys_of
+from wds_real.scoring.reading.places import shown
 from wds_real.scoring.reading.roles import find_roles
 from wds_real.scoring.reading.values import whole_numbers
 from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -196,22 +198,34 @@ def diagnose_predictions(predictions: Predictions) -> Diagnosis:
     return replace(diagnosis, arguments=(predictions.source,) if predictions.source else ())
 
 
-def diagnose_file(path: str | Path, *, name_column: str | None = None, class_column: str | None = None) -> Diagnosis:
-    """Try the known mistakes on a prediction file, whose class numbers may be outside 0..999.
+def diagnose_file(
+    path: str | Path,
+    *,
+    name_column: str | None = None,
+    class_column: str | None = None,
+    storage_options: Mapping[str, str] | None = None,
+) -> Diagnosis:
+    """Try the known mistakes on the prediction file at a path or URL, or in an output folder there.
+
+    Its class numbers may be outside 0..999.
 
     Rows without names are taken in the order of the sorted file names: whether that is their order is a question here.
 
     Raises:
         PredictionsError: the file cannot be read, or a prediction is of another image.
         CoverageError: a name occurs more than once.
+        StoreError: the file at a URL is missing, too large or cannot be read.
     """
-    columns = read_columns(Path(path))
+    path = find_predictions(path, storage_options=storage_options)
+    columns = read_columns(path, storage_options=storage_options)
     roles = find_roles(columns, name_column=name_column, class_column=class_column)
     numbers = whole_numbers(columns[roles.classes[0]])
     columns_given = {"--name-column": name_column, "--class-column": class_column}
-    arguments = (str(path), *(word for name, value in columns_given.items() if value for word in (name, value)))
+    arguments = (shown(path), *(word for name, value in columns_given.items() if value for word in (name, value)))
     if numbers is None or (roles.names is None and len(numbers) != NUM_IMAGES):
-        found = diagnose_predictions(read_predictions(path, name_column=name_column, class_column=class_column))
+        found = diagnose_predictions(
+            read_predictions(path, name_column=name_column, class_column=class_column, storage_options=storage_options)
+        )
         return replace(found, arguments=arguments)
     positions = None
     if roles.names is not None and not is_counted(columns[roles.names]):
@@ -220,8 +234,8 @@ def diagnose_file(path: str | Path, *, name_column: str | None = None, class_col
         others = [key for key in keys if key not in position_of]
         if others:
             raise PredictionsError(
-                f"{path}: {len(others):,} of {len(keys):,} names are not of validation images, such as {others[0]}: "
-                "these are predictions of another split."
+                f"{shown(path)}: {len(others):,} of {len(keys):,} names are not of validation images, such as "
+                f"{others[0]}: these are predictions of another split."
             )
         positions = np.array([position_of[key] for key in keys], dtype=np.int64)
     return replace(diagnose(numbers, Targets.of_labels().original_label, positions=positions), arguments=arguments)

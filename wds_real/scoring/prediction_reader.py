@@ -17,15 +17,16 @@ from wds_real.labels.class_maps import choose_class_map
 from wds_real.scoring.predictions import Predictions
 from wds_real.scoring.reading.class_numbers import mapped_numbers, mapped_scores
 from wds_real.scoring.reading.columns import read_columns
+from wds_real.scoring.reading.folders import find_predictions
 from wds_real.scoring.reading.objects import columns_of
 from wds_real.scoring.reading.order import find_order, given_order, is_counted, is_truth, key_of_image, keys_of
+from wds_real.scoring.reading.places import shown
 from wds_real.scoring.reading.roles import find_roles
 from wds_real.scoring.reading.spellings import INDEX_WORDS, word
 from wds_real.scoring.reading.values import classes_of, probabilities_of, whole_numbers
-from wds_real.storage.url import is_url, redact_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence, Sized
+    from collections.abc import Mapping, Sequence, Sized
 
     from numpy.typing import NDArray
 
@@ -46,6 +47,7 @@ def read_predictions(
     order: str | None = None,
     class_map: str | Path | ClassMap | None = None,
     background: Literal["first", "last"] | None = None,
+    storage_options: Mapping[str, str] | None = None,
 ) -> Predictions:
     """Read and check predictions from a file, a mapping, a table, a tensor or an array.
 
@@ -56,11 +58,11 @@ def read_predictions(
     predictions. Anything else is an error.
 
     Args:
-        source: A path ending in ``.csv``, ``.tsv``, ``.txt``, ``.json``, ``.jsonl`` (also with ``.gz``), ``.npy``,
-            ``.npz`` or ``.parquet``; a mapping from file name or key to a prediction; a table of pandas or polars; or
-            an array or tensor of the 50,000 predictions in the order of the sorted file names. One prediction is a
-            class index 0..999, a wnid, a name that only one class has, up to five of them (best first), or 1,000
-            scores.
+        source: A path or URL ending in ``.csv``, ``.tsv``, ``.txt``, ``.json``, ``.jsonl`` (also with ``.gz``),
+            ``.npy``, ``.npz`` or ``.parquet``, or that of the output folder of a run; a mapping from file name or key
+            to a prediction; a table of pandas or polars; or an array or tensor of the 50,000 predictions in the order
+            of the sorted file names. One prediction is a class index 0..999, a wnid, a name that only one class has, up
+            to five of them (best first), or 1,000 scores.
         name_column: The column of names, if it has another name.
         class_column: The column of predictions, if it has another name, or if several columns could be.
         order: The order of all 50,000 rows, whose names are then not used: ``keys`` (sorted file names),
@@ -69,18 +71,19 @@ def read_predictions(
         class_map: Which output of the model is which class, if the numbers or scores are not of the 1,000 classes in
             their order: a file with one wnid or class index a line, or a `ClassMap`.
         background: Whether the first or the last of 1,001 outputs is the background.
+        storage_options: For a URL, as for `wds_real.open_store`; a path takes none.
 
     Raises:
         ValueError: both `class_map` and `background` are given.
         SourceError: the class map is not valid.
         PredictionsError: the file cannot be read or is too large, its columns are not as above, or a class is unknown.
         CoverageError: a name occurs more than once.
+        StoreError: the file at a URL is missing, too large or cannot be read.
     """
     mapping = choose_class_map(class_map, background)
-    if isinstance(source, str) and is_url(source):
-        raise PredictionsError(f"{redact_url(source)}: predictions are read from a file. Download it first.")
     if isinstance(source, (str, Path)):
-        columns, where = read_columns(Path(source)), str(source)
+        source = find_predictions(source, storage_options=storage_options)
+        columns, where = read_columns(source, storage_options=storage_options), shown(source)
     else:
         columns, where = columns_of(source)
     try:

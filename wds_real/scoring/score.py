@@ -15,7 +15,7 @@ from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
-    from collections.abc import Sized
+    from collections.abc import Mapping, Sized
     from pathlib import Path
 
     from wds_real.labels import Labels
@@ -30,6 +30,7 @@ def score(
     labels: Labels | None = None,
     threshold: float | None = None,
     allow_partial: bool = False,
+    storage_options: Mapping[str, str] | None = None,
 ) -> Result:
     """Compare predictions with the labels of the 50,000 validation images.
 
@@ -42,17 +43,19 @@ def score(
         labels: Labels to use in place of the released ones.
         threshold: Make the ReaL labels from the published rater scores above this threshold (released: 0.8).
         allow_partial: Score only the images that are predicted.
+        storage_options: For a URL, as for `wds_real.open_store`; a path takes none.
 
     Raises:
         ValueError: both `labels` and `threshold` are given.
         PredictionsError: the predictions cannot be read, or are not of validation images.
         CoverageError: an image has no prediction (unless `allow_partial`).
         SourceError: `threshold` is not a multiple of 0.001 in 0 <= threshold < 1.
+        StoreError: the file at a URL is missing, too large or cannot be read.
     """
     if labels is not None and threshold is not None:
         raise ValueError("labels and threshold exclude each other: both choose the ReaL labels.")
     if not isinstance(predictions, Predictions):
-        predictions = read_predictions(predictions)
+        predictions = read_predictions(predictions, storage_options=storage_options)
     if threshold is not None:
         labels = at_threshold(threshold)
     targets = Targets.of_labels(labels)

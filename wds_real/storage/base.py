@@ -99,6 +99,10 @@ class Store(RangeReader, Protocol):
         """Return the names of all finished files, sorted."""
         ...
 
+    def folders(self) -> builtins.list[str]:
+        """Return the names of the folders directly below, sorted; of object stores, the next parts of longer names."""
+        ...
+
     def head(self, name: str) -> int:
         """Return the length of a file in bytes."""
         ...

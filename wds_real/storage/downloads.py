@@ -1,18 +1,45 @@
-"""Whole objects in unlinked temporary files: downloads from servers without range requests, and uploads."""
+"""Whole objects in unlinked temporary files: downloads, and uploads."""
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import threading
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 from wds_real.errors import StoreError
 from wds_real.storage.files import OpenFile, os_errors_as, write_all
+from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
 
-__all__ = ["Downloads", "TemporaryFile"]
+if TYPE_CHECKING:
+    from wds_real.storage.base import Store
+
+__all__ = ["Downloads", "TemporaryFile", "download"]
 
 _MAX_KEPT = 8
+_MAX_REQUESTS = 4
+
+
+def download(store: Store, name: str, *, max_bytes: int) -> io.FileIO:
+    """Return a file of a store, opened for reading: a copy without a name, which is gone when it is closed.
+
+    Its length is known before it is read, and its ranges are of one version.
+
+    Raises:
+        MissingError: there is no such file.
+        StoreError: it has more than `max_bytes`, or was replaced meanwhile; or the disk is full.
+        UnavailableError: access was denied, or retries failed until a deadline.
+    """
+    num_bytes, copy = store.head(name), TemporaryFile()
+    if num_bytes > max_bytes:
+        raise StoreError(f"{store.url}/{name}: the file has {num_bytes:,} bytes, expected at most {max_bytes:,}.")
+    starts = range(0, num_bytes, BLOCK_BYTES)
+    blocks = [ByteRange(name, start, min(start + BLOCK_BYTES, num_bytes)) for start in starts]
+    with Prefetcher(store.get_range, blocks, max_requests=_MAX_REQUESTS) as prefetched:
+        for number in range(len(blocks)):
+            copy.write(prefetched.take(number))
+    return copy.opened()
 
 
 class Downloads:
@@ -58,13 +85,13 @@ class TemporaryFile:
         """Return the bytes of the half-open range, fewer where the file ends."""
         return os.pread(self._file.descriptor, stop - start, start)
 
-    def opened(self) -> BinaryIO:
+    def opened(self) -> io.FileIO:
         """Return the file opened for reading; closing that leaves this one open."""
-        return os.fdopen(os.dup(self._file.descriptor), "rb", buffering=0)
+        return io.FileIO(os.dup(self._file.descriptor), "rb")
 
 
 def _error(error: OSError) -> StoreError:
     return StoreError(
         f"{tempfile.gettempdir()}: a temporary file cannot be written: {error.strerror}. Set TMPDIR to a folder with "
-        "room for a whole shard."
+        "room for the whole file."
     )

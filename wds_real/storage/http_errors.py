@@ -7,8 +7,11 @@ are this module's own.
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
+import email.utils
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from wds_real.errors import MissingError, StoreError, UnavailableError
@@ -25,6 +28,9 @@ NO_CREDENTIALS = (
     "must be installed), or pass --storage-option skip_signature=true for a public bucket."
 )
 _WRONG_REGION = "wrong region. Set it: --storage-option region=..."
+_EXPIRED = "the credentials have expired. Get new ones."
+_NO_CONTAINER = "there is no such container. Check the URL and the name of the account."
+_SET_CLOCK = "Have it set by a time service, such as with `timedatectl set-ntp true`."
 
 
 class Kind(Enum):
@@ -52,6 +58,7 @@ class Kind(Enum):
     NO_CREDENTIALS = NO_CREDENTIALS
     WRONG_REGION = _WRONG_REGION
     BAD_REQUEST = "the server did not understand the request. Check endpoint, region and credentials."
+    BAD_REQUEST_ON_WEB = "the server did not understand the request. Check the URL; give a signed URL whole, in quotes."
     UNAUTHENTICATED = (
         "the server requires credentials. Set them as your other tools do, or check them. For a web server, pass "
         "--storage-option token=...; Hugging Face's token is also read from HF_TOKEN."
@@ -60,6 +67,15 @@ class Kind(Enum):
         "access denied. Check the credentials and what they allow; for a public bucket pass --storage-option "
         "skip_signature=true."
     )
+    FORBIDDEN_WRITE = (
+        "access denied. Check that the credentials may write there, and that no policy of the bucket forbids it."
+    )
+    FORBIDDEN_ON_WEB = (
+        "access denied. A signed URL is for one file and expires: give the whole URL, in quotes, or make a new one. A "
+        "server with accounts takes user:password@ before the host, or --storage-option token=..."
+    )
+    WRONG_CLOCK = f"this machine's clock is wrong. {_SET_CLOCK}"
+    NO_LENGTH = "the server does not say how long the file is, so its end cannot be checked. Download it first."
     NOT_ALLOWED = "the server does not allow this. A plain web server can only be read."
     NOT_IMPLEMENTED = "the server cannot do this."
     REFUSED = "the server refused."
@@ -99,9 +115,8 @@ _BY_STATUS = {
 }
 # Messages by the error code of the server. They take the place of the kind's message; the kind stays as it is.
 _BY_CODE = {
-    "ExpiredToken": "the credentials have expired. Get new ones.",
-    "TokenRefreshRequired": "the credentials have expired. Get new ones.",
-    "RequestTimeTooSkewed": "this machine's clock is wrong. Set it.",
+    "ExpiredToken": _EXPIRED,
+    "TokenRefreshRequired": _EXPIRED,
     "InvalidAccessKeyId": "the server does not know the access key. Check the credentials.",
     "SignatureDoesNotMatch": "the secret key does not belong to the access key. Check the credentials.",
     "InvalidToken": "the session token is not valid. Get new credentials.",
@@ -109,11 +124,15 @@ _BY_CODE = {
     "PermanentRedirect": _WRONG_REGION,
     "IllegalLocationConstraintException": _WRONG_REGION,
     "NoSuchBucket": "there is no such bucket. Check the URL.",
+    "ContainerNotFound": _NO_CONTAINER,
+    "ContainerBeingDeleted": _NO_CONTAINER,
 }
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted")
 # The library has no class or status for these; the first match counts.
 _BY_TEXT = (
     (re.compile(r"RangeNotSupported|NotPartial|non-partial"), Kind.RANGE_IGNORED),
     (re.compile(r"StartTooLarge|InvalidGetRange"), Kind.RANGE_NOT_SATISFIABLE),
+    (re.compile(r"MissingContentLength"), Kind.NO_LENGTH),
     (re.compile(r"without LOCATION|incorrectly configured region"), Kind.WRONG_REGION),
     (re.compile(r"[Cc]ertificate|InvalidContentType|CorruptMessage"), Kind.NO_TLS),
     (re.compile(r"following redirect|too many redirects"), Kind.REDIRECTED),
@@ -123,9 +142,20 @@ _BY_TEXT = (
     (re.compile(r"kind: Connect"), Kind.NO_CONNECTION),
     (re.compile(r"kind: Interrupted|body error"), Kind.BROKEN_CONNECTION),
 )
+# Kinds that say more than the code of the server.
+_OWN_MESSAGES = frozenset({Kind.BAD_REQUEST_ON_WEB, Kind.FORBIDDEN_ON_WEB, Kind.WRONG_CLOCK})
+_ON_WEB = {Kind.BAD_REQUEST: Kind.BAD_REQUEST_ON_WEB, Kind.FORBIDDEN: Kind.FORBIDDEN_ON_WEB}
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _URL = re.compile(r"https?://[^\s,\"]+")
+# What S3, Azure and Google's sign-in answer where a request says that it was made at another time.
+_CLOCK = re.compile(
+    r"<Code>RequestTimeTooSkewed</Code>|Request date header too old|Invalid JWT: Token must be a short-lived token"
+)
+_TIMES = (
+    (re.compile(r"<RequestTime>([0-9TZ:.-]{1,40})</"), re.compile(r"<ServerTime>([0-9TZ:.-]{1,40})</")),
+    (re.compile(r"date header too old: '([\w ,:]{1,40})'"), re.compile(r"Time:([0-9TZ:.-]{1,40})")),
+)
 # Where the library asks for credentials if it was given none; no object has such a URL.
 _METADATA = re.compile(
     r"http://(169\.254\.169\.254|metadata\.google\.internal|[^/]+"
@@ -141,19 +171,40 @@ class ErrorResponse:
         status: The HTTP status, or None if there was no response.
         kind: What went wrong.
         code: The error code in the body, such as ``NoSuchKey``, or None.
+        ahead_s: How far this machine's clock is ahead of the server's, in seconds, where the response tells it.
     """
 
     status: int | None
     kind: Kind
     code: str | None
+    ahead_s: float | None = None
 
     @property
     def reason(self) -> str:
         """What went wrong, as a sentence without secrets."""
         if self.kind is Kind.SERVER_ERROR:
             return f"the server responded with status {self.status}"
+        if self.kind is Kind.WRONG_CLOCK and self.ahead_s is not None:
+            way = "ahead of" if self.ahead_s > 0 else "behind"
+            return f"this machine's clock is off: {_span(abs(self.ahead_s))} {way} the server's. {_SET_CLOCK}"
         message: str = self.kind.value
-        return _BY_CODE.get(self.code or "", message)
+        return message if self.kind in _OWN_MESSAGES else _BY_CODE.get(self.code or "", message)
+
+    def asked_of(self, store: str, request: str) -> ErrorResponse:
+        """Return the response with the kind that it has for this kind of store and this request.
+
+        Args:
+            store: ``s3``, ``gs``, ``az``, ``http`` or ``memory``.
+            request: What was requested, such as ``write``.
+        """
+        if store == "http" and self.kind in _ON_WEB:
+            return replace(self, kind=_ON_WEB[self.kind])
+        if self.kind is Kind.FORBIDDEN and self.code not in _BY_CODE and request in ("write", "delete"):
+            return replace(self, kind=Kind.FORBIDDEN_WRITE)
+        reads = request in ("look up", "download") or request.startswith("bytes ")
+        if store == "s3" and reads and self.kind is Kind.NOT_FOUND and self.code is None:
+            return replace(self, kind=Kind.NO_S3_SERVER)
+        return self
 
 
 def is_panic(error: BaseException) -> bool:
@@ -167,7 +218,42 @@ def parse_error(error: Exception) -> ErrorResponse:
     found = _STATUS.search(text)
     status = int(found[1]) if found else None
     code = found[1] if (found := _CODE.search(text)) else None
+    if _CLOCK.search(_URL.sub("", text)):
+        return ErrorResponse(status, Kind.WRONG_CLOCK, code, _ahead_s(text))
     return ErrorResponse(status, _kind_of(error, text, status, code), code)
+
+
+def _ahead_s(text: str) -> float | None:
+    """Return the time of the request minus that of the server, in seconds, or None where they are not both there."""
+    for request, server in _TIMES:
+        found = [pattern.search(text) for pattern in (request, server)]
+        with contextlib.suppress(ValueError):
+            asked, answered = (_time(match[1]) for match in found if match is not None)
+            return (asked - answered).total_seconds()
+    return None
+
+
+def _time(text: str) -> dt.datetime:
+    try:
+        time = dt.datetime.fromisoformat(text)
+    except ValueError:
+        time = email.utils.parsedate_to_datetime(text)
+    return time if time.tzinfo is not None else time.replace(tzinfo=dt.UTC)
+
+
+def _span(seconds: float) -> str:
+    """Return a time as people say it.
+
+    >>> _span(7265), _span(95), _span(200_000)
+    ('2 h 1 min', '1 min 35 s', '2 d 7 h')
+    """
+    units = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+    at = next((at for at, (_, size) in enumerate(units) if seconds >= size), len(units) - 1)
+    name, size = units[at]
+    shown, left = f"{int(seconds // size)} {name}", seconds % size
+    if at + 1 == len(units) or left < units[at + 1][1]:
+        return shown
+    return f"{shown} {int(left // units[at + 1][1])} {units[at + 1][0]}"
 
 
 def _kind_of(error: Exception, text: str, status: int | None, code: str | None) -> Kind:
@@ -179,7 +265,7 @@ def _kind_of(error: Exception, text: str, status: int | None, code: str | None) 
         return Kind.NO_CREDENTIALS
     if status in _TRANSIENT_STATUS:
         return Kind.SERVER_ERROR
-    if isinstance(error, FileNotFoundError) and code != "NoSuchBucket":
+    if isinstance(error, FileNotFoundError) and code not in _NO_BUCKET:
         return Kind.NOT_FOUND
     if (kind := _BY_CLASS.get(type(error).__name__) or _BY_STATUS.get(status or 0)) is not None:
         return kind

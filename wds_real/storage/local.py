@@ -90,6 +90,11 @@ class LocalStore:
                 return []
             return sorted(entry.name for entry in os.scandir(self.root) if entry.is_file() and entry.name[0] != ".")
 
+    def folders(self) -> builtins.list[str]:
+        """Return the names of all folders but hidden ones, sorted."""
+        with self._errors(""):
+            return sorted(entry.name for entry in os.scandir(self.root) if entry.is_dir() and entry.name[0] != ".")
+
     def head(self, name: str) -> int:
         """Return the length of a file in bytes."""
         with self._errors(name):

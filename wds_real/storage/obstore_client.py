@@ -19,9 +19,9 @@ from wds_real.storage.url import Location, join_url, redact_url
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from obstore import GetOptions, ObjectMeta
+    from obstore import GetOptions, ListResult, ObjectMeta
     from obstore.store import MemoryStore, ObjectStore, S3Config
 
 __all__ = ["FORKS", "ObstoreClient", "Response", "Version"]
@@ -87,7 +87,7 @@ class ObstoreClient:
         self._url, headers = location.without_user()
         self._profile = _profile(location)
         policy = location.policy
-        self._key = "" if location.kind == "memory" or not location.prefix else f"{location.prefix}/"
+        self._key = f"{location.prefix}/" if location.prefix else ""
         self._options: dict[str, Any] = {
             **location.client,
             "connect_timeout": f"{policy.connect_timeout_s * 1000:.0f}ms",
@@ -102,9 +102,17 @@ class ObstoreClient:
 
     def list(self) -> list[str]:
         """Return the names directly below the location, sorted."""
-        store, prefix = self._place("")[0], self._key.rstrip("/") or None
-        found = self._obstore.list_with_delimiter(store, prefix)
-        paths = (entry["path"] for entry in found["objects"])  # the mark of a folder has the folder's path
+        return self._below(str(entry["path"]) for entry in self._listed()["objects"])
+
+    def folders(self) -> builtins.list[str]:
+        """Return the names of the folders directly below the location, sorted."""
+        return self._below(path.rstrip("/") for path in self._listed()["common_prefixes"])
+
+    def _listed(self) -> ListResult[Sequence[ObjectMeta]]:
+        return self._obstore.list_with_delimiter(self._place("")[0], self._key.rstrip("/") or None)
+
+    def _below(self, paths: Iterable[str]) -> builtins.list[str]:
+        """Return the names of paths, sorted, without the location's own: the mark of a folder has the folder's path."""
         names = (path.removeprefix(self._key) for path in paths if path.startswith(self._key))
         return sorted(name for name in names if name and "/" not in name)
 
@@ -197,7 +205,7 @@ class ObstoreClient:
         location = self._location
         shared: dict[str, Any] = {"client_options": options, "retry_config": {"max_retries": 0}}
         if location.kind == "memory":
-            return _memory_store(location.url)
+            return _memory_store(url)
         try:
             if location.kind == "http":
                 return HTTPStore(url, **shared)

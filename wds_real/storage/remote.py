@@ -120,9 +120,16 @@ class RemoteStore:
 
     def list(self) -> list[str]:
         """Return the names of all objects directly below the URL, sorted."""
+        return self._listed(lambda client: client.list())
+
+    def folders(self) -> builtins.list[str]:
+        """Return the names of all folders directly below the URL, sorted."""
+        return self._listed(lambda client: client.folders())
+
+    def _listed(self, call: Callable[[ObstoreClient], builtins.list[str]]) -> builtins.list[str]:
         if not self.listable:
             raise UnavailableError(f"{self.url}: a web server has no listing. Name the files.")
-        return self._request("", "list", lambda client: client.list())
+        return self._request("", "list", call)
 
     def head(self, name: str) -> int:
         """Return the length of an object in bytes."""
@@ -131,7 +138,8 @@ class RemoteStore:
             try:
                 pinned = self._pin(name, self._request(name, "look up", lambda client: client.head(name)))
             except _RangesIgnoredError:
-                return self._download(name).num_bytes
+                self._ignores_ranges = True
+                pinned = self._pin(name, self._request(name, "look up", lambda client: client.stream(name)[0]))
         return pinned.num_bytes
 
     def get(self, name: str, *, fresh: bool = False) -> bytes:
@@ -288,9 +296,7 @@ class RemoteStore:
         if response.kind is Kind.PRECONDITION_FAILED and name in self._checksummed and what.startswith("bytes "):
             self._accept_etags(name)
             return TransientError(Kind.OTHER_VERSION)
-        reads = what == "look up" or what.startswith("bytes ")
-        if self._location.kind == "s3" and reads and response.kind is Kind.NOT_FOUND and response.code is None:
-            response = replace(response, kind=Kind.NO_S3_SERVER)
+        response = response.asked_of(self._location.kind, what)
         if response.kind.is_transient:
             return TransientError(response.kind, response.reason)
         return error_of(response, where=self._where(name), request=what)

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from wds_real.cli.console import print_json, print_lines
-from wds_real.cli.options import ORDER_CHOICE, export_classes_option, json_option, local_path, prediction_options
+from wds_real.cli.options import (
+    ORDER_CHOICE,
+    export_classes_option,
+    json_option,
+    local_path,
+    prediction_options,
+    refuse_unused_options,
+)
 from wds_real.cli.plots import plot_option, write_figure
-from wds_real.storage.url import is_url
+from wds_real.scoring.reading.places import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from typing import Literal
 
     from wds_real.cli.options import PredictionOptions
@@ -67,7 +73,8 @@ def command(
     from wds_real.scoring.comparison import classes_compared, compare, flip_columns
     from wds_real.scoring.export import write_table
 
-    paths = _results(models)
+    refuse_unused_options(options.storage_options, *models)
+    paths = _results(models, options.storage_options)
     if len(paths) < 2:
         raise click.UsageError("one model is no comparison: give two or more, or a folder with the results of several.")
     if len(paths) > 2:
@@ -86,18 +93,18 @@ def command(
     if export_classes is not None:
         write_table(export_classes, classes_compared(comparison))
     if as_json:
-        print_json({"files": {"a": a, "b": b}, **comparison.as_dict()})
+        print_json({"files": {"a": shown(a), "b": shown(b)}, **comparison.as_dict()})
         return
     for title, path, read in (("A", a, read_a), ("B", b, read_b)):
-        print_lines(f"{title} {path}", *(f" note: {note}" for note in read.notes))
+        print_lines(f"{title} {shown(path)}", *(f" note: {note}" for note in read.notes))
     print_lines(*str(comparison).split("\n"))
 
 
-def _results(models: Sequence[str]) -> list[str]:
+def _results(models: Sequence[str], storage_options: Mapping[str, str]) -> list[str]:
     """Return the files and folders, with the folder of many models replaced by theirs."""
     from wds_real.scoring.ranking.rows import find_results
 
-    return [str(path) for one in models for path in ([one] if is_url(one) else find_results([one])[0])]
+    return [str(place) for place in find_results(models, storage_options=storage_options)[0]]
 
 
 def _compare_many(
@@ -115,7 +122,7 @@ def _compare_many(
     if plot is not None:
         write_figure(plot, functools.partial(_drawn_pairs, comparison))
     if as_json:
-        files = dict(zip(read, paths, strict=True))
+        files = dict(zip(read, map(shown, paths), strict=True))
         print_json({"files": files, **comparison.as_dict()})
         return
     print_lines(*(f"{name} note: {note}" for name, one in read.items() for note in one.notes))
@@ -136,8 +143,9 @@ def _drawn_pairs(comparison: PairwiseComparison) -> Figure:
 
 def _names(paths: Sequence[str]) -> list[str]:
     """Return short names: the last part of each path without its suffix, or the whole path where that is not unique."""
-    short = [Path(path).name if is_url(path) or Path(path).is_dir() else Path(path).stem for path in paths]
-    short = [Path(path).parent.name if name == "predictions" else name for path, name in zip(paths, short, strict=True)]
+    from wds_real.scoring.reading.folders import model_name
+
+    short = [model_name(path) for path in paths]
     times = Counter(short)
-    named = [name if name and times[name] == 1 else path for path, name in zip(paths, short, strict=True)]
+    named = [name if name and times[name] == 1 else shown(path) for path, name in zip(paths, short, strict=True)]
     return [name if named.index(name) == at else f"{name} ({at + 1})" for at, name in enumerate(named)]

@@ -14,7 +14,14 @@ from click.core import ParameterSource
 from wds_real.cli.console import print_json, print_lines, progress_bar
 from wds_real.cli.memory import keep_freed_memory
 from wds_real.cli.model_options import ModelCommand, model_options
-from wds_real.cli.options import cache_options, json_option, open_cache, quiet_option, storage_option
+from wds_real.cli.options import (
+    cache_options,
+    json_option,
+    open_cache,
+    quiet_option,
+    refuse_unused_options,
+    storage_option,
+)
 from wds_real.cli.preprocessing_options import preprocessing_options
 
 if TYPE_CHECKING:
@@ -22,7 +29,7 @@ if TYPE_CHECKING:
     from wds_real.cli.preprocessing_options import PreprocessingOptions
 
 _FOR_FILES = ("name_column", "class_column")
-_FOR_BOTH = ("place", "spec", "as_json")
+_FOR_BOTH = ("place", "spec", "storage_options", "as_json")
 _NOT_IN_EVAL = ("num_images", "measured", "quiet", "batch_size", *_FOR_FILES, *_FOR_BOTH)
 
 
@@ -84,7 +91,13 @@ def command(
     given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if spec is None:
         _check_only_for_files(context, given)
-        _diagnose_file(place, name_column=name_column, class_column=class_column, as_json=as_json)
+        _diagnose_file(
+            place,
+            name_column=name_column,
+            class_column=class_column,
+            storage_options=storage_options,
+            as_json=as_json,
+        )
         return
     if name_column is not None or class_column is not None:
         raise click.UsageError("--name-column and --class-column are for a file of predictions, not for a model.")
@@ -118,13 +131,22 @@ def command(
         print_lines(f" to do: {shlex.join(['wds-real', 'eval', root, '-m', spec, *words, *diagnosis.options])}")
 
 
-def _diagnose_file(place: str | None, *, name_column: str | None, class_column: str | None, as_json: bool) -> None:
+def _diagnose_file(
+    place: str | None,
+    *,
+    name_column: str | None,
+    class_column: str | None,
+    storage_options: dict[str, str],
+    as_json: bool,
+) -> None:
     from wds_real.scoring.diagnosis import diagnose_file
-    from wds_real.scoring.run.output import find_predictions
 
     if place is None:
         raise click.UsageError("give a file of predictions, or a model: -m MODEL.")
-    diagnosis = diagnose_file(find_predictions(place), name_column=name_column, class_column=class_column)
+    refuse_unused_options(storage_options, place)
+    diagnosis = diagnose_file(
+        place, name_column=name_column, class_column=class_column, storage_options=storage_options
+    )
     if as_json:
         print_json(diagnosis.as_dict())
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wds_real.cli.console import counted, print_message
-from wds_real.cli.options import local_path, prediction_options, storage_option
+from wds_real.cli.options import local_path, prediction_options, refuse_unused_options, url_options
 from wds_real.errors import StoreError
 
 if TYPE_CHECKING:
@@ -73,7 +73,6 @@ def _repeated(arguments: Sequence[str]) -> list[str]:
 )
 @click.option("--allow-partial", is_flag=True, help="Accept prediction files that lack some of the images.")
 @prediction_options
-@storage_option
 def command(
     root: str | None,
     files: tuple[str, ...],
@@ -82,7 +81,6 @@ def command(
     shards_url: str | None,
     allow_partial: bool,
     options: PredictionOptions,
-    storage_options: dict[str, str],
 ) -> None:
     """Make one page to look at the images of ROOT, their labels, and the answers of models.
 
@@ -96,13 +94,14 @@ def command(
     from wds_real.explore.page.web_address import web_address
 
     _check(root, output, port, shards_url, options)
-    dataset = None if root is None else _open(root, storage_options)
+    refuse_unused_options(options.storage_options, root, *files)
+    dataset = None if root is None else _open(root, options.storage_options)
     content = _content(dataset, options)
     predictions = _read(files, options)
     content = replace(content, answers=answers_of(content, predictions, allow_partial=allow_partial))
     if output is not None:
         if dataset is not None and shards_url is None:
-            shards_url = web_address(dataset.root, output, storage_options)
+            shards_url = web_address(dataset.root, output, options.storage_options)
         _write(output, build_page(content, shards_url=shards_url), content)
     if port is not None:
         _serve(build_page(content, shards_url=None if dataset is None else SHARDS_PATH), dataset, port)
@@ -119,10 +118,10 @@ def _check(
         raise click.UsageError("--shards-url is for a page that is written: give ROOT and -o DIR.")
 
 
-def _open(root: str, storage_options: dict[str, str]) -> Dataset:
+def _open(root: str, storage_options: Mapping[str, str]) -> Dataset:
     from wds_real.data.dataset import open_dataset
 
-    return open_dataset(root, storage_options=storage_options)
+    return open_dataset(root, storage_options=url_options(root, storage_options))
 
 
 def _content(dataset: Dataset | None, options: PredictionOptions) -> Content:
@@ -139,11 +138,12 @@ def _content(dataset: Dataset | None, options: PredictionOptions) -> Content:
 
 def _read(files: Sequence[str], options: PredictionOptions) -> Mapping[str, Predictions]:
     """Return the predictions in files or --output folders by the models' names; equal names get numbers."""
+    from wds_real.scoring.reading.folders import model_name
+
     found: dict[str, Predictions] = {}
     for file in files:
-        path = Path(file)
-        stem = path.name if path.is_dir() else path.name.removesuffix(".gz").rpartition(".")[0]
-        name, number = stem or path.name or file, 2
+        stem = model_name(file) or file
+        name, number = stem, 2
         while name in found:
             name, number = f"{stem} ({number})", number + 1
         found[name] = options.read(file)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wds_real.cli.console import counted, print_lines, print_message
+from wds_real.cli.options import local_path, refuse_unused_options, storage_option
 from wds_real.cli.plots import plot_option, write_figure
 from wds_real.errors import PredictionsError
 
@@ -25,7 +26,11 @@ _FORMAT_OF_SUFFIX: dict[str, TableFormat] = {
 @click.command("report")
 @click.argument("results", nargs=-1, required=True, metavar="RESULT...")
 @click.option(
-    "-o", "--output", metavar="FILE", help="Write the table here; the suffix .md, .csv, .html or .tex chooses."
+    "-o",
+    "--output",
+    metavar="FILE",
+    callback=local_path,
+    help="Write the table here; the suffix .md, .csv, .html or .tex chooses.",
 )
 @click.option(
     "--format",
@@ -35,8 +40,17 @@ _FORMAT_OF_SUFFIX: dict[str, TableFormat] = {
     "text]",
 )
 @plot_option("original against ReaL accuracy, with intervals")
-def command(results: tuple[str, ...], output: str | None, form: TableFormat | None, plot: str | None) -> None:
+@storage_option
+def command(
+    results: tuple[str, ...],
+    output: str | None,
+    form: TableFormat | None,
+    plot: str | None,
+    storage_options: dict[str, str],
+) -> None:
     """Print one table of all RESULTs: --output folders of eval, of one or many models, result.json or prediction files.
+
+    RESULTs are paths or URLs. In the last part of a URL, * stands for any text: "s3://lab/runs/resnet*".
 
     Models are ordered by ReaL top-1. The range behind a rank holds the ranks that chance allows: models that are
     compared image by image and cannot be told apart share it. All results must be of the same images and labels.
@@ -45,9 +59,10 @@ def command(results: tuple[str, ...], output: str | None, form: TableFormat | No
     from wds_real.scoring.ranking.rank import rank_models
     from wds_real.scoring.ranking.rows import find_results, read_model_row
 
+    refuse_unused_options(storage_options, *results)
     form = form or _format_of(output)
-    found, failures = find_results(results)
-    ranking = rank_models([read_model_row(path) for path in found])
+    found, failures = find_results(results, storage_options=storage_options)
+    ranking = rank_models([read_model_row(place, storage_options=storage_options) for place in found])
     for failure in failures:
         print_message(f"not in the table: {failure}")
     table = format_ranking(ranking, form)

@@ -11,7 +11,6 @@ from wds_real.scoring.counts import Accuracy
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.predictions import Predictions
 from wds_real.scoring.ranking.pairs import SIGNIFICANCE, PairDifference, pair_differences
-from wds_real.scoring.run.output import find_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,24 +81,28 @@ def compare_many(
     against: Literal["real", "original"] = "real",
     labels: Labels | None = None,
     threshold: float | None = None,
+    storage_options: Mapping[str, str] | None = None,
 ) -> PairwiseComparison:
     """Compare the top-1 classes of several models, each with each, on the images that all of them scored.
 
     Args:
-        models: By name: a prediction file, an output folder, or what `wds_real.read_predictions` returned.
+        models: By name: a prediction file or an output folder, its path or URL, or what `wds_real.read_predictions`
+            returned.
         against: ``real``: right if among the ReaL labels, on the images that have one; ``original``: on all.
         labels: Labels to use in place of the released ones.
         threshold: Make the ReaL labels from the published rater scores above this threshold (released: 0.8).
+        storage_options: For URLs, as for `wds_real.open_store`; a path takes none.
 
     Raises:
         ValueError: both `labels` and `threshold` are given.
         PredictionsError: there are fewer than two models, they have no labelled image in common, or a name is not that
             of a validation image.
+        StoreError: a file at a URL is missing, too large or cannot be read.
     """
     if len(models) < 2:
         raise PredictionsError("one model is no comparison: give two or more.")
     read = [
-        model if isinstance(model, Predictions) else read_predictions(find_predictions(model))
+        model if isinstance(model, Predictions) else read_predictions(model, storage_options=storage_options)
         for model in models.values()
     ]
     answers = right_answers(read, against=against, labels=labels, threshold=threshold)

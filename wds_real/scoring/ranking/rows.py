@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wds_real.errors import PredictionsError
+from wds_real.errors import MissingError, PredictionsError, StoreError
 from wds_real.format.json_fields import parse_json
 from wds_real.scoring.counts import Accuracy
 from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.reading.columns import MAX_BYTES
+from wds_real.scoring.reading.folders import (
+    expanded,
+    has_file,
+    inside,
+    is_folder,
+    model_name,
+    prediction_file_in,
+    store_at,
+)
+from wds_real.scoring.reading.places import check_place, name_of, opened, parent_of, shown
 from wds_real.scoring.run.description import RUN_NAME
-from wds_real.scoring.run.output import FAILED_NAME, RESULT_NAME, prediction_file_in
+from wds_real.scoring.run.output import FAILED_NAME, RESULT_NAME
 from wds_real.scoring.score import score
 from wds_real.scoring.targets import Targets
-from wds_real.storage.files import os_errors_as, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -29,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelRow", "find_results", "read_model_row", "row_of_outcome"]
 
 _ACCURACIES = ("original_top1", "original_top5", "real_top1", "real_top5")
+_HEAD_BYTES = 200  # of a result, which hold its format
 _DATA = ("name", "split", "num_samples", "labels_digest")
 
 
@@ -38,7 +49,7 @@ class ModelRow:
 
     Attributes:
         name: Of the model; that of the file where the result has none.
-        source: The path that was read.
+        source: The path or URL that was read, without secrets.
         data: Name, split, number of images and digest of the labels: equal in results that can be compared.
         accuracies: ``original_top1``, ``original_top5``, ``real_top1``, ``real_top5``, as far as known.
         num_parameters: Of the model, or None.
@@ -59,8 +70,8 @@ class ModelRow:
     @property
     def place(self) -> str:
         """The last part of the source that tells it from others: the folder of a result, or the name of a file."""
-        path = Path(self.source)
-        return path.parent.name if path.name == RESULT_NAME else path.name
+        name = name_of(self.source)
+        return name_of(parent_of(self.source)) if name == RESULT_NAME else name
 
     @property
     def failed(self) -> int:
@@ -68,102 +79,113 @@ class ModelRow:
         return self.accuracies["original_top1"].failed
 
 
-def find_results(paths: Iterable[str | Path]) -> tuple[list[Path], list[str]]:
-    """Return the results that paths name, and why models in them have none.
+def find_results(
+    places: Iterable[str | Path], *, storage_options: Mapping[str, str] | None = None
+) -> tuple[list[str | Path], list[str]]:
+    """Return the results that paths and URLs name, and why models in them have none.
 
-    A folder that has results only in its folders is the --output of an evaluation of many models: each is taken.
+    A folder that has results only in its folders is the --output of an evaluation of many models: each is taken. A
+    ``*`` in the last part of a URL stands for any text in a name, as in a shell.
 
     Raises:
-        PredictionsError: a folder cannot be read.
+        PredictionsError: nothing fits a pattern.
+        StoreError: a folder cannot be read.
     """
-    results, failures = list[Path](), list[str]()
-    for path in map(Path, paths):
-        if not path.is_dir() or (path / RESULT_NAME).is_file():
-            results.append(path)
-            continue
-        with os_errors_as(lambda error: PredictionsError(f"{path}: cannot be read: {reason_of(error)}")):  # noqa: B023 -- called at once
-            inside = sorted(folder for folder in path.iterdir() if folder.is_dir())
-        finished = [folder for folder in inside if (folder / RESULT_NAME).is_file()]
-        results += finished or [path]
-        failures += [_failure(folder) for folder in inside if (folder / FAILED_NAME).is_file()]
-        failures += [
-            f"{folder.name}: not finished"
-            for folder in inside
-            if finished and (folder / RUN_NAME).is_file() and not any(
-                (folder / name).is_file() for name in (RESULT_NAME, FAILED_NAME)
-            )
-        ]  # fmt: skip
+    results: list[str | Path] = []
+    failures: list[str] = []
+    for given in places:
+        for place in expanded(given, storage_options=storage_options):
+            models = _models_in(place, storage_options)
+            finished = [folder for folder, names in models.items() if RESULT_NAME in names]
+            results += finished or [place]
+            failures += [_failure(folder, storage_options) for folder, names in models.items() if FAILED_NAME in names]
+            failures += [
+                f"{name_of(folder)}: not finished"
+                for folder, names in models.items()
+                if finished and RUN_NAME in names and not {RESULT_NAME, FAILED_NAME} & names
+            ]
     return results, failures
 
 
-def _failure(folder: Path) -> str:
+def _models_in(place: str | Path, storage_options: Mapping[str, str] | None) -> dict[str | Path, set[str]]:
+    """Return the folders in a folder without a result, with the names of their files."""
+    if not is_folder(place) or has_file(place, RESULT_NAME, storage_options=storage_options):
+        return {}
+    store = store_at(place, storage_options)
+    if not store.listable:
+        return {}
+    folders = [inside(place, name) for name in store.folders()]
+    return {folder: set(store_at(folder, storage_options).list()) for folder in folders}
+
+
+def _failure(folder: str | Path, storage_options: Mapping[str, str] | None) -> str:
     try:
-        content: Any = parse_json((folder / FAILED_NAME).read_bytes())
+        content: Any = parse_json(store_at(folder, storage_options).get(FAILED_NAME))
         return f"{content['model']}: {content['error']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return f"{folder.name}: failed"
+    except (StoreError, ValueError, KeyError, TypeError):
+        return f"{name_of(folder)}: failed"
 
 
 def row_of_outcome(name: str, result: Result, predictions: Predictions) -> ModelRow:
     """Return the row of a result that is not read from a file."""
-    row = _row_of_result({**result.as_dict(), "model": {**result.model, "name": name}}, Path(name))
+    row = _row_of_result({**result.as_dict(), "model": {**result.model, "name": name}}, name)
     return _with_answers(row, predictions)
 
 
-def read_model_row(path: str | Path) -> ModelRow:
-    """Read a result: the --output folder of ``wds-real eval``, its result.json, or a prediction file.
+def read_model_row(place: str | Path, *, storage_options: Mapping[str, str] | None = None) -> ModelRow:
+    """Read a result at a path or URL: the --output folder of ``wds-real eval``, its result.json, or a prediction file.
 
     Raises:
         PredictionsError: the file cannot be read, or is neither.
         CoverageError: a prediction file lacks some of the 50,000 images.
+        StoreError: the file at a URL is missing, too large or cannot be read.
     """
-    path = Path(path)
-    if path.is_dir():
-        path = path / RESULT_NAME
-    if path.suffix != ".json" or not _is_result(path):
-        return _row_of_predictions(path)
-    content = _read_result(path)
-    row, beside = _row_of_result(content, path), prediction_file_in(path.parent)
-    return row if beside is None else _with_answers(row, read_predictions(beside))
+    check_place(place, storage_options)
+    if is_folder(place):
+        place = inside(place, RESULT_NAME)
+    is_json = name_of(place).endswith(".json")
+    data = _content(place, storage_options) if is_json else b""
+    if not (name_of(place) == RESULT_NAME or b'"wds_real.result"' in data[:_HEAD_BYTES]):
+        return _row_of_predictions(place, storage_options)
+    row = _row_of_result(_parsed(data, place), place)
+    beside = prediction_file_in(parent_of(place), storage_options=storage_options)
+    return row if beside is None else _with_answers(row, read_predictions(beside, storage_options=storage_options))
 
 
-def _is_result(path: Path) -> bool:
-    return path.name == RESULT_NAME or b'"wds_real.result"' in _head(path)
-
-
-def _head(path: Path) -> bytes:
+def _content(place: str | Path, storage_options: Mapping[str, str] | None) -> bytes:
+    """Return the content of a JSON file."""
+    advice = f"{shown(parent_of(place))} is not the --output of a finished `wds-real eval`."
     try:
-        with path.open("rb") as file:
-            return file.read(200)
+        with opened(place, storage_options=storage_options, max_bytes=MAX_BYTES) as file:
+            return file.read()
+    except MissingError as error:
+        raise PredictionsError(f"{shown(place)}: no such file. {advice}") from error
     except OSError as error:
-        raise PredictionsError(f"{path}: cannot be read: {error.strerror}.") from error
+        raise PredictionsError(f"{place}: cannot be read: {error.strerror}. {advice}") from error
 
 
-def _read_result(path: Path) -> dict[str, Any]:
+def _parsed(data: bytes, place: str | Path) -> dict[str, Any]:
     try:
-        content: Any = parse_json(path.read_bytes())
-    except OSError as error:
-        advice = f"{path.parent} is not the --output of a finished `wds-real eval`."
-        raise PredictionsError(f"{path}: cannot be read: {error.strerror}. {advice}") from error
+        content: Any = parse_json(data)
     except ValueError as error:
-        raise PredictionsError(f"{path}: not JSON: {error}.") from error
+        raise PredictionsError(f"{shown(place)}: not JSON: {error}.") from error
     if not isinstance(content, dict) or (content.get("format") or {}).get("name") != "wds_real.result":
-        raise PredictionsError(f"{path}: not a result of `wds-real eval` or `wds-real score --json`.")
+        raise PredictionsError(f"{shown(place)}: not a result of `wds-real eval` or `wds-real score --json`.")
     result: dict[str, Any] = content
     return result
 
 
-def _row_of_result(content: Mapping[str, Any], path: Path) -> ModelRow:
+def _row_of_result(content: Mapping[str, Any], place: str | Path) -> ModelRow:
     try:
         model, dataset = content["model"], content["dataset"]
         accuracies = {
             name: Accuracy(int(value["correct"]), int(value["total"]), int(value["failed"]))
             for name, value in content["accuracy"].items()
         }
-        named = model.get("name") or (path.parent.name if path.name == RESULT_NAME else path.stem)
+        named = model.get("name") or _name_of_result(place)
         return ModelRow(
             name=str(named),
-            source=str(path),
+            source=shown(place),
             data={name: dataset.get(name) for name in _DATA},
             accuracies={name: accuracies[name] for name in _ACCURACIES if name in accuracies},
             num_parameters=model.get("num_parameters"),
@@ -171,15 +193,21 @@ def _row_of_result(content: Mapping[str, Any], path: Path) -> ModelRow:
             precision=_joined(content.get("execution", {}).get("precision", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise PredictionsError(f"{path}: a field of the result is missing or damaged: {error!r}.") from error
+        raise PredictionsError(f"{shown(place)}: a field of the result is missing or damaged: {error!r}.") from error
 
 
-def _row_of_predictions(path: Path) -> ModelRow:
-    predictions = read_predictions(path)
+def _name_of_result(place: str | Path) -> str:
+    """Return the folder's name of a result that lies in the folder of its run, or the file's name."""
+    name = name_of(place)
+    return name_of(parent_of(place)) if name == RESULT_NAME else name.removesuffix(".json")
+
+
+def _row_of_predictions(place: str | Path, storage_options: Mapping[str, str] | None) -> ModelRow:
+    predictions = read_predictions(place, storage_options=storage_options)
     result = score(predictions)
     return ModelRow(
-        name=path.stem,
-        source=str(path),
+        name=model_name(place),
+        source=shown(place),
         data={name: result.dataset.get(name) for name in _DATA},
         accuracies={name: value for name in _ACCURACIES if (value := getattr(result, name)) is not None},
         right=_right(predictions),

@@ -1,33 +1,33 @@
-"""Prediction files as columns: opening, decompressing within limits, and the reader for each kind of file."""
+"""Prediction files as columns: decompressing within limits, and the reader for each kind of file."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import gzip
 import io
-import os
 import tokenize
 import warnings
 import zipfile
 import zlib
+from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING, cast
 
 from wds_real.errors import CoverageError, PredictionsError
 from wds_real.scoring.reading.arrays import read_npy, read_npz
 from wds_real.scoring.reading.json_tables import read_json, read_json_lines
 from wds_real.scoring.reading.parquet import read_parquet
+from wds_real.scoring.reading.places import check_place, is_remote, name_of, opened, shown
 from wds_real.scoring.reading.text import read_table
-from wds_real.storage.files import OpenFile, reason_of
+from wds_real.storage.files import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from typing import TextIO
 
     from wds_real.scoring.reading.spellings import Columns
 
-__all__ = ["MAX_BYTES", "read_columns"]
+__all__ = ["KINDS", "MAX_BYTES", "is_prediction_name", "read_columns"]
 
 MAX_BYTES = (
     2 << 30
@@ -45,7 +45,7 @@ _BINARY_READERS: dict[str, Callable[[IO[bytes], int], Columns]] = {
     ".npz": read_npz,
     ".parquet": read_parquet,
 }
-_KINDS = (*_TEXT_READERS, *_BINARY_READERS, ".csv.gz and other text with .gz")
+KINDS = (*_TEXT_READERS, *_BINARY_READERS, ".csv.gz and other text with .gz")
 # The errors that NumPy, zipfile, pyarrow and csv raise for damaged files.
 _UNREADABLE = (
     OSError, ValueError, EOFError, KeyError, TypeError, RecursionError, MemoryError, NotImplementedError, RuntimeError,
@@ -53,68 +53,82 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-def read_columns(path: Path, *, max_bytes: int = MAX_BYTES) -> Columns:
+def is_prediction_name(name: str) -> bool:
+    """Return whether the end of a file's name is that of a kind of file that is read.
+
+    >>> is_prediction_name("a.csv.gz"), is_prediction_name("A.NPZ"), is_prediction_name("run.v2")
+    (True, True, False)
+    """
+    plain = name.lower().removesuffix(".gz")
+    return PurePosixPath(plain).suffix in _TEXT_READERS or PurePosixPath(name.lower()).suffix in _BINARY_READERS
+
+
+def read_columns(
+    place: str | Path, *, storage_options: Mapping[str, str] | None = None, max_bytes: int = MAX_BYTES
+) -> Columns:
     """Read a file into columns of equal length.
 
     Args:
-        path: Its ending says its kind; text may be compressed by gzip.
-        max_bytes: Largest file, and largest content after decompression.
+        place: A path or URL, whose ending says the kind of file; text may be compressed by gzip.
+        storage_options: For a URL, as for `wds_real.open_store`; a path takes none.
+        max_bytes: Largest file, and largest content after decompression; a larger one is not downloaded.
 
     Raises:
         PredictionsError: the kind of file is unknown, or the file cannot be read or is too large.
         CoverageError: a JSON object has a name twice.
+        StoreError: the file at a URL is missing, too large or cannot be read.
     """
+    check_place(place, storage_options)
+    where, name = shown(place), PurePosixPath(name_of(place))
     try:
-        with _opened(path) as file, warnings.catch_warnings():
+        if is_remote(place):
+            _reader_of(name)  # before anything is downloaded
+        with (
+            opened(place, storage_options=storage_options, max_bytes=max_bytes) as file,
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # NumPy warns of old or damaged headers
-            columns = _read(file, path, max_bytes)
+            columns = _reader_of(name)(file, max_bytes)
     except CoverageError as error:
-        raise CoverageError(f"{path}: {error}", doubled=error.doubled) from error
+        raise CoverageError(f"{where}: {error}", doubled=error.doubled) from error
     except PredictionsError as error:
-        raise PredictionsError(f"{path}: {error}") from error
+        raise PredictionsError(f"{where}: {error}") from error
     except FileNotFoundError as error:
-        raise PredictionsError(f"{path}: no such file.") from error
+        raise PredictionsError(f"{where}: no such file.") from error
     except MemoryError as error:
-        raise PredictionsError(f"{path}: out of memory. Keep names and predictions only.") from error
+        raise PredictionsError(f"{where}: out of memory. Keep names and predictions only.") from error
     except _UNREADABLE as error:
         if isinstance(error, OSError) and error.errno is not None:
-            raise PredictionsError(f"{path}: {reason_of(error)}") from error
-        kind = path.suffix[1:].upper()
-        raise PredictionsError(f"{path}: cannot be read as {kind}: {_first_line(error)}") from error
+            raise PredictionsError(f"{where}: {reason_of(error)}") from error
+        raise PredictionsError(f"{where}: cannot be read as {name.suffix[1:].upper()}: {_first_line(error)}") from error
     if not columns:
-        raise PredictionsError(f"{path}: the file is empty.")
+        raise PredictionsError(f"{where}: the file is empty.")
     if len({len(column) for column in columns.values()}) > 1:
         lengths = ", ".join(f"{name[:40]} {len(column):,}" for name, column in list(columns.items())[:8])
-        raise PredictionsError(f"{path}: columns of different lengths: {lengths}.")
+        raise PredictionsError(f"{where}: columns of different lengths: {lengths}.")
     return columns
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
-    if path.is_dir():
-        raise PredictionsError(f"this is a folder. Give the prediction file in it, such as {path / 'predictions.csv'}.")
-    owned = OpenFile.open(path)  # refuses pipes and devices
-    with open(owned.descriptor, "rb", closefd=False) as file:
-        yield file
-
-
-def _read(file: IO[bytes], path: Path, max_bytes: int) -> Columns:
-    ending = path.suffix.lower()
-    num_bytes = os.fstat(file.fileno()).st_size
-    if num_bytes > max_bytes:
-        raise PredictionsError(f"the file has {num_bytes:,} bytes, expected at most {max_bytes:,}.")
+def _reader_of(name: PurePosixPath) -> Callable[[IO[bytes], int], Columns]:
+    """Return the function that reads a file of this name, with the largest number of bytes as its second argument."""
+    ending = name.suffix.lower()
     if ending in _BINARY_READERS:
-        return _BINARY_READERS[ending](file, max_bytes)
-    plain: IO[bytes] = file
-    if ending == ".gz":
-        plain = cast("IO[bytes]", gzip.GzipFile(fileobj=file))
-        ending = path.with_suffix("").suffix.lower()
+        return _BINARY_READERS[ending]
+    is_compressed = ending == ".gz"
+    if is_compressed:
+        ending = name.with_suffix("").suffix.lower()
     if ending not in _TEXT_READERS:
-        raise PredictionsError(f"unknown kind of file. Expected one of {', '.join(_KINDS)}.")
-    bounded = io.BufferedReader(_Bounded(plain, max_bytes), 1 << 20)
-    is_utf16 = bounded.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")
-    with io.TextIOWrapper(bounded, "utf-16" if is_utf16 else "utf-8-sig", newline="") as text:
-        return _TEXT_READERS[ending](text)
+        raise PredictionsError(f"unknown kind of file. Expected one of {', '.join(KINDS)}.")
+    reader = _TEXT_READERS[ending]
+
+    def read(file: IO[bytes], max_bytes: int) -> Columns:
+        plain = cast("IO[bytes]", gzip.GzipFile(fileobj=file)) if is_compressed else file
+        bounded = io.BufferedReader(_Bounded(plain, max_bytes), 1 << 20)
+        is_utf16 = bounded.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")
+        with io.TextIOWrapper(bounded, "utf-16" if is_utf16 else "utf-8-sig", newline="") as text:
+            return reader(text)
+
+    return read
 
 
 class _Bounded(io.RawIOBase):

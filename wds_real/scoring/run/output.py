@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +26,8 @@ from wds_real.scoring.table import PredictionTable
 from wds_real.scoring.targets import Targets
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from wds_real.data.dataset import Dataset
     from wds_real.errors import WdsRealError
     from wds_real.scoring.predictions import Format, Predictions
@@ -36,17 +37,13 @@ if TYPE_CHECKING:
 __all__ = [
     "FAILED_NAME",
     "RESULT_NAME",
-    "find_predictions",
     "merge",
-    "prediction_file_in",
     "read_output",
     "write_failure",
     "write_output",
 ]
 
 FAILED_NAME, RESULT_NAME = "failed.json", "result.json"
-
-_PREDICTION_NAMES = ("predictions.csv", "predictions.npz", "predictions.parquet")
 
 
 def write_output(store: Store, result: Result, predictions: Predictions, *, form: Format = "csv") -> None:
@@ -76,7 +73,7 @@ def read_output(output: str | Path | OutputPlace, dataset: Dataset) -> tuple[Res
         if found != {"digest": dataset.digest, "split": dataset.split}:
             raise PredictionsError(f"{path}: the result is of another data set: {found}.")
         table = PredictionTable(targets)
-        predictions = read_predictions(find_predictions(str(place)))
+        predictions = read_predictions(place.place, storage_options=place.options)
         positions = targets.positions_of(predictions)
         position_of = {key: at for at, key in enumerate(targets.keys)}
         warned = np.isin(positions, [position_of[key] for key in content.get("decoded_with_warnings", [])])
@@ -102,29 +99,6 @@ def read_output(output: str | Path | OutputPlace, dataset: Dataset) -> tuple[Res
 
 def _encoded(content: dict[str, Any]) -> bytes:
     return (json.dumps(content, indent=1) + "\n").encode("ascii")
-
-
-def find_predictions(path: str | Path) -> Path:
-    """Return the prediction file of an output folder; another path is returned as it is.
-
-    Raises:
-        PredictionsError: the folder has no prediction file.
-    """
-    path = Path(path)
-    if not path.is_dir():
-        return path
-    found = prediction_file_in(path)
-    if found is None:
-        raise PredictionsError(
-            f"{path}: this folder has no {' or '.join(_PREDICTION_NAMES)}: it is not the --output of a finished "
-            "`wds-real eval`."
-        )
-    return found
-
-
-def prediction_file_in(folder: Path) -> Path | None:
-    """Return the prediction file that a run wrote to its output folder, or None."""
-    return next((folder / name for name in _PREDICTION_NAMES if (folder / name).is_file()), None)
 
 
 def merge(

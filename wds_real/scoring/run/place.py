@@ -40,6 +40,8 @@ class OutputPlace:
         options: Storage options, for a URL.
 
     Attributes:
+        place: The path or URL as given.
+        options: Storage options; may hold secrets.
         store: The files directly in it.
         folder: Path of the folder; None for a URL.
 
@@ -49,11 +51,11 @@ class OutputPlace:
     """
 
     def __init__(self, place: str | Path, options: Mapping[str, str] | None = None) -> None:
-        self._place, self._options = str(place), dict(options or {})
-        if not self._place:  # an unset variable of a shell, rather than the current folder
+        self.place, self.options = str(place), dict(options or {})
+        if not self.place:  # an unset variable of a shell, rather than the current folder
             raise PredictionsError("the path of the output folder is empty. The current folder is a single dot.")
-        self.folder = None if is_url(self._place) else Path(place)
-        self.store: Store = open_store(place, storage_options=self._options if self.folder is None else None)
+        self.folder = None if is_url(self.place) else Path(place)
+        self.store: Store = open_store(place, storage_options=self.options if self.folder is None else None)
         if not self.store.listable:
             raise PredictionsError(
                 f"{self.store.url}: a web server can only be read. Choose a folder, s3://, gs:// or az:// for --output."
@@ -69,8 +71,8 @@ class OutputPlace:
 
     def inside(self, name: str) -> OutputPlace:
         """Return the place of this name in this one."""
-        place = f"{self._place.rstrip('/')}/{name}" if self.folder is None else self.folder / name
-        return OutputPlace(place, self._options)
+        place = f"{self.place.rstrip('/')}/{name}" if self.folder is None else self.folder / name
+        return OutputPlace(place, self.options)
 
     def check(self) -> None:
         """Return if a folder is there and can be written to, or can be made, or if an object store can be listed.
