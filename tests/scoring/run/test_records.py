@@ -179,6 +179,24 @@ def test_a_cut_file_loses_the_torn_record_only(tmp_path: Path, caplog: pytest.Lo
         assert len(caplog.records) == (length not in (0, *ends)), length
 
 
+def test_a_file_that_another_rank_appends_to_is_not_called_torn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It reads up to where the other one is; later it reads on. Without independent ranks the tear is said."""
+    path = file_of(tmp_path, record(0), record(1))
+    data = path.read_bytes()
+    reader = RunRecords(tmp_path, KEY, rank=1, shared=True)
+    for length in range(len(data) // 2, len(data), 7):
+        path.write_bytes(data[:length])
+        assert contents(reader) == {0: content(record(0))}
+    path.write_bytes(data)
+    assert contents(reader).keys() == {0, 1}
+    assert caplog.messages == []
+    path.write_bytes(data[:-1])
+    assert contents(tmp_path).keys() == {0}
+    assert len(caplog.messages) == 1
+
+
 def test_no_flipped_bit_gives_another_prediction(tmp_path: Path) -> None:
     """Whichever bit of a file is flipped, what is read is what was written, or less, or a PredictionsError."""
     path = file_of(tmp_path, record(3), record(8))

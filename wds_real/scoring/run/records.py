@@ -84,6 +84,7 @@ class RunRecords:
             self._files = RecordObjects(self.place, rank=rank, save_every_s=save_every_s)
         else:
             self._files = RecordFiles(self.place, folder, rank=rank)
+        self._others_append = shared and self._files.grows
         self._known = dict[str, tuple[Record, ...]]()  # of objects, which do not change
 
     def add_execution(self, execution: dict[str, Any]) -> None:
@@ -153,7 +154,7 @@ class RunRecords:
         where = f"{self.place}/records/{name}"
         if found.other_run:
             raise PredictionsError(f"{where}: holds records of another run. Choose another --output.")
-        if found.torn_at is not None:
+        if found.torn_at is not None and not self._others_append:  # else another rank may be about to write the rest
             _LOG.warning("%s: the record at byte %d is torn; its batch is evaluated again", where, found.torn_at)
         return found.records
 
