@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -26,6 +27,7 @@ from support.environments import FAST
 import wds_real
 from wds_real import interop, labels
 from wds_real.cli.main import cli
+from wds_real.data import launchers
 
 REPOSITORY = Path(__file__).parent.parent
 DOCS = REPOSITORY / "docs"
@@ -249,6 +251,24 @@ def test_messages_in_troubleshooting_are_the_packages() -> None:
     known = [any(re.search(pattern, text) for text in texts_of_the_package()) for pattern in patterns]
     unknown = [message for message, is_known in zip(messages, known, strict=True) if not is_known]
     assert unknown == []
+
+
+def test_the_page_of_clusters_shows_the_recipes_as_they_are() -> None:
+    """docs/clusters.md holds each file of scripts/launch, byte for byte; scripts/make_shown_recipes.py writes them."""
+    page = PAGES["docs/clusters.md"]
+    with_recipes = runpy.run_path(str(REPOSITORY / "scripts" / "make_shown_recipes.py"))["with_recipes"]
+    assert page == with_recipes(page)
+    files = [path for path in (REPOSITORY / "scripts" / "launch").iterdir() if path.is_file()]
+    assert files
+    assert [path.name for path in files if path.read_text("utf-8") not in page] == []
+
+
+def test_the_page_of_clusters_names_the_variables_that_are_read() -> None:
+    """Each launcher whose variables give an independent rank its place has a row."""
+    page = PAGES["docs/clusters.md"]
+    names = [name for each in launchers._INDEPENDENT for name in (each.rank, each.world_size) if name]
+    assert len(names) > 20
+    assert [name for name in names if f"| `{name}`" not in page] == []
 
 
 def test_the_map_names_files_that_exist() -> None:

@@ -123,6 +123,7 @@ def array(index: int, first: int, last: int, step: int = 1, count: int | None = 
         (array(6, 0, 6), World(6, 7)),
         (array(7, 1, 7), World(6, 7)),
         (array(5, 1, 7, 2), World(2, 4)),
+        (array(12, 0, 12, 2), World(6, 7)),
         (array(7, 3, 7, 4), World(1, 2)),
         (array(3, 3, 3), World(0, 1)),
         ({**array(4, 0, 6), **BATCH_SCRIPT}, World(4, 7)),
@@ -314,6 +315,12 @@ def test_a_given_rank_wins_over_every_launcher(environ: dict[str, str]) -> None:
             {},
             "SLURM_ARRAY_TASK_ID is 3, and the 2 indices from 0 to 6 in steps of 1 are not evenly",
         ),
+        (
+            array(3, 3, 7, 1, 2),
+            {},
+            "SLURM_ARRAY_TASK_ID is 3, and the 2 indices from 3 to 7 in steps of 1",
+        ),  # --array=3,7
+        (array(11, 0, 12, 1, 5), {}, "is 11, and the 5 indices from 0 to 12 in steps of 1"),  # --array=0-1,10-12
         ({**TORCHRUN, "LOCAL_WORLD_SIZE": "0"}, {}, "LOCAL_RANK and LOCAL_WORLD_SIZE are 1 and 0"),
         ({**MPIRUN, "OMPI_COMM_WORLD_LOCAL_RANK": "-2"}, {}, "OMPI_COMM_WORLD_LOCAL_RANK and OMPI_\\w+ are -2 and 4"),
     ],

@@ -1,8 +1,9 @@
-"""Known-answer models that take their time and note each batch, or that communicate: for tests with real processes."""
+"""Known-answer models that take their time and note each batch, communicate, or die: for tests with real processes."""
 
 from __future__ import annotations
 
 import os
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,29 @@ class CommunicatingModel(KnownAnswerModel):
             distributed.all_reduce(total)
             assert int(total) == distributed.get_world_size()
         return super().forward(image)
+
+
+class MortalModel(KnownAnswerModel):
+    """Kills its process at the second batch, unless the file named by MORTAL_MODEL_DIED is there: one process dies."""
+
+    num_batches = 0
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        """Return the known scores."""
+        self.num_batches += 1
+        if self.num_batches > 1:
+            try:
+                Path(os.environ["MORTAL_MODEL_DIED"]).touch(exist_ok=False)
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(image)
+
+
+def mortal_model() -> tuple[torch.nn.Module, EvalTransform]:
+    """Return the model and its transform."""
+    return MortalModel(), known_answer_model()[1]
 
 
 def communicating_model() -> tuple[torch.nn.Module, EvalTransform]:
