@@ -107,7 +107,7 @@ def fault_proxy(
     plan = _FaultPlan(seed, rate, kinds, max_faults_in_a_row, only or (lambda request: request.method == "GET"))
 
     def converse(client: Wire, wires: Wires) -> None:
-        with _Upstream(upstream_host, upstream_port, wires) as upstream:
+        with Upstream(upstream_host, upstream_port, wires) as upstream:
             while (request := client.request()) is not None:
                 fault = plan.draw(request, proxy)
                 exchange = _Exchange(request, client, upstream, settings, proxy, plan)
@@ -171,7 +171,7 @@ class _FaultPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class _Response:
+class Response:
     """A response of the server: its head as received, and its body as it arrives."""
 
     status: int
@@ -180,7 +180,7 @@ class _Response:
     body: Iterator[bytes]
 
 
-class _Upstream:
+class Upstream:
     """The connection to the server that belongs to one connection of a client; made anew where it was closed."""
 
     def __init__(self, host: str, port: int, wires: Wires) -> None:
@@ -195,7 +195,7 @@ class _Upstream:
     def __exit__(self, *_: object) -> None:
         self._connection.close()
 
-    def send(self, request: Request, head: bytes, body: Iterable[bytes] = ()) -> _Response:
+    def send(self, request: Request, head: bytes, body: Iterable[bytes] = ()) -> Response:
         """Send a head and a body; `request` is what the head is a form of. Read the response's body before the next."""
         wire = self._connected()
         if "transfer-encoding" in request.headers:
@@ -213,13 +213,13 @@ class _Upstream:
             status = int(response.split(b" ", 2)[1])
         headers = parse_headers(response)
         if request.method == "HEAD" or status in {204, 304}:
-            return _Response(status, response, headers, iter(()))
+            return Response(status, response, headers, iter(()))
         if "content-length" in headers:
-            return _Response(status, response, headers, wire.body(headers))
+            return Response(status, response, headers, wire.body(headers))
         # Chunks, or a body that ends with the connection: it goes on with a length instead.
         data = b"".join(wire.body(headers)) if "transfer-encoding" in headers else wire.rest()
         response = edit_head(response, {"transfer-encoding": None, "content-length": str(len(data))})
-        return _Response(status, response, parse_headers(response), iter((data,)))
+        return Response(status, response, parse_headers(response), iter((data,)))
 
     def _connected(self) -> Wire:
         if self._wire is not None and _is_readable(self._wire.socket):
@@ -249,12 +249,12 @@ class _Exchange:
 
     request: Request
     client: Wire
-    upstream: _Upstream
+    upstream: Upstream
     settings: _Settings
     proxy: FaultProxy
     plan: _FaultPlan
 
-    def pass_on(self, response: _Response) -> None:
+    def pass_on(self, response: Response) -> None:
         first = next(response.body, b"")
         self.client.socket.sendall(response.head + first)
         for piece in response.body:
@@ -333,7 +333,7 @@ class _Exchange:
         with contextlib.suppress(TimeoutError):
             self.client.socket.recv(1)
 
-    def _another_range(self, response: _Response, body: bytes, draws: random.Random) -> tuple[bytes, bytes]:
+    def _another_range(self, response: Response, body: bytes, draws: random.Random) -> tuple[bytes, bytes]:
         match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers["content-range"])
         if match is None:
             raise RuntimeError(f"the server sent Content-Range {response.headers['content-range']!r}")
@@ -345,7 +345,7 @@ class _Exchange:
         instead = self._request_instead(f"bytes={other}-{other + len(body) - 1}", 206)
         return instead.head, b"".join(instead.body)
 
-    def _request_instead(self, range_header: str | None, status: int) -> _Response:
+    def _request_instead(self, range_header: str | None, status: int) -> Response:
         """Ask the server for the same object with another Range header, or none."""
         changes: dict[str, str | None] = {"range": range_header}
         if self.settings.sign is not None and "authorization" in self.request.headers:
@@ -365,7 +365,7 @@ class _Exchange:
             self.proxy.injected[kind] += 1
 
 
-def _with_other_bytes(kind: str, response: _Response, body: bytes, draws: random.Random) -> tuple[bytes, bytes]:
+def _with_other_bytes(kind: str, response: Response, body: bytes, draws: random.Random) -> tuple[bytes, bytes]:
     """Return a head and a body that match each other, but not the request."""
     changes: dict[str, str | None] = {}
     if kind == "short":

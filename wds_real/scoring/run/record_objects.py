@@ -114,8 +114,10 @@ class RecordObjects:
     def _told(error: Exception, num_batches: int) -> Exception:
         if not isinstance(error, StoreError):
             return error
-        batches = "the last batch is" if num_batches == 1 else f"the last {num_batches} batches are"
-        return type(error)(f"{error} Of this process, {batches} not saved: the same command evaluates them again.")
+        batches, them = (
+            ("the last batch is", "it") if num_batches == 1 else (f"the last {num_batches} batches are", "them")
+        )
+        return type(error)(f"{error} Of this process, {batches} not saved: the same command evaluates {them} again.")
 
     def _run(self) -> None:
         while True:
