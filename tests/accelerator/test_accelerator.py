@@ -195,7 +195,7 @@ def test_predictions_do_not_depend_on_the_world_size(
         said = done.stderr
     assert found[1] == found[2]
     shared = device.type != "cpu" and torch.accelerator.device_count() < 2
-    assert ("2 processes share 1 devices: gloo connects them" in said) == (shared and device.type != "mps")
+    assert ("2 processes share 1 device: gloo connects them" in said) == (shared and device.type != "mps")
     how = "by gloo, as both share one device" if shared else "with a device each" if device.type != "cpu" else "by gloo"
     proved("predictions of 1 and 2 processes", f"{len(found[1]):,} bytes of predictions.csv equal; connected {how}")
 

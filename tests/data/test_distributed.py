@@ -103,7 +103,7 @@ def test_a_missing_rank_is_an_error_after_the_timeout(rank: int) -> None:
     ("devices", "own", "expected", "says"),
     [
         (["GPU-a", "GPU-b", "GPU-c"], "nccl", "nccl", ""),
-        (["GPU-a", "GPU-a"], "nccl", "gloo", "2 processes share 1 devices: gloo connects them, as nccl takes one"),
+        (["GPU-a", "GPU-a"], "nccl", "gloo", "2 processes share 1 device: gloo connects them, as nccl takes one"),
         (["GPU-a", "GPU-b", "GPU-b"], "xccl", "gloo", "3 processes share 2 devices"),
         (["host mps:0", "host mps:0"], "gloo", "gloo", ""),
         (["GPU-a"], "nccl", "nccl", ""),
@@ -259,11 +259,8 @@ def test_missing_and_doubled_samples_are_found_over_ranks(under_torchrun: list[d
 
 def test_srun_without_torchrun(packed: Path, tmp_path: Path) -> None:
     """Under srun, with MASTER_ADDR set, each image is evaluated once, and rank 0 prints one result."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     command = [sys.executable, "-m", "wds_real", "eval", str(packed), "-m", "wds_real.synthetic:known_answer_model"]
-    environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "SLURM_STEP_NUM_TASKS": "2"}
+    environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "SLURM_STEP_NUM_TASKS": "2"}
     processes = [
         subprocess.Popen(
             [*command, "-b", "25", "--json"],
@@ -280,6 +277,61 @@ def test_srun_without_torchrun(packed: Path, tmp_path: Path) -> None:
     assert nothing == ""
     assert json.loads(printed)["coverage"]["seen_once"] == 120
     assert json.loads(printed)["run"]["world_size"] == 2
+
+
+# A process whose device the process group takes for one of CUDA; the argument is the device's uuid.
+SHARING = """
+    import json, logging, sys
+    from types import SimpleNamespace
+
+    import torch
+    import torch.distributed as dist
+
+    from wds_real.data.distributed import all_reduce, process_group
+
+    properties = SimpleNamespace(uuid=sys.argv[1])
+    torch.get_device_module = lambda device: SimpleNamespace(get_device_properties=lambda device: properties)
+    torch.accelerator.set_device_index = lambda device: None
+    logging.basicConfig(format="%(message)s")
+    backends = []
+    for start in range(3):
+        with process_group(torch.device("cuda", 0), timeout_s=60) as world:
+            backends.append(dist.get_backend())
+            assert all_reduce(torch.tensor([world.rank + start]), "sum").tolist() == [1 + 2 * start]
+    print(json.dumps(backends))
+"""
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "srun"])
+def test_processes_that_share_a_device_reduce_over_gloo(launcher: str, tmp_path: Path) -> None:
+    """Under either launcher, and in each of several groups, they agree on gloo, and rank 0 says so each time."""
+    script = tmp_path / "sharing.py"
+    script.write_text(textwrap.dedent(SHARING))
+    if launcher == "torchrun":
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), "GPU-a"]
+        environs = [dict(os.environ)]
+    else:
+        command = [str(script), "GPU-a"]
+        environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        environ["SLURM_STEP_NUM_TASKS"] = "2"
+        environs = [{**environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
+    processes = [
+        subprocess.Popen(
+            [sys.executable, *command], env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for environ in environs
+    ]
+    shown = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(processes), shown
+    assert [json.loads(line) for out, _ in shown for line in out.splitlines()] == [["gloo"] * 3] * 2
+    assert sum(problems.count("2 processes share 1 device: gloo connects them") for _, problems in shown) == 3
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    return port
 
 
 def test_a_shared_count_adds_up_over_the_ranks() -> None:

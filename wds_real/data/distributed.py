@@ -104,9 +104,10 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
         torch.accelerator.set_device_index(device)  # reductions run on it
     timeout = dt.timedelta(seconds=timeout_s)
     try:
-        store = _fresh_store(meeting, world, timeout) if meeting.is_kept else _launchers_store(world, timeout)
+        store = _fresh_store(meeting, world, timeout) if meeting.is_kept else None
         backend: str = dist.get_default_backend_for_device(device)
         if device.type != "cpu":
+            store = store or _launchers_store(world, timeout)
             backend = agree_on_backend(store, world, device_identity(device), own=backend)
         dist.init_process_group(
             backend,
@@ -188,8 +189,8 @@ def agree_on_backend(store: _Store, world: World, identity: str, *, own: str) ->
         shared = len(devices) < world.world_size
         if shared and own != "gloo":
             _LOG.warning(
-                "%d processes share %d devices: gloo connects them, as %s takes one process for each device.",
-                world.world_size, len(devices), own,
+                "%d processes share %d device%s: gloo connects them, as %s takes one process for each device.",
+                world.world_size, len(devices), "s" * (len(devices) > 1), own,
             )  # fmt: skip
         store.set("wds_real/backend", "gloo" if shared else own)
     return store.get("wds_real/backend").decode()
