@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import json
 import urllib.parse
 from dataclasses import dataclass
@@ -37,9 +38,16 @@ def answers(*, wrong: int) -> wds_real.Predictions:
     return wds_real.read_predictions(top1.tolist())
 
 
+def npy(predictions: wds_real.Predictions) -> bytes:
+    """Return a file of the classes alone, which is read faster than text."""
+    file = io.BytesIO()
+    np.save(file, predictions.classes[:, 0])
+    return file.getvalue()
+
+
 @dataclass(frozen=True)
 class Bucket:
-    """Results on an S3 server, below `url`: answers/{good,worse}.csv, runs/{good,worse,bad,half}."""
+    """Results on an S3 server, below `url`: answers/good.csv, answers/{good,worse}.npy, runs/{good,worse,bad,half}."""
 
     url: str
     options: dict[str, str]
@@ -55,10 +63,11 @@ def bucket(s3: S3Server) -> Bucket:
     found = Bucket("s3://test/results", s3.options)
     for name, wrong in (("good", 20), ("worse", 10)):
         predictions = answers(wrong=wrong)
-        s3.put("test", f"results/answers/{name}.csv", predictions.encode())
-        s3.put("public", f"results/{name}.csv", predictions.encode())
+        s3.put("test", f"results/answers/{name}.npy", npy(predictions))
+        s3.put("public", f"results/{name}.npy", npy(predictions))
         run = open_store(f"{found.url}/runs/{name}", storage_options=s3.options)
         write_output(run, wds_real.score(predictions), predictions, form="npz")
+    s3.put("test", "results/answers/good.csv", answers(wrong=20).encode())
     write_failure(open_store(f"{found.url}/runs/bad", storage_options=s3.options), "bad", ModelError("did not load"))
     s3.put("test", "results/runs/half/run.json", b"{}")
     s3.put("test", "results/other/data.bin", b"")
@@ -87,13 +96,13 @@ def test_score_reads_a_file_and_a_run(run: Run, bucket: Bucket, place: str) -> N
 
 def test_compare_reads_files_and_runs(run: Run, bucket: Bucket, tmp_path: Path) -> None:
     """At URLs and paths side by side; JSON names them."""
-    np.save(tmp_path / "worse.npy", np.array(answers(wrong=10).classes[:, 0]))
+    (tmp_path / "worse.npy").write_bytes(npy(answers(wrong=10)))
     a, b = f"{bucket.url}/runs/good", tmp_path / "worse.npy"
     found = printed(run("compare", a, b, "--json", *bucket.words))
     assert found["files"] == {"a": a, "b": str(b)}
-    ended = run("compare", a, f"{bucket.url}/answers/worse.csv", *bucket.words)
+    ended = run("compare", a, f"{bucket.url}/answers/worse.npy", *bucket.words)
     assert (ended.code, ended.err) == (0, "")
-    assert f"A {a}\nB {bucket.url}/answers/worse.csv" in ended.out
+    assert f"A {a}\nB {bucket.url}/answers/worse.npy" in ended.out
 
 
 @pytest.mark.parametrize("command", ["compare", "report"])
@@ -110,8 +119,8 @@ def test_a_folder_of_many_models_is_listed(run: Run, bucket: Bucket, command: st
 def test_a_star_stands_for_names(run: Run, bucket: Bucket, tmp_path: Path) -> None:
     """The table of files that fit is that of the files by name."""
     by_star, by_name = tmp_path / "star.csv", tmp_path / "name.csv"
-    assert run("report", f"{bucket.url}/answers/*.csv", "-o", by_star, *bucket.words).code == 0
-    names = [f"{bucket.url}/answers/{name}.csv" for name in ("worse", "good")]
+    assert run("report", f"{bucket.url}/answers/*.npy", "-o", by_star, *bucket.words).code == 0
+    names = [f"{bucket.url}/answers/{name}.npy" for name in ("worse", "good")]
     assert run("report", *names, "-o", by_name, *bucket.words).code == 0
     assert by_star.read_text() == by_name.read_text()
     expect_one_line(run("report", f"{bucket.url}/answers/z*", *bucket.words), 1, "fits the pattern")
@@ -126,9 +135,22 @@ def test_report_reads_result_files(run: Run, bucket: Bucket) -> None:
 
 def test_diagnose_reads_a_file_and_a_run(run: Run, bucket: Bucket) -> None:
     """The verdict is that of the predictions."""
-    for place in ("answers/good.csv", "runs/good"):
+    for place in ("answers/good.npy", "runs/good"):
         found = printed(run("diagnose", f"{bucket.url}/{place}", "--json", *bucket.words))
         assert found["verdict"] == "no known mistake of order or class numbers"
+
+
+def test_a_suggested_command_can_be_run(run: Run, bucket: Bucket, s3: S3Server) -> None:
+    """It has the URL and the options, apart from those that may hold a secret: these are in the environment."""
+    file = io.BytesIO()
+    np.save(file, ORIGINAL + 1)
+    s3.put("test", "results/answers/from-1.npy", file.getvalue())
+    place = f"{bucket.url}/answers/from-1.npy"
+    command = printed(run("diagnose", place, "--json", *bucket.words))["command"]
+    endpoint = f"--storage-option endpoint={bucket.options['endpoint']}"
+    assert command.startswith(f"wds-real score {place} {endpoint} ")
+    assert command.endswith(" --background first")
+    assert not any(bucket.options[name] in command for name in ("access_key_id", "secret_access_key"))
 
 
 def test_ls_and_show_choose_by_predictions(run: Run, bucket: Bucket, here: Path) -> None:
@@ -144,7 +166,7 @@ def test_ls_and_show_choose_by_predictions(run: Run, bucket: Bucket, here: Path)
 
 def test_explore_shows_predictions(run: Run, bucket: Bucket, tmp_path: Path) -> None:
     """Models have the names of their files and runs; no option is written into the page."""
-    files = [f"{bucket.url}/runs/good", f"{bucket.url}/answers/worse.csv"]
+    files = [f"{bucket.url}/runs/good", f"{bucket.url}/answers/worse.npy"]
     ended = run("explore", "--predictions", *files, "-o", tmp_path / "page", *bucket.words)
     assert (ended.code, ended.out) == (0, "")
     assert "2 models" in ended.err
@@ -154,7 +176,7 @@ def test_explore_shows_predictions(run: Run, bucket: Bucket, tmp_path: Path) -> 
 
 def test_python_reads_urls(bucket: Bucket) -> None:
     """`score`, `read_predictions`, `compare` and `compare_many` take URLs and storage_options."""
-    a, b, options = f"{bucket.url}/answers/good.csv", f"{bucket.url}/runs/worse", bucket.options
+    a, b, options = f"{bucket.url}/answers/good.npy", f"{bucket.url}/runs/worse", bucket.options
     assert wds_real.score(a, storage_options=options).real_top1 == wds_real.score(answers(wrong=20)).real_top1
     assert wds_real.read_predictions(b, storage_options=options).source == f"{b}/predictions.npz"
     of_two = wds_real.compare(a, b, storage_options=options)
@@ -164,7 +186,7 @@ def test_python_reads_urls(bucket: Bucket) -> None:
 
 def test_reading_urls_needs_no_torch(bucket: Bucket) -> None:
     """A prediction file at a URL is scored without it."""
-    assert without_torch("score", f"{bucket.url}/answers/good.csv", *bucket.words).code == 0
+    assert without_torch("score", f"{bucket.url}/answers/good.npy", *bucket.words).code == 0
 
 
 # --- refusals of a real server ----------------------------------------------------------------------------------------
@@ -213,8 +235,8 @@ def test_an_empty_prefix_holds_no_results(run: Run, bucket: Bucket) -> None:
 def test_a_public_bucket_needs_no_credentials(run: Run, bucket: Bucket) -> None:
     """With skip_signature, as for shards."""
     words = ["--storage-option", "skip_signature=true", "--storage-option", f"endpoint={bucket.options['endpoint']}"]
-    assert run("score", "s3://public/results/good.csv", *words).code == 0
-    assert run("report", "s3://public/results/*.csv", *words).code == 0
+    assert run("score", "s3://public/results/good.npy", *words).code == 0
+    assert run("report", "s3://public/results/*.npy", *words).code == 0
 
 
 def test_errors_in_python_have_their_types(bucket: Bucket) -> None:
@@ -247,17 +269,17 @@ def test_options_without_a_url_are_refused(run: Run, arguments: list[str]) -> No
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to serve: run/{result.json,predictions.csv} and "my answers.csv"."""
+    """A folder to serve: run/{result.json,predictions.npz} and "my answers.npy"."""
     folder = tmp_path_factory.mktemp("site")
     predictions = answers(wrong=20)
-    write_output(open_store(folder / "run"), wds_real.score(predictions), predictions)
-    (folder / "my answers.csv").write_bytes(predictions.encode())
+    write_output(open_store(folder / "run"), wds_real.score(predictions), predictions, form="npz")
+    (folder / "my answers.npy").write_bytes(npy(predictions))
     (folder / "page.html").write_text("<html>")
     return folder
 
 
 @pytest.mark.parametrize("ranges", [True, False])
-@pytest.mark.parametrize("place", ["my%20answers.csv", "my%20answers.csv?sig=a.b/c", "run", "run/predictions.csv"])
+@pytest.mark.parametrize("place", ["my%20answers.npy", "my%20answers.npy?sig=a.b/c", "run", "run/predictions.npz"])
 def test_a_plain_web_server_is_read(run: Run, site: Path, place: str, *, ranges: bool) -> None:
     """By names, with or without byte ranges; the query is sent and not shown."""
     with http_server(site, ranges=ranges) as web:
@@ -265,15 +287,14 @@ def test_a_plain_web_server_is_read(run: Run, site: Path, place: str, *, ranges:
         assert (ended.code, ended.err) == (0, "")
         assert ended.out.startswith(f"{web.endpoint}/{place.partition('?')[0]}: 50,000 predictions")
         assert "sig=" in place or not any("?" in request.target for request in web.requests)
-        assert run("report", f"{web.endpoint}/{place}").code == 0
 
 
 def test_a_run_at_a_web_server_is_compared(run: Run, site: Path) -> None:
     """Without a listing, its files are found by their names."""
     with http_server(site) as web:
         url = f"{web.endpoint}/run?sig=hidden"
-        ended = run("compare", url, f"{web.endpoint}/my%20answers.csv?sig=hidden", "--json")
-        assert printed(ended)["files"] == {"a": f"{web.endpoint}/run", "b": f"{web.endpoint}/my%20answers.csv"}
+        ended = run("compare", url, f"{web.endpoint}/my%20answers.npy?sig=hidden", "--json")
+        assert printed(ended)["files"] == {"a": f"{web.endpoint}/run", "b": f"{web.endpoint}/my%20answers.npy"}
         assert all(request.target.endswith("?sig=hidden") for request in web.requests)
         expect_one_line(run("report", f"{web.endpoint}/*.csv"), 1, "a web server has no listing. Name the files")
         expect_one_line(run("score", f"{web.endpoint}/page.html"), 1, "is not the --output of a finished")
@@ -283,12 +304,12 @@ def test_a_run_at_a_web_server_is_compared(run: Run, site: Path) -> None:
 def test_a_user_of_a_web_server_is_named_in_the_url(run: Run, site: Path) -> None:
     """Password and token are not shown, neither in the output nor in an error."""
     with http_server(site, user="me", password="hidden") as web:  # noqa: S106 -- a test's
-        url = f"{web.endpoint}/my%20answers.csv"
+        url = f"{web.endpoint}/my%20answers.npy"
         ended = run("score", url.replace("://", "://me:hidden@"))
         assert ended.code == 0
         assert "hidden" not in ended.out
         ended = run("score", url.replace("://", "://me:hiddem@"))
-        expect_one_line(ended, 1, f"{web.endpoint}/my answers.csv: look up: the server requires credentials")
+        expect_one_line(ended, 1, f"{web.endpoint}/my answers.npy: look up: the server requires credentials")
         assert "hidde" not in ended.err
 
 
@@ -310,7 +331,7 @@ def signed(s3: S3Server, bucket: Bucket) -> Iterator[Callable[[str, int], str]]:
 
 def test_a_signed_url_is_read(run: Run, signed: Callable[[str, int], str]) -> None:
     """The kind of file is in the path; the signature is sent with each request and never shown."""
-    url = signed("results/answers/good.csv", 600)
+    url = signed("results/answers/good.npy", 600)
     ended = run("score", url)
     assert (ended.code, ended.err) == (0, "")
     for secret in urllib.parse.parse_qs(url.partition("?")[2])["X-Amz-Signature"]:
@@ -320,9 +341,9 @@ def test_a_signed_url_is_read(run: Run, signed: Callable[[str, int], str]) -> No
 @pytest.mark.parametrize("change", ["another file", "cut", "changed"])
 def test_a_signed_url_for_something_else_is_refused(run: Run, signed: Callable[[str, int], str], change: str) -> None:
     """One line that says what a signed URL is for; no part of the signature."""
-    url = signed("results/answers/good.csv", 600)
+    url = signed("results/answers/good.npy", 600)
     wrong = {
-        "another file": url.replace("good.csv", "worse.csv"),
+        "another file": url.replace("good.npy", "worse.npy"),
         "cut": url.partition("&")[0],  # as a shell cuts it at & without quotes
         "changed": url.replace("X-Amz-Expires=600", "X-Amz-Expires=60000"),
     }[change]

@@ -19,10 +19,11 @@ PARTIAL = "--allow-partial"
     [
         ["eval", "shards", "-m", MODEL, "--cache", "s3://me:hidden@lab/x"],
         ["eval", "shards", "-m", MODEL, "--pixel-cache", "s3://me:hidden@lab/x"],
-        ["eval", "shards", "-m", MODEL, "-o", "https://me:hidden@host/x"],
         ["eval", "shards", "-m", MODEL, "--pixel-cache", "s3:/lab/x"],
+        ["eval", "shards", "-m", "s3://me:hidden@lab/model.pt2"],
+        ["eval", "shards", "-m", "hf://me:hidden@USER/MODEL"],
+        ["report", "shards", "-o", "s3://me:hidden@lab/table.md"],
         ["pack", "val.tar", "new", PARTIAL, "--real-json", "https://host/real.json?sig=hidden"],
-        ["merge", "s3://me:hidden@lab/x"],
         ["demo", "--keep", "s3://me:hidden@lab/x"],
     ],
 )
@@ -32,6 +33,29 @@ def test_a_url_where_only_a_path_can_be_is_refused(here: Path, run: Callable[...
     ended = run(*arguments)
     assert ended.code == 2
     assert "URL" in ended.err
+    assert "hidden" not in ended.err
+    assert sorted(here.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["eval", "shards", "-m", MODEL, "-o", "https://me:hidden@host/x"],
+            "https://host/x: a web server can only be read",
+        ),
+        (["merge", "https://me:hidden@host/x"], "https://host/x: a web server can only be read"),
+        (["merge", "s3://me:hidden@lab/x"], "no user and password in the URL of an object store"),
+        (["eval", "shards", "-m", MODEL, "-o", "s3://lab/x?token=hidden"], "a ? in the URL of an object store"),
+    ],
+)
+def test_an_output_that_no_run_can_write_to_is_refused(
+    here: Path, run: Callable[..., Ended], arguments: list[str], words: str
+) -> None:
+    """Before anything is made or evaluated, in one line without secrets."""
+    before = sorted(here.iterdir())
+    ended = run(*arguments)
+    expect_one_line(ended, 1, words)
     assert "hidden" not in ended.err
     assert sorted(here.iterdir()) == before
 

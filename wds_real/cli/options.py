@@ -67,7 +67,10 @@ def local_path(ctx: click.Context, parameter: click.Parameter, value: str | None
     del ctx, parameter
     if value is not None:
         if is_url(value):
-            raise click.BadParameter(f"{redact_url(value)} is a URL, expected a path on this machine.")
+            raise click.BadParameter(
+                f"{redact_url(value)} is a URL, expected a path on this machine. Only data sets, predictions, results "
+                "and the --output of eval and merge may be at URLs: copy other files with the tools of your store."
+            )
         try:
             refuse_broken_url(value)
         except StoreError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import string
 import textwrap
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +16,7 @@ from wds_real.image.decode import DecodeError
 from wds_real.image.thumbnail import thumbnail
 from wds_real.labels import classes
 from wds_real.labels.agreement import AGREEMENTS, agreement
+from wds_real.scoring.reading.folders import model_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,8 +116,7 @@ def _legend(predictions: Sequence[Predictions]) -> str:
 
 
 def _source(predictions: Predictions) -> str:
-    path = PurePath(predictions.source)
-    return (path.parent.name if path.stem == "predictions" else path.stem) or "without a name"
+    return model_name(predictions.source) or "without a name"
 
 
 Line = tuple[str, str]  # a text and its colour

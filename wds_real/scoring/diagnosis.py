@@ -19,7 +19,7 @@ from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.reading.columns import read_columns
 from wds_real.scoring.reading.folders import find_predictions
 from wds_real.scoring.reading.order import ORDERS, is_counted, keys_of
-from wds_real.scoring.reading.places import shown
+from wds_real.scoring.reading.places import option_words, shown
 from wds_real.scoring.reading.roles import find_roles
 from wds_real.scoring.reading.values import whole_numbers
 from wds_real.scoring.targets import Targets
@@ -221,7 +221,11 @@ def diagnose_file(
     roles = find_roles(columns, name_column=name_column, class_column=class_column)
     numbers = whole_numbers(columns[roles.classes[0]])
     columns_given = {"--name-column": name_column, "--class-column": class_column}
-    arguments = (shown(path), *(word for name, value in columns_given.items() if value for word in (name, value)))
+    arguments = (
+        shown(path),
+        *(word for name, value in columns_given.items() if value for word in (name, value)),
+        *option_words(path, storage_options),
+    )
     if numbers is None or (roles.names is None and len(numbers) != NUM_IMAGES):
         found = diagnose_predictions(
             read_predictions(path, name_column=name_column, class_column=class_column, storage_options=storage_options)

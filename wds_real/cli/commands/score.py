@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -18,6 +19,8 @@ from wds_real.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from wds_real.cli.options import PredictionOptions
     from wds_real.scoring.predictions import Predictions
 
@@ -77,12 +80,14 @@ def command(
     if found is not None:
         print_lines(*str(found).split("\n"))
     if result.original_top1.value < 0.02 and result.original_top1.total >= 100:
-        print_message(f" fewer than 2 % are correct: {_likely_mistake(read)}")
+        print_message(f" fewer than 2 % are correct: {_likely_mistake(read, options.storage_options)}")
 
 
-def _likely_mistake(read: Predictions) -> str:
+def _likely_mistake(read: Predictions, storage_options: Mapping[str, str]) -> str:
     """Return which known mistake of order or class numbers would explain the predictions, and where to see more."""
     from wds_real.scoring.diagnosis import diagnose_predictions
+    from wds_real.scoring.reading.places import option_words
 
     diagnosis = diagnose_predictions(read)
-    return f"{diagnosis.verdict}. `wds-real diagnose {read.source}` shows all that was tried."
+    words = ["wds-real", "diagnose", read.source, *option_words(read.source, storage_options)]
+    return f"{diagnosis.verdict}. `{shlex.join(words)}` shows all that was tried."

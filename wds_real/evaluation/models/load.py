@@ -21,6 +21,7 @@ from wds_real.evaluation.models.runtimes.tflite import load_tflite
 from wds_real.evaluation.models.timm import load_timm
 from wds_real.evaluation.models.torchvision import load_torchvision
 from wds_real.labels.class_maps import choose_class_map
+from wds_real.storage.url import is_url, redact_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -123,6 +124,12 @@ def load_model(
         ValueError: both `class_map` and `background` are given.
     """
     classes = choose_class_map(class_map, background)
+    if is_url(spec) or is_url(str(checkpoint or "")):
+        url = redact_url(spec if is_url(spec) else str(checkpoint))
+        raise ModelError(
+            f"{url}: is a URL; models and weights are files of this machine. Copy it here and give its path. A model "
+            "of Hugging Face's hub is hf:USER/MODEL or timm:hf-hub:USER/MODEL."
+        )
     build = _build_options(spec, checkpoint, num_classes, model_kwargs or {})
     if use_ema and checkpoint is None:
         raise ModelError(f"{spec}: --use-ema chooses weights of a checkpoint: add --checkpoint FILE.")

@@ -14,13 +14,14 @@ from typing import IO, TYPE_CHECKING
 from wds_real.errors import PredictionsError
 from wds_real.storage.downloads import download
 from wds_real.storage.files import OpenFile
+from wds_real.storage.options import is_secret
 from wds_real.storage.store import open_store
 from wds_real.storage.url import Location, is_url, redact_url, refuse_broken_url, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-__all__ = ["check_place", "is_remote", "name_of", "opened", "parent_of", "shown"]
+__all__ = ["check_place", "is_remote", "name_of", "opened", "option_words", "parent_of", "shown"]
 
 
 def is_remote(place: str | Path) -> bool:
@@ -60,6 +61,17 @@ def name_of(place: str | Path) -> str:
     if not is_remote(place):
         return Path(place).name
     return split_url(_without_slash(str(place)))[1]
+
+
+def option_words(place: str | Path, storage_options: Mapping[str, str] | None) -> list[str]:
+    """Return the options for a place as words of a command that is printed; none that may hold a secret.
+
+    >>> option_words("s3://lab/a.csv", {"region": "eu-west-1", "secret_access_key": "hidden"})
+    ['--storage-option', 'region=eu-west-1']
+    """
+    options = storage_options if storage_options and is_remote(place) else {}
+    shown_ones = [f"{name}={value}" for name, value in options.items() if not is_secret(name, value)]
+    return [word for option in shown_ones for word in ("--storage-option", option)]
 
 
 def parent_of(place: str | Path) -> str | Path:
