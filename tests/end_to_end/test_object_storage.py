@@ -581,6 +581,7 @@ def test_errors_on_a_bucket_are_one_line_and_a_code(
     nobody = as_options({**s3.options, "access_key_id": "NOBODY", "give_up_after": "3"})
     closed = as_options({**s3.options, "endpoint": "http://127.0.0.1:1", "give_up_after": "1.5"})
     unsigned = as_options({"endpoint": s3.endpoint, "skip_signature": "true", "give_up_after": "3"})
+    unsigned_output = ["--output-option" if word == "--storage-option" else word for word in unsigned]
     out = str(tmp_path / "out")
     evaluation = ["-m", MODEL, "-b", "32"]
     cases: list[tuple[list[str], int, str]] = [
@@ -603,7 +604,10 @@ def test_errors_on_a_bucket_are_one_line_and_a_code(
         (["eval", "s3://test/damaged", *evaluation, *right], 4, "checksum is"),
         (["eval", "s3://test/short", *evaluation, *right], 4, "expected"),
         (["eval", "s3://test/no-shard", *evaluation, *right], 4, "no such file"),
-        (["eval", stored, *evaluation, "-o", "s3://test/out", *right], 2, "expected a path on this machine"),
+        (["eval", stored, *evaluation, "-o", "s3://public/denied", *unsigned_output, *right], 1, "may write there"),
+        (["eval", stored, *evaluation, "-o", "https://host/out", *right], 1, "a web server can only be read"),
+        (["merge", "s3://public/denied", *unsigned], 1, "s3://public/denied"),
+        (["merge", "s3://no-such-bucket/run", *right], 1, "there is no such bucket"),
         (["merge", out, *right], 1, out),
         (["pack", "s3://test/gone.tar", out, *right], 1, "no such file"),
         (["info", stored, *right, "--storage-option", "no_such_option=1"], 1, "no_such_option: no such storage option"),
