@@ -117,8 +117,9 @@ def test_a_requeued_task_keeps_its_rank(slurm: Cluster, tmp_path: Path) -> None:
         f'{COMMAND}; test $SLURM_ARRAY_TASK_ID = 0 -o -n "${{SLURM_RESTART_COUNT:-}}" || sleep 600', cwd=tmp_path,
     )  # fmt: skip
     slurm.wait(job, "RUNNING")
-    slurm.wait_for_text(tmp_path / "1.log", "alone")
+    log = tmp_path / "1.log"
+    slurm.wait_until(lambda: log.exists() and "alone" in log.read_text(), "line in the log")
     assert slurm.run("scontrol", "requeue", f"{job}_1").code == 0
     assert slurm.wait(job) == {"0": "COMPLETED", "1": "COMPLETED"}
-    places_of = shown((tmp_path / "1.log").read_text())
+    places_of = shown(log.read_text())
     assert [(place["alone"], place["restarts"]) for place in places_of] == [("1 of 2", "0"), ("1 of 2", "1")]

@@ -25,16 +25,17 @@ from support.s3 import DIE_WITH_PARENT, free_ports
 from support.wire import LOOPBACK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 __all__ = ["NODES", "Cluster", "cluster", "missing_programs"]
 
 # The first is where tasks meet, so its name is one that resolves.
 NODES = ("127.0.0.1", "127.0.0.2")
-CPUS = 16
+CPUS = 64
 GPUS = 8
 READY_S = 20.0
 STOP_S = 20.0
+COMMAND_S = 240.0
 POLL_S = 0.1
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "scancel", "scontrol")
 _SYSTEM = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # where daemons are, which is not in every user's PATH
@@ -78,7 +79,7 @@ PartitionName=test Nodes=ALL Default=YES State=UP
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """A running cluster with two nodes of 16 CPUs and 8 GPUs, all of them this machine.
+    """A running cluster with two nodes of 64 CPUs and 8 GPUs, all of them this machine.
 
     Attributes:
         folder: Its configuration, state and logs.
@@ -86,7 +87,7 @@ class Cluster:
 
     folder: Path
 
-    def environment(self, **extra: str) -> dict[str, str]:
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the environment of commands: this one without a job's variables, and ``wds-real`` of this Python."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
         programs = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
@@ -95,20 +96,22 @@ class Cluster:
             "PATH": programs,
             "SLURM_CONF": str(self.folder / "slurm.conf"),
             "OMP_NUM_THREADS": "1",
-            **extra,
+            **(more or {}),
         }
 
-    def run(self, *command: str | Path, cwd: Path | None = None, timeout_s: float = 180.0, **extra: str) -> Ended:
-        """Run one of SLURM's commands and return how it ended."""
+    def run(self, *command: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> Ended:
+        """Run one of SLURM's commands, with variables to add, and return how it ended."""
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=cwd or self.folder,
-            env=self.environment(**extra),
+            command, capture_output=True, text=True, timeout=COMMAND_S, check=False, cwd=cwd or self.folder,
+            env=self.environment(environment),
         )  # fmt: skip
         return Ended(done.returncode, done.stdout, done.stderr)
 
-    def submit(self, *arguments: str | Path, cwd: Path | None = None) -> str:
-        """Submit a script with sbatch and return the number of the job."""
-        done = self.run("sbatch", "--parsable", *arguments, cwd=cwd)
+    def submit(
+        self, *arguments: str | Path, cwd: Path | None = None, environment: Mapping[str, str] | None = None
+    ) -> str:
+        """Submit a script with sbatch, which hands on the environment, and return the number of the job."""
+        done = self.run("sbatch", "--parsable", *arguments, cwd=cwd, environment=environment)
         assert done.code == 0, done.err
         return done.out.strip()
 
@@ -118,7 +121,7 @@ class Cluster:
         assert done.code == 0, done.err
         return dict(line.split() for line in done.out.splitlines())
 
-    def wait(self, job: str, state: str = "", *, timeout_s: float = 180.0) -> dict[str, str]:
+    def wait(self, job: str, state: str = "", *, timeout_s: float = 240.0) -> dict[str, str]:
         """Wait until all tasks of a job have ended, or one of them is in `state`; return the states of all."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -131,12 +134,12 @@ class Cluster:
                 )
             time.sleep(POLL_S)
 
-    def wait_for_text(self, log: Path, text: str, *, timeout_s: float = 60.0) -> None:
-        """Wait until the log of a job has a text."""
+    def wait_until(self, is_so: Callable[[], bool], what: str, *, timeout_s: float = 120.0) -> None:
+        """Wait for something that a job does."""
         deadline = time.monotonic() + timeout_s
-        while not (log.exists() and text in log.read_text()):
+        while not is_so():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{log.name} has no {text!r} after {timeout_s:.0f} s")
+                raise TimeoutError(f"no {what} after {timeout_s:.0f} s; the queue is {self.run('squeue').out}")
             time.sleep(POLL_S)
 
 
