@@ -26,6 +26,7 @@ def evaluate_share(arguments: argparse.Namespace, rank: int) -> str | None:
         world_size=arguments.shares,
         steal=True,
         batch_size=arguments.batch_size,
+        threads=max(1, int(arguments.cpus)),
         progress=False,
     )
     return None if result is None else str(result)

@@ -29,6 +29,7 @@ class Share:
             world_size=arguments.shares,
             steal=True,
             batch_size=arguments.batch_size,
+            threads=arguments.cpus,
             progress=False,
         )
         return None if result is None else str(result)

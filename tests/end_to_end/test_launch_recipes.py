@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from support.s3 import S3Server
+    from support.slurm import Cluster
 
 LAUNCH = Path(__file__).parents[2] / "scripts" / "launch"
 KUBERNETES = yaml.safe_load((LAUNCH / "kubernetes-job.yaml").read_text("utf-8"))
@@ -104,6 +105,20 @@ def test_submitit(packed: Path, tmp_path: Path, expected: str, model: str) -> No
     assert len(list((tmp_path / "submitit").glob("*_result.pkl"))) == 4 - died.exists()
 
 
+def test_submitit_in_an_array_of_slurm(slurm: Cluster, packed: Path, tmp_path: Path, expected: str) -> None:
+    """Under SLURM the jobs of submitit_shares.py are one array, whose tasks evaluate the shares."""
+    ended = slurm.run(
+        sys.executable, LAUNCH / "submitit_shares.py", packed, MODEL, tmp_path / "run", "--batch-size", "10",
+        "--shares", "3", "--gpus", "1", "--cpus", "2", "--minutes", "5", "--cluster", "slurm",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.code == 0, ended.err
+    assert "120 expected, 120 seen once, 0 missing, 0 twice" in ended.out
+    assert digest((tmp_path / "run" / "predictions.csv").read_bytes()) == expected
+    logs = [path.name for path in (tmp_path / "submitit").glob("*_0_log.out")]
+    assert sorted(name.split("_")[1] for name in logs) == ["0", "1", "2"]
+
+
 def test_the_kubernetes_manifest_is_valid() -> None:
     """The API server would take the manifest, and refuse it with a misspelt field."""
     kubernetes_validate.validate(KUBERNETES, kubernetes_validate.latest_version(), strict=True)
@@ -121,6 +136,7 @@ def test_the_numbers_of_the_kubernetes_manifest_agree() -> None:
     assert [spec["completions"], spec["parallelism"]] == [4, 4]
     assert f"--world-size={spec['completions']}" in arguments
     assert spec["template"]["spec"]["restartPolicy"] == "Never"
+    assert f"--threads={container()['resources']['requests']['cpu']}" in arguments
     [failing] = [rule for rule in spec["podFailurePolicy"]["rules"] if rule["action"] == "FailJob"]
     assert failing["onExitCodes"]["values"] == [2, 4]
 
