@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,6 +188,31 @@ def test_the_pods_of_the_kubernetes_manifest(packed: Path, tmp_path: Path, s3: S
     assert any("120 expected, 120 seen once, 0 missing, 0 twice" in text for _, text in ended)
     assert digest(objects(s3, "pods")["predictions.csv"]) == expected
     assert not any(tmp_path.iterdir())
+
+
+def test_a_pod_that_is_evicted_saves_what_it_did(packed: Path, tmp_path: Path, s3: S3Server, expected: str) -> None:
+    """On SIGTERM a pod saves its finished batches, and the next one with its index does the others only."""
+    log = tmp_path / "log"
+    log.touch()
+    command = pod_command(root=str(packed), model="slow_model:slow_model", batch_size="10", output="s3://test/evicted")
+    more = {
+        **secret(s3), "JOB_COMPLETION_INDEX": "1", "SLOW_MODEL_LOG": str(log), "SLOW_MODEL_SECONDS": "0.3",
+        "PYTHONPATH": os.pathsep.join((str(SUPPORT), os.environ.get("PYTHONPATH", ""))),
+    }  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment(**more)) as pod:
+        deadline = time.monotonic() + 120
+        while len(log.read_text().splitlines()) < 5 and pod.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        pod.terminate()
+        said = pod.communicate(timeout=60)[1]
+    assert pod.returncode == 128 + signal.SIGTERM, said
+    started = len(log.read_text().splitlines())
+    [(code, text)] = run_all([(command, more)], cwd=tmp_path)
+    assert code == 0, text
+    saved = started + 12 - len(log.read_text().splitlines())
+    assert started - 2 <= saved <= started  # the batch in work, and one whose scores were not read back yet
+    assert digest(objects(s3, "evicted")["predictions.csv"]) == expected
 
 
 def test_a_pod_beyond_the_shares_is_refused(packed: Path, tmp_path: Path, s3: S3Server) -> None:
