@@ -334,6 +334,55 @@ def _free_port() -> int:
     return port
 
 
+def two_ranks(code: str, redirected: str = "") -> list[tuple[str, str]]:
+    """Run code that joins a process group on two ranks, and return what each printed on stdout and stderr."""
+    environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
+    ranks = [
+        subprocess.Popen(
+            ["/bin/sh", "-c", f'exec "$0" -c "$1" {redirected}', sys.executable, code],
+            env={**environ, "RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    ended = [rank.communicate(timeout=240) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], ended
+    return ended
+
+
+def test_stdout_is_for_results() -> None:
+    """What a backend prints on stdout while it connects goes to stderr; what follows is on stdout again."""
+    code = (
+        "import os, torch, torch.distributed as dist\n"
+        "from wds_real.data.distributed import process_group\n"
+        "create = dist.init_process_group\n"
+        "def noisy(*arguments, **options):\n"
+        "    os.write(1, b'a peer is connected\\n')\n"
+        "    create(*arguments, **options)\n"
+        "dist.init_process_group = noisy\n"
+        "with process_group(torch.device('cpu')):\n"
+        "    os.write(1, b'result\\n')\n"
+    )
+    for printed, problems in two_ranks(code):
+        assert printed == "result\n"
+        assert "a peer is connected\n" in problems
+
+
+def test_ranks_without_stdout_and_stderr_connect(tmp_path: Path) -> None:
+    """Closed at the start, their numbers are those of sockets by then, which are left alone."""
+    code = (
+        "import torch\n"
+        "from wds_real.data.distributed import all_reduce, process_group\n"
+        "with process_group(torch.device('cpu')) as world:\n"
+        "    total = all_reduce(torch.tensor([world.rank + 1]), 'sum').item()\n"
+        f"    open({str(tmp_path)!r} + f'/{{world.rank}}', 'x').write(str(total))\n"
+    )
+    assert two_ranks(code, ">&- 2>&-") == [("", ""), ("", "")]
+    assert [(tmp_path / name).read_text("utf-8") for name in "01"] == ["3", "3"]
+
+
 def test_a_shared_count_adds_up_over_the_ranks() -> None:
     """All ranks add to one number in the group's store; the next count of the same name begins at 0 again."""
     store = HashStore()

@@ -10,6 +10,7 @@ import datetime as dt
 import logging
 import os
 import socket
+import sys
 import time
 import uuid
 from dataclasses import replace
@@ -109,13 +110,8 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
         if device.type != "cpu":
             store = store or _launchers_store(world, timeout)
             backend = agree_on_backend(store, world, device_identity(device), own=backend)
-        dist.init_process_group(
-            backend,
-            store=store,
-            rank=world.rank,
-            world_size=world.world_size,
-            timeout=timeout,
-        )
+        with _stdout_as_stderr():
+            dist.init_process_group(backend, store=store, rank=world.rank, world_size=world.world_size, timeout=timeout)
     except RuntimeError as error:
         raise StoreError(
             f"not all of the {world.world_size} ranks joined within {timeout_s:g} s ({_first_line(error)}). "
@@ -125,6 +121,24 @@ def process_group(device: torch.device, *, timeout_s: float = 1800.0) -> Iterato
         yield world
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _stdout_as_stderr() -> Iterator[None]:
+    """Send to stderr what is written to file descriptor 1 in the block: stdout is for results.
+
+    gloo, as it comes with torch 2.8, prints a line there for each connected rank.
+    """
+    if sys.__stdout__ is None or sys.__stderr__ is None:  # closed: the number may be that of a socket by now
+        yield
+        return
+    stdout = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)
 
 
 class _Store(Protocol):
