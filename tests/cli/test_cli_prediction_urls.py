@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import json
+import time
 import urllib.parse
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -336,6 +337,13 @@ def test_a_signed_url_is_read(run: Run, signed: Callable[[str, int], str]) -> No
     assert (ended.code, ended.err) == (0, "")
     for secret in urllib.parse.parse_qs(url.partition("?")[2])["X-Amz-Signature"]:
         assert secret not in ended.out
+
+
+def test_an_expired_url_is_said(run: Run, signed: Callable[[str, int], str]) -> None:
+    """By the server's own word."""
+    url = signed("results/answers/good.npy", 1)
+    time.sleep(2.5)
+    expect_one_line(run("score", url), 1, "good.npy: look up: the signed URL, or the SAS token, has expired")
 
 
 @pytest.mark.parametrize("change", ["another file", "cut", "changed"])

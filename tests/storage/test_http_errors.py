@@ -178,6 +178,33 @@ def test_access_denied_says_what_to_do_there(store: str, request_: str, code: st
     assert re.search(message, str(found)), str(found)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        "<Error><Code>AccessDenied</Code><Message>Request has expired</Message><Expires>hidden</Expires></Error>",
+        (
+            "<Error><Code>AuthenticationFailed</Code><AuthenticationErrorDetail>Signature not valid in the specified "
+            "time frame: Start [hidden] - Expiry [hidden] - Current [hidden]</AuthenticationErrorDetail></Error>"
+        ),
+        "<Error><Code>ExpiredToken</Code><Details>Request signature expired at: hidden</Details></Error>",
+    ],
+)
+def test_an_expired_url_is_said(body: str) -> None:
+    """Other credentials would not help; the URL has to be made again."""
+    response = parse_error(PermissionDeniedError(f"{responded(403)}{body}")).asked_of("http", REQUEST)
+    found = error_of(response, where=WHERE, request=REQUEST)
+    assert type(found) is UnavailableError
+    assert "the signed URL, or the SAS token, has expired. Make a new one." in str(found)
+    assert "hidden" not in str(found)
+
+
+def test_a_name_says_nothing_of_the_error() -> None:
+    """Words of the server's messages may be in the name of a file, and so in the URL."""
+    for words in ("RequestTimeTooSkewed", "Request%20signature%20expired", "date%20header%20too%20old"):
+        text = responded(403, "AccessDenied").replace("a.tar", words)
+        assert parse_error(PermissionDeniedError(text)).kind is Kind.FORBIDDEN
+
+
 def test_a_file_without_length_is_refused() -> None:
     """A chunked response could end early unnoticed."""
     text = "Generic HTTP error: Content-Length Header missing from response\n\nDebug source: MissingContentLength"

@@ -74,6 +74,7 @@ class Kind(Enum):
         "access denied. A signed URL is for one file and expires: give the whole URL, in quotes, or make a new one. A "
         "server with accounts takes user:password@ before the host, or --storage-option token=..."
     )
+    EXPIRED_URL = "the signed URL, or the SAS token, has expired. Make a new one."
     WRONG_CLOCK = f"this machine's clock is wrong. {_SET_CLOCK}"
     NO_LENGTH = "the server does not say how long the file is, so its end cannot be checked. Download it first."
     NOT_ALLOWED = "the server does not allow this. A plain web server can only be read."
@@ -143,7 +144,7 @@ _BY_TEXT = (
     (re.compile(r"kind: Interrupted|body error"), Kind.BROKEN_CONNECTION),
 )
 # Kinds that say more than the code of the server.
-_OWN_MESSAGES = frozenset({Kind.BAD_REQUEST_ON_WEB, Kind.FORBIDDEN_ON_WEB, Kind.WRONG_CLOCK})
+_OWN_MESSAGES = frozenset({Kind.BAD_REQUEST_ON_WEB, Kind.EXPIRED_URL, Kind.FORBIDDEN_ON_WEB, Kind.WRONG_CLOCK})
 _ON_WEB = {Kind.BAD_REQUEST: Kind.BAD_REQUEST_ON_WEB, Kind.FORBIDDEN: Kind.FORBIDDEN_ON_WEB}
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
@@ -151,6 +152,10 @@ _URL = re.compile(r"https?://[^\s,\"]+")
 # What S3, Azure and Google's sign-in answer where a request says that it was made at another time.
 _CLOCK = re.compile(
     r"<Code>RequestTimeTooSkewed</Code>|Request date header too old|Invalid JWT: Token must be a short-lived token"
+)
+# What S3, Azure and Google answer to a signed URL whose time is over.
+_EXPIRED_URL = re.compile(
+    r"<Message>Request has expired|Signature not valid in the specified time frame|Request signature expired"
 )
 _TIMES = (
     (re.compile(r"<RequestTime>([0-9TZ:.-]{1,40})</"), re.compile(r"<ServerTime>([0-9TZ:.-]{1,40})</")),
@@ -218,8 +223,11 @@ def parse_error(error: Exception) -> ErrorResponse:
     found = _STATUS.search(text)
     status = int(found[1]) if found else None
     code = found[1] if (found := _CODE.search(text)) else None
-    if _CLOCK.search(_URL.sub("", text)):
+    without_urls = _URL.sub("", text)  # names decide nothing
+    if _CLOCK.search(without_urls):
         return ErrorResponse(status, Kind.WRONG_CLOCK, code, _ahead_s(text))
+    if _EXPIRED_URL.search(without_urls):
+        return ErrorResponse(status, Kind.EXPIRED_URL, code)
     return ErrorResponse(status, _kind_of(error, text, status, code), code)
 
 
