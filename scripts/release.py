@@ -50,7 +50,7 @@ def _release(arguments: argparse.Namespace) -> None:
     archive = libjpeg_turbo.fetch(_DOWNLOADS) if archive is None else libjpeg_turbo.checked(archive)
     with tempfile.TemporaryDirectory(prefix="wds-real-release-") as name:
         folder = Path(name)
-        builds = [_build(commit, archive, folder / number) for number in ("first", "second build")]
+        builds = [_build(commit, archive, folder / number, arguments.python) for number in ("first", "second build")]
         first, second = ([_digest(path) for path in paths] for paths in builds)
         if first != second:
             raise ReleaseError(
@@ -59,7 +59,7 @@ def _release(arguments: argparse.Namespace) -> None:
         sdist, wheel = builds[0]
         _check(sdist, wheel, commit, folder / "first")
         if arguments.trial:
-            trial = install_and_try(wheel, REPOSITORY / "constraints.txt", folder / "trial")
+            trial = install_and_try(wheel, REPOSITORY / "constraints.txt", folder / "trial", python=arguments.python)
             hidden = "no compiler, no headers, no libjpeg" if trial.hidden else "no compiler (headers are not hidden)"
             print(f"installed with {hidden}: decode {trial.facts['decode']}, resize {trial.facts['resize']}")
             print(trial.demo)
@@ -72,11 +72,11 @@ def _release(arguments: argparse.Namespace) -> None:
             print(f"{_digest(path)}  {arguments.output / path.name}")
 
 
-def _build(commit: Commit, archive: Path, folder: Path) -> tuple[Path, Path]:
+def _build(commit: Commit, archive: Path, folder: Path, python: str | None) -> tuple[Path, Path]:
     """Build everything from nothing; the second time in a path of another length."""
     sdist = make_sdist(REPOSITORY, commit, folder / "sdist")
     prefix = libjpeg_turbo.build(archive, folder)
-    return sdist, make_wheel(sdist, prefix, commit, folder / "wheel")
+    return sdist, make_wheel(sdist, prefix, commit, folder / "wheel", python=python)
 
 
 def _check(sdist: Path, wheel: Path, commit: Commit, folder: Path) -> None:
@@ -116,6 +116,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--tag", metavar="vX.Y.Z", help="the version must be that of the tag")
     parser.add_argument(
         "--libjpeg-turbo", type=Path, metavar="FILE", help="the archive of its source, already downloaded"
+    )
+    parser.add_argument(
+        "--python", metavar="PATH", help="the Python that the wheel is for, if it is a free-threaded one"
     )
     parser.add_argument("--no-trial", dest="trial", action="store_false", help="do not install and try the wheel")
     return parser.parse_args()

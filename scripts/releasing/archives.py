@@ -8,14 +8,13 @@ import os
 import sys
 import tarfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from releasing.commands import ReleaseError, require, run
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 __all__ = ["Commit", "head", "make_sdist", "make_wheel", "normalise"]
+
+_PINS = Path(__file__).with_name("requirements.txt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +62,16 @@ def make_sdist(repository: Path, commit: Commit, folder: Path) -> Path:
     return sdist
 
 
-def make_wheel(sdist: Path, libjpeg_turbo: Path, commit: Commit, folder: Path) -> Path:
-    """Build the wheel from the source archive and return its path; its tag is the oldest C library that it runs on."""
+def make_wheel(sdist: Path, libjpeg_turbo: Path, commit: Commit, folder: Path, *, python: str | None = None) -> Path:
+    """Build the wheel from the source archive and return its path; its tag is the oldest C library that it runs on.
+
+    Args:
+        sdist: The source archive.
+        libjpeg_turbo: The folder into which libjpeg-turbo was installed.
+        commit: Gives the time of the files.
+        folder: A new folder.
+        python: The Python that the wheel is for, if not any from 3.11; it gets the pinned tools first.
+    """
     folder.mkdir(parents=True)
     with tarfile.open(sdist) as members:
         members.extractall(folder, filter="data")
@@ -78,7 +85,7 @@ def make_wheel(sdist: Path, libjpeg_turbo: Path, commit: Commit, folder: Path) -
         "CFLAGS": "-g0",
         "LDSHARED": f"{compiler} -shared -Wl,-s",  # Python's own would add its path, to look for libraries
     }
-    _build("--wheel", tree, folder, environment)
+    _build("--wheel", tree, folder, environment, python=sys.executable if python is None else _tools(python, folder))
     built = _only(folder, "*.whl")
     run(sys.executable, "-m", "auditwheel", "repair", "--wheel-dir", folder / "repaired", built,
         folder=folder, environment=environment)  # fmt: skip
@@ -98,8 +105,17 @@ def normalise(sdist: Path, time: int) -> None:
         compressed.write(packed.getbuffer())
 
 
-def _build(kind: str, tree: Path, folder: Path, environment: dict[str, str]) -> None:
-    run(sys.executable, "-m", "build", "--no-isolation", kind, "--outdir", folder, tree,
+def _tools(python: str, folder: Path) -> str:
+    """Return a Python in an environment of its own with what builds a wheel."""
+    venv = folder / "python"
+    run(python, "-m", "venv", venv, folder=folder)
+    builder = str(venv / "bin" / "python")
+    run(builder, "-m", "pip", "install", "--constraint", _PINS, "build", "setuptools", folder=folder)
+    return builder
+
+
+def _build(kind: str, tree: Path, folder: Path, environment: dict[str, str], *, python: str = sys.executable) -> None:
+    run(python, "-m", "build", "--no-isolation", kind, "--outdir", folder, tree,
         folder=tree, environment=environment)  # fmt: skip
 
 

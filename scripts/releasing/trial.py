@@ -46,15 +46,21 @@ class Trial:
     demo: str
 
 
-def install_and_try(wheel: Path, constraints: Path, folder: Path) -> Trial:
+def install_and_try(wheel: Path, constraints: Path, folder: Path, *, python: str | None = None) -> Trial:
     """Install a wheel and its dependencies from wheels only, and run ``info --env`` and ``demo``.
+
+    Args:
+        wheel: Its path.
+        constraints: Versions of the dependencies.
+        folder: A new folder.
+        python: The Python that the wheel is for, if not this one.
 
     Raises:
         ReleaseError: a command failed, or the installation would decode whole images.
     """
     empty, venv = folder / "empty", folder / "venv"
     empty.mkdir(parents=True)
-    run(_base_python(), "-m", "venv", venv, folder=folder)
+    run(python or _base_python(), "-m", "venv", venv, folder=folder)
     environment = {
         name: value for name, value in os.environ.items() if name.startswith(("PIP_", "SSL_", "LANG", "LC_"))
     }
@@ -67,9 +73,8 @@ def install_and_try(wheel: Path, constraints: Path, folder: Path) -> Trial:
     def runs(*command: str | Path) -> str:
         return run(*before, *command, folder=empty, environment=environment)
 
-    python = venv / "bin" / "python"
-    runs(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:",
-         "--constraint", constraints, wheel)  # fmt: skip
+    pip = (venv / "bin" / "python", "-m", "pip", "--quiet", "--disable-pip-version-check")
+    runs(*pip, "install", "--only-binary", ":all:", "--constraint", constraints, wheel)
     facts = json.loads(runs(venv / "bin" / "wds-real", "info", "--env", "--json"))
     if (facts["decode"], facts["resize"]) != ("part", "extension"):
         raise ReleaseError(

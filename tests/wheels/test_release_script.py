@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from releasing import libjpeg_turbo, trial
-from releasing.commands import run
+from releasing.commands import ReleaseError, run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WORKFLOWS = sorted((REPOSITORY / ".github" / "workflows").glob("*.yml"))
@@ -130,6 +130,41 @@ def test_the_trial_hides_headers(tmp_path: Path) -> None:
     )
     assert shown == "two words||"
     (tmp_path / "nothing").rmdir()  # empty: what was mounted over headers is a folder of the trial
+
+
+def installable(folder: Path, *, decode: str, demo: str = "all counts are right") -> Path:
+    """Write a wheel whose wds-real prints what the trial reads, and fails if it finds a compiler or files."""
+    program = f"""
+import json, os, shutil, sys
+def main():
+    assert os.listdir() == [], os.listdir()
+    assert not shutil.which("cc") and not shutil.which("gcc"), os.environ["PATH"]
+    assert "WDS_REAL_LIBJPEG_TURBO" not in os.environ and os.environ["CC"] == "false"
+    print(json.dumps({{"decode": {decode!r}, "resize": "extension"}}) if sys.argv[1:2] == ["info"] else {demo!r})
+"""
+    wheel, info = folder / "wds_real-0-py3-none-any.whl", "wds_real-0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr("trial_program.py", program)
+        archive.writestr(f"{info}/entry_points.txt", "[console_scripts]\nwds-real = trial_program:main\n")
+        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: wds_real\nVersion: 0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return wheel
+
+
+def test_the_trial_runs_where_there_is_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wheel is installed and run in an empty folder, without the compiler and the variables of this shell."""
+    monkeypatch.setenv("WDS_REAL_LIBJPEG_TURBO", "/nowhere")
+    wheel = installable(tmp_path, decode="part")
+    done = trial.install_and_try(wheel, REPOSITORY / "constraints.txt", tmp_path / "trial")
+    assert (done.facts["decode"], done.demo) == ("part", "all counts are right")
+
+
+def test_a_wheel_that_decodes_whole_images_is_refused(tmp_path: Path) -> None:
+    """An extension that cannot be loaded, or fails its self-test, ends the release."""
+    wheel = installable(tmp_path, decode="whole")
+    with pytest.raises(ReleaseError, match=f"{wheel.name} has decode whole and resize extension, expected part and"):
+        trial.install_and_try(wheel, REPOSITORY / "constraints.txt", tmp_path / "trial")
 
 
 @pytest.mark.slow
