@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -93,3 +94,19 @@ def test_the_licences_of_what_is_in_the_wheel_are_named() -> None:
     assert ["third_party/libjpeg-turbo/LICENSE.md", "third_party/libjpeg-turbo/README.ijg"] in found
     readme = (REPOSITORY / "README.md").read_text("utf-8")
     assert "based in part on the work of the Independent JPEG Group" in " ".join(readme.split())
+
+
+@pytest.mark.parametrize("source", ["_jpeg.c", "_resample.c"])
+@pytest.mark.parametrize(("settings", "seen"), [("", "0x030B0000"), ("#define Py_GIL_DISABLED 1\n", "Py_LIMITED_API")])
+def test_the_stable_abi_is_left_out_for_free_threaded_pythons(
+    tmp_path: Path, source: str, settings: str, seen: str
+) -> None:
+    """It is a setting of pyconfig.h that says for which kind of Python is compiled."""
+    if (compiler := shutil.which("cc")) is None:
+        pytest.skip("no C compiler: apt-get install build-essential")
+    (tmp_path / "pyconfig.h").write_text(settings)
+    (tmp_path / "Python.h").write_text('#include "pyconfig.h"\nlimited to Py_LIMITED_API\n')
+    (tmp_path / "jpeglib.h").write_text("#define LIBJPEG_TURBO_VERSION_NUMBER 3001003\n")
+    command = [compiler, "-E", "-P", "-I", str(tmp_path), str(REPOSITORY / "wds_real" / "image" / source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"limited to {seen}\n" in done.stdout

@@ -10,6 +10,7 @@
  * uses another decoder.
  */
 #define PY_SSIZE_T_CLEAN
+#include <pyconfig.h> /* says whether Py_GIL_DISABLED is set; that must be known before Python.h is read */
 #ifndef Py_GIL_DISABLED
 #define Py_LIMITED_API 0x030B0000 /* one build serves Python 3.11 and later */
 #endif

@@ -15,6 +15,7 @@
  * AVX2 and for any processor. All give the same bytes.
  */
 #define PY_SSIZE_T_CLEAN
+#include <pyconfig.h> /* says whether Py_GIL_DISABLED is set; that must be known before Python.h is read */
 #ifndef Py_GIL_DISABLED
 #define Py_LIMITED_API 0x030B0000 /* one build serves Python 3.11 and later */
 #endif
