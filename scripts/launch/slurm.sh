@@ -24,7 +24,8 @@ MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000))
 export MASTER_ADDR MASTER_PORT
 
-# srun does not take over --cpus-per-task by itself (SLURM 22.05 and newer). If one task fails, the others end at once
-# rather than wait for it.
-exec srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 \
-    wds-real eval "$root" --model "$model" --output "$output" "$@"
+# srun does not take over --cpus-per-task by itself (SLURM 22.05 and newer), and not every cluster keeps a task to its
+# cores. If one task fails, the others end at once rather than wait for it.
+cpus=${SLURM_CPUS_PER_TASK:-1}
+exec srun --cpus-per-task="$cpus" --kill-on-bad-exit=1 \
+    wds-real eval "$root" --model "$model" --output "$output" --threads "$cpus" "$@"

@@ -20,6 +20,8 @@ set -eu
 root=$1 model=$2 output=$3
 shift 3
 
-# srun does not take over --cpus-per-task by itself (SLURM 22.05 and newer).
-exec srun --ntasks=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
-    wds-real eval "$root" --model "$model" --output "$output" --independent "$@"
+# srun does not take over --cpus-per-task by itself (SLURM 22.05 and newer), and not every cluster keeps a task to its
+# cores.
+cpus=${SLURM_CPUS_PER_TASK:-1}
+exec srun --ntasks=1 --cpus-per-task="$cpus" \
+    wds-real eval "$root" --model "$model" --output "$output" --threads "$cpus" --independent "$@"

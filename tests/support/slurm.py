@@ -7,7 +7,6 @@ changed. The nodes have more CPUs and GPUs than the machine: SLURM counts them, 
 from __future__ import annotations
 
 import contextlib
-import getpass
 import os
 import secrets
 import shutil
@@ -35,7 +34,7 @@ CPUS = 64
 GPUS = 8
 READY_S = 20.0
 STOP_S = 20.0
-COMMAND_S = 240.0
+COMMAND_S = 400.0
 POLL_S = 0.1
 _PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "squeue", "scancel", "scontrol")
 _SYSTEM = ("/usr/sbin", "/usr/local/sbin", "/sbin")  # where daemons are, which is not in every user's PATH
@@ -121,7 +120,7 @@ class Cluster:
         assert done.code == 0, done.err
         return dict(line.split() for line in done.out.splitlines())
 
-    def wait(self, job: str, state: str = "", *, timeout_s: float = 240.0) -> dict[str, str]:
+    def wait(self, job: str, state: str = "", *, timeout_s: float = 400.0) -> dict[str, str]:
         """Wait until all tasks of a job have ended, or one of them is in `state`; return the states of all."""
         deadline = time.monotonic() + timeout_s
         while True:
@@ -134,7 +133,7 @@ class Cluster:
                 )
             time.sleep(POLL_S)
 
-    def wait_until(self, is_so: Callable[[], bool], what: str, *, timeout_s: float = 120.0) -> None:
+    def wait_until(self, is_so: Callable[[], bool], what: str, *, timeout_s: float = 240.0) -> None:
         """Wait for something that a job does."""
         deadline = time.monotonic() + timeout_s
         while not is_so():
@@ -204,7 +203,7 @@ def _configure(folder: Path) -> None:
     ]
     (folder / "slurm.conf").write_text(
         _CONFIGURATION.format(
-            loopback=LOOPBACK, controller_port=controller_port, folder=folder, user=getpass.getuser(),
+            loopback=LOOPBACK, controller_port=controller_port, folder=folder, user=folder.owner(),
             nodes="\n".join(nodes),
         )
     )  # fmt: skip

@@ -53,6 +53,15 @@ def test_a_cluster_that_cannot_start_is_said(tmp_path: Path, monkeypatch: pytest
     assert processes_of(tmp_path / "cluster") == {}
 
 
+def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that need SLURM skip with a reason that says what to install."""
+    which = slurm._which
+    monkeypatch.setattr(slurm, "_which", lambda program: None if program == "slurmctld" else which(program))
+    assert slurm.missing_programs() == (
+        "slurmctld: not installed (apt-get install slurmctld slurmd slurm-client munge)"
+    )
+
+
 def processes_of(folder: Path) -> dict[int, str]:
     """Return the command lines of the processes that have the cluster's variable in their environment."""
     variable = f"SLURM_CONF={folder}/slurm.conf".encode()
