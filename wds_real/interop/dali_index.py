@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
+
+from wds_real.format.side_files import dali_name
 
 if TYPE_CHECKING:
     from wds_real.data.dataset import Dataset
@@ -31,5 +32,5 @@ def dali_indexes(dataset: Dataset) -> dict[str, bytes]:
                 f"jpg {offsets[row]} {lengths[row]} {key}.jpg "
                 f"json {json_offsets[row]} {json_lengths[row]} {key}.json"
             )  # fmt: skip
-        files[PurePosixPath(shard.name).with_suffix(".idx").name] = "\n".join([*lines, ""]).encode("utf-8")
+        files[dali_name(shard.name)] = "\n".join([*lines, ""]).encode("utf-8")
     return files

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from wds_real.errors import MissingError, StoreError, first_few
+from wds_real.format.side_files import CARD_NAME, CROISSANT_NAME, TIMM_NAME
 from wds_real.interop.accepted_sets import check_written_here
 from wds_real.interop.cards import card
 from wds_real.interop.dali_index import dali_indexes
@@ -37,13 +38,13 @@ def side_files(dataset: Dataset, form: SideFileForm) -> dict[str, bytes]:
     check_written_here(dataset)
     match form:
         case "timm":
-            return {"_info.json": timm_info(dataset)}
+            return {TIMM_NAME: timm_info(dataset)}
         case "dali":
             return dali_indexes(dataset)
         case "hf":
-            return {"README.md": card(dataset, "hf").encode("utf-8")}
+            return {CARD_NAME: card(dataset, "hf").encode("utf-8")}
         case "croissant":
-            return {"croissant.json": card(dataset, "croissant").encode("utf-8")}
+            return {CROISSANT_NAME: card(dataset, "croissant").encode("utf-8")}
 
 
 def write_side_files(store: Store, files: Mapping[str, bytes], *, overwrite: bool = False) -> list[str]:

@@ -25,6 +25,7 @@ from wds_real.format.json_fields import parse_json
 from wds_real.format.manifest import DATASET, VERSION, Manifest, ShardInfo
 from wds_real.format.root import Provenance, open_root, remove_manifest, write_root
 from wds_real.format.sample_index import SampleRow
+from wds_real.format.side_files import refuse_old_card, remove_side_files
 from wds_real.format.tar import BLOCK, TarError, iter_members
 from wds_real.format.tar_explained import explain_tar_error
 from wds_real.image.jpeg_header import JpegError, jpeg_size
@@ -97,6 +98,8 @@ def index_shards(
 
     advice = "Pass --output to write elsewhere." if root is None else "Choose another --output."
     with claimed(target, "index", overwrite=overwrite, advice=advice) as claim:
+        if overwrite:
+            refuse_old_card(target)
         with ThreadPoolExecutor(_SHARDS_AT_A_TIME, thread_name_prefix="index") as pool:
             scanned = list(pool.map(scan, range(len(names))))
         rows = sorted((row for shard in scanned for row in shard.rows), key=lambda row: row.label.key)
@@ -114,6 +117,7 @@ def index_shards(
         )
         claim.check()
         if overwrite:
+            remove_side_files(target, shards_stay=True)
             remove_manifest(target)
         return write_root(target, rows, [shard.info for shard in scanned], provenance)
 

@@ -24,6 +24,7 @@ from wds_real.format.manifest import SHARD_NAME, Manifest, ShardInfo, shard_name
 from wds_real.format.root import Provenance, remove_manifest, write_root
 from wds_real.format.sample_index import SampleRow
 from wds_real.format.shard import frame_sample
+from wds_real.format.side_files import refuse_old_card, remove_side_files
 from wds_real.format.tar import END
 from wds_real.image.jpeg_header import JpegError, jpeg_size
 from wds_real.image.jpeg_warnings import jpeg_warning
@@ -76,13 +77,16 @@ def write_shards(
     Raises:
         ValueError: samples_per_shard or jobs is less than 1.
         SourceError: the source cannot be read, or an image in it is not a JPEG.
-        StoreError: the store refused, holds a finished set already, or another process is writing to it.
+        StoreError: the store refused, holds a finished set already, or a ``README.md`` with the digest of the set that
+            is to be replaced; or another process is writing to it.
     """
     shards = plan_shards(source.images, samples_per_shard=samples_per_shard)
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs is {jobs}, expected at least 1.")
     with claimed(store, "pack", overwrite=overwrite) as claim:
         if overwrite:
+            refuse_old_card(store)
+            remove_side_files(store)
             remove_manifest(store)
         run = _Run(source, store, claim, threading.Event(), progress or _ignore)
         with ThreadPoolExecutor(1, thread_name_prefix="digest") as pool:

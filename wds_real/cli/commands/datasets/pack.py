@@ -10,6 +10,7 @@ import click
 from wds_real.cli.console import counted, print_json, print_lines, print_message, progress_bar
 from wds_real.cli.options import json_option, quiet_option, real_json_option, storage_option, url_options
 from wds_real.cli.signals import kept_if_stopped
+from wds_real.format.side_files import refuse_old_card
 from wds_real.labels import bundled, load_real_json
 from wds_real.packing.claim import claimed
 from wds_real.packing.source import open_source
@@ -36,7 +37,7 @@ from wds_real.storage.url import redact_url
 )
 @real_json_option
 @click.option("--allow-partial", is_flag=True, help="Accept fewer than the 50,000 images; the manifest then says so.")
-@click.option("--overwrite", is_flag=True, help="Replace a finished data set in ROOT.")
+@click.option("--overwrite", is_flag=True, help="Replace a finished data set in ROOT, and remove its side files.")
 @storage_option
 @quiet_option
 @json_option
@@ -67,7 +68,9 @@ def command(
     source_options = url_options(source, storage_options)
     target = open_store(root, storage_options=url_options(root, storage_options))
     with claimed(target, "pack", overwrite=overwrite):
-        pass  # a place that cannot be written to is refused before the source is read
+        if overwrite:
+            refuse_old_card(target)
+        # a place that cannot be written to is refused before the source is read
     with open_source(source, labels=labels, allow_partial=allow_partial, storage_options=source_options) as images:
         total = sum(image.num_bytes for image in images.images)
         kept = f"the finished shards are kept in {redact_url(root)}; run the same command to resume"
