@@ -122,6 +122,20 @@ def test_a_failed_model_is_a_line_and_the_rest_goes_on(run: Run, models: Path) -
     assert "failed.json" not in folders(models / "out")["my_models-late"]
 
 
+@pytest.mark.parametrize("options", [["--crop-pct", "0.5"], ["--mean", "0", "0", "0"], ["--interpolation", "nearest"]])
+def test_an_existing_result_of_other_preprocessing_is_not_taken(run: Run, models: Path, options: list[str]) -> None:
+    """Neither with options that the result is without, nor without those that it has; the folder is refused."""
+    del models
+    named = [*EVAL, "-m", "my_models:good", "-m", MODEL]
+    for name, made, asked in (("plain", [], options), ("changed", options, [])):
+        assert run(*named, "-o", name, *made).code == 0
+        assert " 2 models had a result before" in run(*named, "-o", name, *made, "--skip-existing").out
+        ended = run(*named, "-o", name, *asked, "--skip-existing")
+        assert ended.code == 1
+        assert ended.err.count("another run: preprocessing.") == 2
+        assert "had a result before" not in ended.out
+
+
 def test_json_is_a_list(run: Run, models: Path) -> None:
     """One object a model, in the order given: its result, or its error."""
     del models

@@ -232,7 +232,9 @@ def test_an_interrupted_evaluation_resumes(ds: Dataset, tmp_path: Path) -> None:
 
 def test_existing_results_are_taken_without_loading(ds: Dataset, tmp_path: Path) -> None:
     """A finished model is not loaded, and its result is the one in its folder; the others are evaluated."""
-    first = evaluate_many([loaded("a", 0.1)], ds, options=OPTIONS, output=tmp_path, progress=False)
+    first = evaluate_many(
+        [ModelSource("a", lambda: loaded("a", 0.1))], ds, options=OPTIONS, output=tmp_path, progress=False
+    )
 
     def refuse() -> LoadedModel:
         raise AssertionError
@@ -285,6 +287,45 @@ def test_a_result_of_other_options_is_refused_not_taken(ds: Dataset, tmp_path: P
     [outcome] = evaluate_many([loaded("a")], ds, options=options, output=tmp_path, skip_existing=True, progress=False)
     assert isinstance(outcome.error, PredictionsError)
     assert "holds the records of another run" in str(outcome.error)
+
+
+def test_a_result_of_another_preprocessing_is_refused_not_taken(ds: Dataset, tmp_path: Path) -> None:
+    """A model that is given is compared with what was evaluated, before its batches would be."""
+    evaluate_many([loaded("a")], ds, options=OPTIONS, output=tmp_path, progress=False)
+    [same] = evaluate_many([loaded("a")], ds, options=OPTIONS, output=tmp_path, skip_existing=True, progress=False)
+    assert same.existed
+    own = loaded("a").transform
+    assert isinstance(own, EvalTransform)
+    other = replace(loaded("a"), transform=replace(own, crop_pct=0.5))
+    [outcome] = evaluate_many([other], ds, options=OPTIONS, output=tmp_path, skip_existing=True, progress=False)
+    assert isinstance(outcome.error, PredictionsError)
+    assert "preprocessing.crop_pct was 0.875, is 0.5" in str(outcome.error)
+
+
+def test_a_result_of_which_it_is_not_known_what_was_asked_is_checked(ds: Dataset, tmp_path: Path) -> None:
+    """As of an evaluation alone, or an earlier version: the model is loaded, and no batch is run again."""
+    alone("a", ds, tmp_path / "a")
+    model = loaded("a")
+    [outcome] = evaluate_many([model], ds, options=OPTIONS, output=tmp_path, skip_existing=True, progress=False)
+    assert (outcome.error, outcome.existed, model.module.calls) == (None, False, 0)  # type: ignore[attr-defined]
+    [outcome] = evaluate_many([model], ds, options=OPTIONS, output=tmp_path, skip_existing=True, progress=False)
+    assert outcome.existed
+
+
+def test_a_file_that_changed_is_another_model(ds: Dataset, tmp_path: Path) -> None:
+    """The name and the options are the same, the file is not: it is loaded, and the records decide."""
+    weights, loads = tmp_path / "weights.pth", []
+
+    def load() -> LoadedModel:
+        loads.append(weights.read_bytes())
+        return loaded("a")
+
+    sources = [ModelSource("a", load, asked={"checkpoint": str(weights)})]
+    for content, times in ((b"1", 1), (b"1", 1), (b"22", 2)):
+        if not weights.exists() or weights.read_bytes() != content:
+            weights.write_bytes(content)
+        evaluate_many(sources, ds, options=OPTIONS, output=tmp_path / "out", skip_existing=True, progress=False)
+        assert len(loads) == times
 
 
 def test_a_result_of_other_images_is_refused_not_taken(ds: Dataset, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -63,6 +63,11 @@ class ModelOptions:
     class_map: str | None = None
     background: Literal["first", "last"] | None = None
     trust_code: bool = False
+
+    def given(self) -> dict[str, Any]:
+        """Return what differs from the defaults."""
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        return {name: value for name, value in values.items() if value not in (None, False, {})}
 
     def load(self, spec: str) -> LoadedModel:
         """Return the model that `spec` names, with these weights and classes."""

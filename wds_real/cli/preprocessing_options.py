@@ -64,6 +64,11 @@ class PreprocessingOptions:
     mean: _Three | None = None
     std: _Three | None = None
 
+    def given(self) -> dict[str, Any]:
+        """Return what is given."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def applied_to(self, model: LoadedModel) -> LoadedModel:
         """Return a model whose transform is changed by what is given.
 
@@ -72,8 +77,7 @@ class PreprocessingOptions:
         """
         from wds_real.image.transform import EvalTransform
 
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        given = {name: value for name, value in values.items() if value is not None}
+        given = self.given()
         if not given:
             return model
         if not isinstance(model.transform, EvalTransform):

@@ -21,7 +21,7 @@ from wds_real.cli.failures import print_traceback
 from wds_real.cli.signals import kept_if_stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from wds_real.cli.model_options import ModelOptions
     from wds_real.data.dataset import Dataset
@@ -46,7 +46,11 @@ class SeveralOptions:
 
 
 def named_models(
-    specs: Sequence[str], options: ModelOptions, change: Callable[[LoadedModel], LoadedModel]
+    specs: Sequence[str],
+    options: ModelOptions,
+    change: Callable[[LoadedModel], LoadedModel],
+    *,
+    asked: Mapping[str, Any] | None = None,
 ) -> tuple[list[ModelSource], bool]:
     """Return the models that -m and --checkpoint name, and whether the form of a name stands for several.
 
@@ -54,6 +58,7 @@ def named_models(
         specs: The values of -m.
         options: Weights and classes; a folder as --checkpoint stands for each file of weights in it.
         change: Applied to each model that is loaded.
+        asked: What `change` does, JSON-ready.
 
     Raises:
         ModelError: a list, a folder or a wildcard names no model.
@@ -61,7 +66,9 @@ def named_models(
     from wds_real.evaluation.models.listing import find_models, names_several, weights_files
     from wds_real.evaluation.models.source import ModelSource
 
-    sources = find_models(specs, load=lambda spec: change(options.load(spec)))
+    asked = {**(asked or {}), **options.given()}
+    found = find_models(specs, load=lambda spec: change(options.load(spec)))
+    sources = [replace(source, asked=asked) for source in found]
     if options.checkpoint is None or not Path(options.checkpoint).is_dir():
         return sources, len(specs) > 1 or names_several(specs[0])
 
@@ -70,7 +77,12 @@ def named_models(
 
     files = weights_files(options.checkpoint)
     return [
-        ModelSource(f"{source.name} {file.name}", functools.partial(load, source.name, file), source.where)
+        ModelSource(
+            f"{source.name} {file.name}",
+            functools.partial(load, source.name, file),
+            source.where,
+            {**asked, "checkpoint": str(file)},
+        )
         for source in sources
         for file in files
     ], True

@@ -29,10 +29,11 @@ from wds_real.evaluation.failures import forget_frames, memory_errors, model_err
 from wds_real.evaluation.inputs import Inputs
 from wds_real.evaluation.loop import check_pixel_cache, run_pass
 from wds_real.evaluation.model_run import ModelRun, own_output
-from wds_real.evaluation.models.base import LoadedModel
+from wds_real.evaluation.models.base import LoadedModel, OwnTransform, name_of
 from wds_real.evaluation.models.listing import find_models
 from wds_real.evaluation.models.source import ModelSource, folder_names
 from wds_real.evaluation.options import choose_options
+from wds_real.image.transform import EvalTransform
 from wds_real.scoring.run.output import FAILED_NAME, read_output, write_failure
 from wds_real.scoring.run.place import OutputPlace
 
@@ -103,7 +104,8 @@ def evaluate_many(
         output: Folder, or URL of an object store, in which each model gets a folder of its own, named after it.
         output_options: Storage options of `output`, if it is a URL.
         models_at_once: Models in memory at the same time.
-        skip_existing: Load no model whose folder holds a result of this data set, batch size and precision.
+        skip_existing: Load no model whose folder holds a result of this data set, batch size and precision, that was
+            asked for with the same options and files.
         progress: As for `wds_real.evaluate`; an image counts once for each model.
         **fields: Fields of `EvalOptions`, in place of `options`.
 
@@ -139,7 +141,13 @@ def evaluate_many(
 def _sources_of(model: str | LoadedModel | ModelSource) -> Sequence[ModelSource]:
     if isinstance(model, str):
         return find_models([model])
-    return [ModelSource(model.spec, lambda: model) if isinstance(model, LoadedModel) else model]
+    if isinstance(model, LoadedModel):
+        return [ModelSource(model.spec, lambda: model, asked={"preprocessing": _described(model.transform)})]
+    return [model]
+
+
+def _described(transform: Callable[[Any], Any]) -> object:
+    return transform.describe() if isinstance(transform, EvalTransform | OwnTransform) else name_of(transform)
 
 
 class _Entry:
@@ -147,6 +155,7 @@ class _Entry:
 
     def __init__(self, source: ModelSource, folder: OutputPlace | None) -> None:
         self.source, self.folder = source, folder
+        self.request = source.request()  # files may change before the result is written
         self.run: ModelRun | None = None
         self.outcome: ModelOutcome | None = None
         self.owns_folder = False
@@ -236,9 +245,8 @@ class _Evaluation:
     def _take_existing(self, entry: _Entry) -> bool:
         """Take the result that is in the folder; rank 0 decides whether there is one."""
         found = None
-        if entry.folder is not None:
-            with contextlib.suppress(WdsRealError):  # what is there is not the result: it is made, or refused
-                found = _existing(entry.folder, self._dataset, self._options)
+        with contextlib.suppress(WdsRealError):  # what is there is not the result: it is made, or refused
+            found = _existing(entry, self._dataset, self._options)
         exists = torch.tensor([self._world.rank == 0 and found is not None], dtype=torch.int64)
         if not all_reduce(exists, "sum").item():
             return False
@@ -325,7 +333,7 @@ class _Evaluation:
             with agreed(ElsewhereError(f"{entry.source.name}: failed on another rank, which says why.")):
                 if failure is not None:
                     raise failure
-            found = run.finish(about, self._world)
+            found = run.finish({**about, "asked": entry.request}, self._world)
         except _OF_ONE_MODEL as error:
             self._drop(entry, error, others)
         else:
@@ -375,9 +383,13 @@ def _same_pixels(entry: _Entry, other: _Entry) -> bool:
     return entry.run is not None and other.run is not None and entry.run.inputs.same_pixels(other.run.inputs)
 
 
-def _existing(folder: OutputPlace, dataset: Dataset, options: EvalOptions) -> tuple[Result, Predictions] | None:
-    """Return what is in a folder; None if it is of another batch size or precision."""
-    found, used = read_output(folder, dataset), asdict(options)
+def _existing(entry: _Entry, dataset: Dataset, options: EvalOptions) -> tuple[Result, Predictions] | None:
+    """Return what is in a model's folder; None if it was asked for in another way, or it is not known in which."""
+    if entry.folder is None:
+        return None
+    found, used = read_output(entry.folder, dataset), asdict(options)
+    if found[0].run.get("asked") != entry.request:
+        return None
     names = ("batch_size", "amp", "amp_dtype") if options.amp else ("batch_size", "amp")
     before = found[0].run.get("options", {})
     return found if all(before.get(name) == used[name] for name in names) else None

@@ -168,7 +168,7 @@ def command(
     with _reported_by_rank_0():
         place = output.place(root, storage_options)
         change = functools.partial(_changed, preprocessing=preprocessing, pixel_cache=pixel_cache)
-        sources, several = named_models(specs, model_options, change)
+        sources, several = named_models(specs, model_options, change, asked=preprocessing.given())
         _check_use(several, output, skip_existing, per_class)
         dataset = open_dataset(root, split=split, storage_options=storage_options, cache=open_cache(cache, cache_bytes))
         if any(is_factory(source.name) for source in sources):

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import re
+import stat
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from wds_real.evaluation.models.base import LoadedModel
 
@@ -28,11 +31,30 @@ class ModelSource:
         name: What it is called in tables, messages, and the name of its folder.
         load: Returns the model; called again if memory did not suffice for it beside others.
         where: The place that named it, such as ``models.txt:7``; "" for none.
+        asked: What is asked for besides the name, as far as it can change a result: options, JSON-ready. A result that
+            was asked for in another way is not taken for this one's.
     """
 
     name: str
     load: Callable[[], LoadedModel]
     where: str = ""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+
+    def request(self) -> dict[str, Any]:
+        """Return `asked`, and size and time of each file that it or the name stands for, JSON-ready."""
+        names = [self.name, *(value for value in self.asked.values() if isinstance(value, str))]
+        files = {name: stamp for name in names if (stamp := _stamp(name)) is not None}
+        asked: dict[str, Any] = json.loads(json.dumps(dict(self.asked), default=repr))
+        return asked | ({"files": files} if files else {})
+
+
+def _stamp(name: str) -> list[int] | None:
+    """Return size and time of change of a file; None if there is none of this name."""
+    try:
+        found = Path(name).stat()
+    except (OSError, ValueError):
+        return None
+    return [found.st_size, found.st_mtime_ns] if stat.S_ISREG(found.st_mode) else None
 
 
 def folder_names(names: Sequence[str]) -> list[str]:
