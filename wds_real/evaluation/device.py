@@ -35,17 +35,24 @@ class Normalize:
         std: As `mean`.
         device: Of the pixels.
         channels_last: Whether the result on a CPU has channels-last memory.
+        memory: Where the results on a CPU lie, for several that run in turn; None means memory of its own.
     """
 
     def __init__(
-        self, mean: Sequence[float], std: Sequence[float], *, device: torch.device, channels_last: bool = False
+        self,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        device: torch.device,
+        channels_last: bool = False,
+        memory: Buffers | None = None,
     ) -> None:
         # The product is computed in float64, so that 127 / 255 * 255 is 127 in float32.
         scale = torch.tensor([255.0], dtype=torch.float64)
         self._mean = (torch.tensor(mean, dtype=torch.float64) * scale).float().view(1, -1, 1, 1).to(device)
         self._std = (torch.tensor(std, dtype=torch.float64) * scale).float().view(1, -1, 1, 1).to(device)
         self._channels_last = channels_last
-        self._memory = Buffers(max_kept=_KEPT_INPUTS)
+        self._memory = memory or Buffers(max_kept=_KEPT_INPUTS)
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
         """Return float (B, 3, H, W)."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,7 +41,7 @@ _NOT_IN_EVAL = ("num_images", "measured", "quiet", "batch_size", *_FOR_FILES, *_
 @preprocessing_options
 @click.option(
     "-n", "--num-images", type=click.IntRange(min=1), default=1000, show_default=True,
-    help="Images that the model is tried on, evenly spread over the split.",
+    help="Images that the model is tried on at most, evenly spread over the split; fewer if they are enough.",
 )  # fmt: skip
 @click.option("--split", metavar="SPLIT", help="Part of the data set in TFDS's notation.")
 @click.option(
@@ -118,10 +117,10 @@ def command(
         dataset,
         transform=preprocessing.applied_to(loaded).transform,
         num_images=num_images,
+        measured=measured,
         options=EvalOptions(batch_size=batch_size, threads=threads, device=device),
         bar=lambda total: progress_bar("diagnose", total, unit="images", quiet=quiet),
     )
-    diagnosis = replace(diagnosis, measured=measured)
     if as_json:
         print_json(diagnosis.as_dict())
         return

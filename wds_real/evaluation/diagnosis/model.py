@@ -2,70 +2,45 @@
 
 The settings differ from the given one by one mistake each. The best of them becomes the given one, as long as it is
 better than chance allows, so that two mistakes at once are found one after the other.
+
+The settings race: they are looked at after 64, 128, 256, ... images, and only those are tried further that can still
+be the best one. The race ends as soon as the verdict is certain, see `_Race`.
 """
 
 from __future__ import annotations
 
-import copy
 import math
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from wds_real.data.loader import Loader
 from wds_real.errors import ModelError
-from wds_real.evaluation.device import Normalize, on_device
-from wds_real.evaluation.diagnosis.settings import Setting, Stacked, option_words, variations
-from wds_real.evaluation.failures import memory_errors, model_errors
-from wds_real.evaluation.forward import choose_device, input_dtype, prepare_forward
+from wds_real.evaluation.diagnosis.settings import Setting, option_words, variations
+from wds_real.evaluation.diagnosis.trials import InputTrial, TrialRunner, p_value, possible_gain
+from wds_real.evaluation.failures import memory_errors
 from wds_real.evaluation.models.base import OwnTransform
 from wds_real.evaluation.options import EvalOptions
-from wds_real.evaluation.outputs import Outputs
-from wds_real.evaluation.progress.stopwatch import ModelStopwatch
 from wds_real.image.transform import EvalTransform
 from wds_real.scoring.comparison import mcnemar_exact
-from wds_real.scoring.counts import Accuracy
 from wds_real.scoring.diagnosis import Diagnosis, diagnose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
 
-    from numpy.typing import NDArray
-
     from wds_real.data.dataset import Dataset
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.progress.bar import Advance
 
-__all__ = ["InputTrial", "ModelDiagnosis", "diagnose_model"]
+__all__ = ["ModelDiagnosis", "diagnose_model"]
 
-_LEVEL = 0.01  # of the family of all trials of a round
+_LEVEL = 0.01  # of the family of all trials of a round, at all looks
+_OUT = 0.01  # a trial that is worse than the best one at this level is tried no further
 _SAME = 0.05
+_WORTH = 1.0  # point of accuracy: what is less is no mistake that explains an absurd number
 _ROUNDS = 3
 _AS_IT_IS = "as it is"
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class InputTrial:
-    """The sample's original top-1 with one setting.
-
-    Attributes:
-        title: What differs from the first trial of the round.
-        setting: How the images became the input.
-        correct: bool (N,), the images whose original label was predicted.
-    """
-
-    title: str
-    setting: Setting
-    correct: NDArray[np.bool_]
-
-    @property
-    def accuracy(self) -> Accuracy:
-        """Original top-1."""
-        return Accuracy(int(self.correct.sum()), len(self.correct))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +95,9 @@ class ModelDiagnosis:
     def perhaps(self) -> InputTrial | None:
         """The trial that is better, but not beyond chance on so few images; None if there is none, or a verdict."""
         as_it_is, *others = self.trials
-        top = max(others, key=lambda trial: trial.accuracy.correct)
-        unsure = not self.steps and self.classes.explanation is None and _p_value(as_it_is, top) < _SAME
-        return top if unsure and top.accuracy.correct > as_it_is.accuracy.correct else None
+        top = max(others, key=lambda trial: _gain(trial, as_it_is))
+        unsure = not self.steps and self.classes.explanation is None and _gain(top, as_it_is) > 0
+        return top if unsure else None
 
     @property
     def reproducing(self) -> tuple[InputTrial, ...]:
@@ -142,19 +117,24 @@ class ModelDiagnosis:
             "options": list(self.options),
             "advice": list(self.advice),
             "perhaps": None if self.perhaps is None else self.perhaps.title,
-            "trials": [{"setting": trial.title, **trial.accuracy.as_dict()} for trial in self.trials],
+            "trials": [self._trial_as_dict(trial) for trial in self.trials],
             "classes": self.classes.as_dict(),
             **({} if self.measured is None else {"reproducing": [trial.title for trial in self.reproducing]}),
         }
 
+    def _trial_as_dict(self, trial: InputTrial) -> dict[str, Any]:
+        gained, lost = trial.gained_and_lost(self.trials[0])
+        return {"setting": trial.title, **trial.accuracy.as_dict(), "gained": gained, "lost": lost}
+
     def __str__(self) -> str:
-        lines = [f" original top-1 on {len(self.trials[0].correct):,} images, evenly spread", *map(_row, self.trials)]
+        lines = ["    top-1   95 % interval images  right/wrong  setting (right/wrong: images that it changes)"]
+        lines += [_row(trial, self.trials[0]) for trial in self.trials]
         for step in self.steps[1:]:
             lines += [" and then", _row(step)]
         lines.append(f" verdict: {self.verdict}")
         lines += [f" to do: {advice}" for advice in self.advice]
         if self.perhaps is not None:
-            gain = self.perhaps.accuracy.percent - self.trials[0].accuracy.percent
+            gain = _gain(self.perhaps, self.trials[0])
             lines.append(f" perhaps: {self.perhaps.title} ({gain:+.2f} points); for certainty try more images: -n")
         if self.measured is not None:
             fitting = "; ".join(trial.title for trial in self.reproducing) or "none of these"
@@ -168,16 +148,18 @@ def diagnose_model(
     *,
     transform: EvalTransform | OwnTransform | None = None,
     num_images: int = 1000,
+    measured: float | None = None,
     options: EvalOptions | None = None,
     bar: Callable[[int], AbstractContextManager[Advance]] | None = None,
 ) -> ModelDiagnosis:
-    """Evaluate a model on a sample of the images with each known mistake in its input.
+    """Evaluate a model on a sample of the images with each known mistake in its input, until one is known or none.
 
     Args:
         loaded: The model, with the transform that its source gives.
-        dataset: The images; the sample is every k-th of them, at most `num_images`, always the same.
+        dataset: The images; the sample is every k-th of them, at most `num_images`, always the same, in random order.
         transform: How the images are made its input; None means its own.
-        num_images: Size of the sample.
+        num_images: Largest size of the sample; fewer are used if they are enough for the verdict.
+        measured: Original top-1 in percent from elsewhere; the trials that could give it use the whole sample.
         options: How to run the model.
         bar: Called with the number of images before each round; the result moves a progress bar.
 
@@ -200,94 +182,80 @@ def diagnose_model(
     steps: list[InputTrial] = []
     module = isinstance(loaded.module, torch.nn.Module) and not _has_one_mode(loaded.module)
     with torch.inference_mode(), memory_errors(options.batch_size):
+        runner = TrialRunner(loaded, sample, options)
         for _ in range(_ROUNDS):
             others = variations(setting, own, pixels=loaded.takes_pixels, module=module)
-            predicted = _predict(loaded, sample, {title: setting, **others}, options, bar)
-            label = np.array(sample.index.original_label)[sample.positions]
-            settings = {title: setting, **others}
-            trials = tuple(InputTrial(name, settings[name], found == label) for name, found in predicted.items())
-            first = first or trials
-            best = _best(trials)
-            classes = diagnose(predicted[title], label)
-            if best is None:
+            race = _Race(runner, {title: setting, **others}, measured=None if first else measured)
+            if bar is None:
+                race.run(None)
+            else:
+                with bar(len(sample)) as advance:
+                    race.run(advance)
+            first = first or race.trials
+            if race.found is None:
                 break
-            steps.append(best)
-            setting, title = best.setting, best.title
-            classes = diagnose(predicted[title], label)
-    return ModelDiagnosis(first, tuple(steps), classes)
+            steps.append(race.found)
+            setting, title = race.found.setting, race.found.title
+    answers = runner.trial(title, setting)
+    classes = diagnose(answers.predicted, runner.labels(len(answers.predicted)))
+    return ModelDiagnosis(first, tuple(steps), classes, measured)
 
 
-def _best(trials: tuple[InputTrial, ...]) -> InputTrial | None:
-    """Return the trial that is better than the first one by more than chance, or None.
+class _Race:
+    """The trials of a round, of which the first is the setting as it is.
 
-    Of several that cannot be told apart from the best, the first one is returned: the likeliest comes first.
+    At each look, three tests decide. A trial is *better* than the setting as it is if chance is excluded at one percent
+    for all trials and looks together, and the answers themselves gain at least a point. A trial is *out* if it is worse
+    than the best one, or cannot gain a point on the setting as it is. The race ends if nothing is left to decide.
+
+    Attributes:
+        trials: What was found, in the order of the settings; those that were out early have fewer images.
+        found: The better one; of several that cannot be told apart from the best, the first: the likeliest comes first.
     """
-    as_it_is, *others = trials
-    top = max(others, key=lambda trial: trial.accuracy.correct)
-    if _p_value(as_it_is, top) * len(others) >= _LEVEL or top.accuracy.correct <= as_it_is.accuracy.correct:
-        return None
-    return next(
-        trial
-        for trial in others
-        if _p_value(trial, top) > _SAME
-        and trial.accuracy.correct > as_it_is.accuracy.correct
-        and _p_value(as_it_is, trial) * len(others) < _LEVEL
-    )
+
+    def __init__(self, runner: TrialRunner, settings: Mapping[str, Setting], *, measured: float | None) -> None:
+        self._runner, self._settings, self._measured = runner, settings, measured
+        self.trials: tuple[InputTrial, ...] = ()
+        self.found: InputTrial | None = None
+
+    def run(self, advance: Advance | None) -> None:
+        """Look at more and more images until the verdict is certain, or the sample ends."""
+        as_it_is, *_ = running = list(self._settings)
+        for look in range(1, self._runner.num_looks + 1):
+            self._runner.run([self._settings[title] for title in running], look, advance)
+            self.trials = tuple(self._runner.trial(title, setting) for title, setting in self._settings.items())
+            still = {trial.title: trial for trial in self.trials if trial.title in running}
+            self.found = self._better(list(still.values()))
+            best = still[as_it_is] if self.found is None else self.found
+            running = [title for title, trial in still.items() if trial is best or self._undecided(trial, best)]
+            if running == [best.title]:
+                break
+            running = list(dict.fromkeys([as_it_is, *running]))
+
+    def _better(self, running: list[InputTrial]) -> InputTrial | None:
+        """Return the trial that is better than the first one, or None."""
+        as_it_is, *others = running
+        level = _LEVEL / max(1, (len(self._settings) - 1) * self._runner.num_looks)
+        better = [trial for trial in others if _gain(trial, as_it_is) >= _WORTH and p_value(trial, as_it_is) < level]
+        if not better:
+            return None
+        top = max(better, key=lambda trial: trial.accuracy.correct)
+        return next(trial for trial in better if p_value(trial, top) > _SAME or trial is top)
+
+    def _undecided(self, trial: InputTrial, best: InputTrial) -> bool:
+        """Return whether more images can still change what is known of a trial."""
+        if self._measured is not None:
+            low, high = trial.accuracy.interval
+            if low <= self._measured / 100 <= high:
+                return True
+        worse = trial.accuracy.correct <= best.accuracy.correct and p_value(trial, best) < _OUT
+        return not worse and possible_gain(best, trial) > _WORTH
 
 
-def _p_value(a: InputTrial, b: InputTrial) -> float:
-    return mcnemar_exact(int((a.correct & ~b.correct).sum()), int((b.correct & ~a.correct).sum()))
-
-
-def _predict(
-    loaded: LoadedModel,
-    sample: Dataset,
-    settings: Mapping[str, Setting],
-    options: EvalOptions,
-    bar: Callable[[int], AbstractContextManager[Advance]] | None,
-) -> dict[str, NDArray[np.int64]]:
-    """Return the first class of each image, int64 (N,), with each setting; images are decoded once for all of them."""
-    geometries = list(dict.fromkeys(setting.geometry for setting in settings.values()))
-    device = choose_device(loaded, options)
-    forwards = {title: _forward(loaded, setting, device, options) for title, setting in settings.items()}
-    outputs = Outputs(loaded.classes)
-    loader = Loader(
-        sample, batch_size=options.batch_size, transform=Stacked(geometries), threads=options.threads, pad=False,
-        rank=0, world_size=1,
-    )  # fmt: skip
-    found: dict[str, list[NDArray[np.int64]]] = {title: [] for title in settings}
-    with ExitStack() as stack:
-        advance = stack.enter_context(bar(len(sample))) if bar is not None else None
-        for batch, image in on_device(loader, device):
-            parts = dict(zip(geometries, image.chunk(len(geometries), dim=2), strict=True))
-            for title, setting in settings.items():
-                part = parts[setting.geometry]
-                returned = forwards[title](part.flip(1) if setting.bgr else part.contiguous())
-                found[title].append(_first_class(outputs.scores(returned)))
-            if advance is not None:
-                advance(len(batch.key))
-    return {title: np.concatenate(classes) for title, classes in found.items()}
-
-
-def _forward(
-    loaded: LoadedModel, setting: Setting, device: torch.device, options: EvalOptions
-) -> Callable[[torch.Tensor], Any]:
-    normalize = Normalize(
-        setting.transform.mean, setting.transform.std, device=device, channels_last=options.channels_last
-    )
-    if not setting.training:
-        return prepare_forward(loaded, normalize, device, options, ModelStopwatch())
-    dtype = input_dtype(loaded)
-    module = copy.deepcopy(loaded.module).train().to(device)  # type: ignore[attr-defined]  # BatchNorm changes it
-
-    def forward(image: torch.Tensor) -> Any:  # noqa: ANN401 -- whatever the model returns
-        with model_errors("the model in training mode", batch_size=len(image)), torch.random.fork_rng():
-            torch.manual_seed(0)  # Dropout draws, the same in each run
-            pixels = image if loaded.takes_pixels else normalize(image).to(dtype)
-            with torch.autocast(device.type, dtype=getattr(torch, options.amp_dtype), enabled=options.amp):
-                return module(pixels)
-
-    return forward
+def _gain(trial: InputTrial, other: InputTrial) -> float:
+    """Return the points of accuracy that a trial has more than the other; 0 if chance alone could make the answers."""
+    gained, lost = trial.gained_and_lost(other)
+    return 100 * (gained - lost) / len(trial.correct) if mcnemar_exact(gained, lost) < _SAME else 0.0
 
 
 def _has_one_mode(module: torch.nn.Module) -> bool:
@@ -299,14 +267,11 @@ def _has_one_mode(module: torch.nn.Module) -> bool:
     return False
 
 
-def _first_class(scores: torch.Tensor) -> NDArray[np.int64]:
-    """Return the class with the highest score, of classes the first; NaN, as half precision gives, is the lowest."""
-    if not scores.is_floating_point():
-        return scores.reshape(len(scores), -1)[:, 0].cpu().numpy().astype(np.int64)
-    return scores.nan_to_num(nan=-math.inf).argmax(dim=1).cpu().numpy()
-
-
-def _row(trial: InputTrial) -> str:
+def _row(trial: InputTrial, as_it_is: InputTrial | None = None) -> str:
     accuracy = trial.accuracy
     low, high = (100 * bound for bound in accuracy.interval)
-    return f"   {accuracy.percent:>7.3f}  ({low:.2f} - {high:.2f})  {trial.title}"
+    against = ""
+    if as_it_is is not None and trial is not as_it_is:
+        gained, lost = trial.gained_and_lost(as_it_is)
+        against = f"+{gained} -{lost}"
+    return f" {accuracy.percent:>8.3f}  {low:>6.2f} - {high:<6.2f} {accuracy.total:>6,}  {against:>10}  {trial.title}"
