@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from wds_real.format.tar import UnreadEntryError
+from wds_real.storage.files import stand_in
 
 __all__ = ["explain_tar_error"]
 
@@ -17,7 +18,6 @@ _OTHER = {
     b"PK\x03\x04": "a zip archive, not a tar: unpack it first.",
     b"7z\xbc\xaf\x27\x1c": "a 7z archive, not a tar: unpack it first.",
     b"Rar!": "a rar archive, not a tar: unpack it first.",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: run `git lfs pull`.",
     b"\xff\xd8\xff": "an image, not a tar. Give the tar, or the folder of the images.",
 }
 
@@ -40,11 +40,11 @@ def explain_tar_error(error: Exception, head: bytes, num_bytes: int, *, if_damag
         for start, (name, program) in _COMPRESSED.items():
             if head.startswith(start):
                 return f"compressed with {name}, but only plain tars can be read by range: run {program} on it first."
-        if head.lstrip()[:1] == b"<":
-            return "looks like a web page, perhaps the sign-in page saved by the download: download the tar itself."
-        for start, what in _OTHER.items():
+        if (what := stand_in(head)) is not None:
+            return what
+        for start, other in _OTHER.items():
             if head.startswith(start):
-                return what
+                return other
     if isinstance(error, UnreadEntryError):
         return f"cannot be read whole: {error}."
     return f"not a whole tar: {error}. {if_damaged}"

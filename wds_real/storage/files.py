@@ -11,6 +11,7 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import resource
 import stat
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ __all__ = [
     "read_bytes",
     "reason_of",
     "remove_if_unlocked",
+    "stand_in",
     "write_all",
 ]
 
@@ -48,6 +50,8 @@ _ADVICE = {
     errno.ENOSPC: "Make room, or choose another place.",
     errno.EDQUOT: "Make room, or choose another place.",
 }
+_LFS_POINTER = b"version https://git-lfs"
+_HTML = re.compile(rb"\s*<(!doctype\s+html|html)", re.IGNORECASE)
 _KINDS = (
     (stat.S_ISFIFO, "a named pipe"),
     (stat.S_ISSOCK, "a socket"),
@@ -275,3 +279,20 @@ def os_errors_as(error_of: Callable[[OSError], Exception]) -> Iterator[None]:
         yield
     except OSError as error:
         raise error_of(error) from error
+
+
+def stand_in(start: bytes, *, may_be_xml: bool = False) -> str | None:
+    r"""Return what a file is if it only stands in for another one, and what to do; None if it does not.
+
+    >>> stand_in(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
+    'a Git LFS pointer, not the file itself. Run `git lfs pull` where it was cloned.'
+
+    Args:
+        start: The first bytes of the file; 256 are enough.
+        may_be_xml: The file itself may be XML, so that only HTML is a web page, and not a server's error in XML.
+    """
+    if start.startswith(_LFS_POINTER):
+        return "a Git LFS pointer, not the file itself. Run `git lfs pull` where it was cloned."
+    if _HTML.match(start) or (not may_be_xml and start.lstrip()[:1] == b"<"):
+        return "looks like a web page, often the one around a download, or a sign-in. Download the file itself."
+    return None

@@ -27,9 +27,12 @@ def test_the_digest_is_that_of_the_bytes(tmp_path: Path) -> None:
         (None, r"no such file\. Expected a model\."),
         ("folder", r"a folder\. Expected a model\."),
         (b"", r"the file is empty\. Expected a model\."),
-        ("lfs", r"a pointer of git-lfs, not the file itself\. Fetch it: git lfs pull\."),
-        (b"\n<!doctype HTML><p>Sign in", r"a web page, expected a model\."),
-        (b"<html lang=en>", "a web page"),
+        (
+            "lfs",
+            r"a Git LFS pointer, not the file itself\. Run `git lfs pull` where it was cloned\. Expected a model\.",
+        ),
+        (b"\n<!doctype HTML><p>Sign in", r"looks like a web page, .*\. Expected a model\."),
+        (b"<html lang=en>", "looks like a web page"),
     ],
 )
 def test_what_is_no_file_of_a_model(content: bytes | str | None, message: str, tmp_path: Path) -> None:

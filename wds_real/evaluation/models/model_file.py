@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
 from wds_real.errors import ModelError
+from wds_real.storage.files import stand_in
 
 __all__ = ["file_digest"]
-
-_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-_MARKUP = re.compile(rb"\s*<(!doctype\s+html|html)", re.IGNORECASE)
 
 
 def file_digest(path: str, expected: str) -> str:
@@ -22,7 +19,7 @@ def file_digest(path: str, expected: str) -> str:
         expected: What it should be, for the message.
 
     Raises:
-        ModelError: it is missing, a folder, empty, a web page, or a pointer that git-lfs left in place of the file; or
+        ModelError: it is missing, a folder, empty, a web page, or a pointer of Git LFS; or
             it cannot be read.
     """
     place = Path(path)
@@ -37,8 +34,6 @@ def file_digest(path: str, expected: str) -> str:
         raise ModelError(f"{path}: cannot be read: {error.strerror}.") from error
     if not start:
         raise ModelError(f"{path}: the file is empty. Expected {expected}.")
-    if start.startswith(_LFS_POINTER):
-        raise ModelError(f"{path}: a pointer of git-lfs, not the file itself. Fetch it: git lfs pull.")
-    if _MARKUP.match(start):
-        raise ModelError(f"{path}: a web page, expected {expected}. Download the file itself.")
+    if (what := stand_in(start, may_be_xml=True)) is not None:  # OpenVINO's models are XML
+        raise ModelError(f"{path}: {what} Expected {expected}.")
     return digest

@@ -16,7 +16,7 @@ import torch
 from wds_real.errors import ModelError, ModelRunError, first_few
 from wds_real.evaluation.failures import describe, is_out_of_memory
 from wds_real.evaluation.models.base import import_package
-from wds_real.storage.files import OpenFile, reason_of
+from wds_real.storage.files import OpenFile, reason_of, stand_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["WeightsFile", "digest_of", "read_weights_file"]
 
 # What the first bytes say that weights are not, and what to do.
-_LFS = b"version https://git-lfs.github.com/spec/"
 _OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
-    (_LFS, "a Git LFS pointer, the weights themselves were not downloaded. Run `git lfs pull` where it was cloned."),
     (b"\x89HDF\r\n", "an HDF5 file, as Keras writes it, expected a PyTorch checkpoint. Convert it first."),
     (b"\x1f\x8b", "compressed with gzip. Unpack it: gunzip."),
     (b"\x93NUMPY", "a NumPy array, expected a PyTorch checkpoint. Convert it first."),
@@ -114,11 +112,8 @@ def _check_kind(path: Path, start: bytes) -> None:
     """Raise if the first bytes of a file are of another kind than those that hold weights."""
     if not start:
         raise ModelError(f"{path}: the file is empty. Download or save it again.")
-    if start.lstrip()[:1] == b"<":
-        raise ModelError(
-            f"{path}: looks like a web page, expected weights. Often it is the page around a download, or a sign-in. "
-            "Download the file itself."
-        )
+    if (what := stand_in(start)) is not None:
+        raise ModelError(f"{path}: {what}")
     if start.startswith(_ZIP) or _LEGACY in start or start[8:9] == b"{":
         return
     for magic, what in _OTHER_KINDS:
