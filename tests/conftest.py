@@ -38,7 +38,7 @@ REAL_DATA = Path(os.environ.get("WDS_REAL_TEST_DATA", REPOSITORY.parent / "share
 _TABLES = {
     "neighbour": ("loops of other libraries", ("library", "version", "what was run", "data", "same integers as eval")),
     "launcher": ("recipes for clusters", ("engine", "version", "what was run", "what was compared", "equal")),
-    "proved": ("what was proved on an accelerator", ("check", "device", "outcome")),
+    "proved": ("what was proved", ("check", "device", "outcome")),
     "reader": ("other libraries on the shards", ("library", "version", "what was read", "samples", "equal bytes")),
 }
 
