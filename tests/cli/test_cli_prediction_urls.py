@@ -302,6 +302,16 @@ def test_a_run_at_a_web_server_is_compared(run: Run, site: Path) -> None:
         expect_one_line(run("score", f"{web.endpoint}/none.csv?sig=hidden"), 1, "none.csv: no such file")
 
 
+def test_diagnose_reads_a_file_once(run: Run, tmp_path: Path) -> None:
+    """Also one whose predictions are no class numbers."""
+    lines = (f"ILSVRC2012_val_{at:08d}.JPEG,tench" for at in range(1, 1001))
+    (tmp_path / "named.csv").write_text("file_name,prediction\n" + "\n".join(lines))
+    with http_server(tmp_path) as web:
+        assert run("diagnose", f"{web.endpoint}/named.csv").code == 0
+        size = (tmp_path / "named.csv").stat().st_size
+        assert [request.headers["range"] for request in web.requests] == ["bytes=0-0", f"bytes=0-{size - 1}"]
+
+
 def test_a_user_of_a_web_server_is_named_in_the_url(run: Run, site: Path) -> None:
     """Password and token are not shown, neither in the output nor in an error."""
     with http_server(site, user="me", password="hidden") as web:  # noqa: S106 -- a test's

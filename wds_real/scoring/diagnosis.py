@@ -15,7 +15,7 @@ import numpy as np
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, NUM_IMAGES
 from wds_real.labels.class_maps import NUMBERINGS
-from wds_real.scoring.prediction_reader import read_predictions
+from wds_real.scoring.prediction_reader import predictions_in
 from wds_real.scoring.reading.columns import read_columns
 from wds_real.scoring.reading.folders import find_predictions
 from wds_real.scoring.reading.order import ORDERS, is_counted, keys_of
@@ -227,9 +227,8 @@ def diagnose_file(
         *option_words(path, storage_options),
     )
     if numbers is None or (roles.names is None and len(numbers) != NUM_IMAGES):
-        found = diagnose_predictions(
-            read_predictions(path, name_column=name_column, class_column=class_column, storage_options=storage_options)
-        )
+        read = predictions_in(columns, shown(path), name_column=name_column, class_column=class_column)
+        found = diagnose_predictions(read)
         return replace(found, arguments=arguments)
     positions = None
     if roles.names is not None and not is_counted(columns[roles.names]):

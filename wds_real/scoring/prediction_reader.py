@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from wds_real.scoring.reading.roles import Roles
     from wds_real.scoring.reading.spellings import Column, Columns
 
-__all__ = ["read_predictions"]
+__all__ = ["predictions_in", "read_predictions"]
 
 _MANY = 1000  # images; no model gives the original label of every one of so many
 
@@ -86,6 +86,35 @@ def read_predictions(
         columns, where = read_columns(source, storage_options=storage_options), shown(source)
     else:
         columns, where = columns_of(source)
+    return predictions_in(
+        columns, where, name_column=name_column, class_column=class_column, order=order, class_map=mapping
+    )
+
+
+def predictions_in(
+    columns: Columns,
+    where: str,
+    *,
+    name_column: str | None = None,
+    class_column: str | None = None,
+    order: str | None = None,
+    class_map: ClassMap | None = None,
+) -> Predictions:
+    """Check the predictions in columns that were read; see `read_predictions`.
+
+    Args:
+        columns: By name.
+        where: They were read, for messages and as the source of the predictions.
+        name_column: As for `read_predictions`.
+        class_column: The same.
+        order: The same.
+        class_map: Which output is which class, or None for the 1,000 classes in their order.
+
+    Raises:
+        PredictionsError: the columns are not as expected, or a class is unknown.
+        CoverageError: a name occurs more than once.
+    """
+    mapping = class_map
     try:
         if mapping is None:
             roles = find_roles(columns, name_column=name_column, class_column=class_column)
