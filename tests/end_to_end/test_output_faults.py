@@ -307,28 +307,52 @@ def test_half_of_an_array_that_never_starts(
     assert open_store(url, storage_options=s3.options).get("predictions.csv") == undisturbed
 
 
+def terminate(running: subprocess.Popen[str], log: Path) -> list[str]:
+    """End a command by SIGTERM while it does the fourth batch; return its messages."""
+    deadline = time.monotonic() + 60
+    while not (log.exists() and len(log.read_text().splitlines()) > 3) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGTERM)
+    err = running.communicate(timeout=60)[1]
+    assert running.returncode == 143
+    return messages(err)
+
+
+def slowly(url: str, options: list[str], seconds: str) -> subprocess.Popen[str]:
+    """Start the slow model with 12 batches, which are saved at the end."""
+    command = [sys.executable, "-m", "wds_real", "eval", "shards", "-m", "slow_model:slow_model", "-b", "10", "-q",
+               "--save-every", "1000", "-o", url, *options]  # fmt: skip
+    environment = trial_environment(SLOW_MODEL_LOG="log", SLOW_MODEL_SECONDS=seconds)
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
 def test_a_termination_saves_what_is_done(s3: S3Server, url: str) -> None:
     """However long a batch may wait: all that were done are there, and none of them is done again."""
-    command = [sys.executable, "-m", "wds_real", "eval", "shards", "-m", "slow_model:slow_model", "-b", "10", "-q",
-               "--save-every", "1000", "-o", url, *options(s3)]  # fmt: skip
-    environment = trial_environment(SLOW_MODEL_LOG="log", SLOW_MODEL_SECONDS="0.2")
-    log, deadline = Path("log"), time.monotonic() + 60
-    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as running:
-        while not (log.exists() and len(log.read_text().splitlines()) > 3) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        running.send_signal(signal.SIGTERM)
-        _, err = running.communicate(timeout=60)
-    assert running.returncode == 143
-    assert messages(err) == [
-        f"the finished batches are saved in {url}; run the same command to resume", "terminated",
-    ]  # fmt: skip
+    log = Path("log")
+    with slowly(url, options(s3), "0.2") as running:
+        assert terminate(running, log) == [
+            f"the batches that are saved are kept in {url}; run the same command to resume", "terminated",
+        ]  # fmt: skip
     begun, saved = len(log.read_text().splitlines()), num_saved(url, s3)
     assert 3 <= saved < 12
     assert begun - 1 <= saved <= begun
-    environment = trial_environment(SLOW_MODEL_LOG="log", SLOW_MODEL_SECONDS="0")
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    with slowly(url, options(s3), "0") as again:
+        again.communicate(timeout=60)
+    assert again.returncode == 0
     assert len(log.read_text().splitlines()) == begun + 12 - saved
+
+
+def test_a_termination_says_what_it_cannot_save(s3: S3Server, url: str) -> None:
+    """The store denies the write: the number of lost batches is told."""
+    denied = s3_gate(s3, refuse=After(0, is_record, 403, "AccessDenied"))
+    with denied as gate, slowly(url, options(s3, gate), "0.2") as running:
+        lost, kept, word = terminate(running, Path("log"))
+    assert lost.startswith(f"error: {url}/records/00000-")
+    assert "access denied" in lost
+    assert " batches are not saved: the same command evaluates them again." in lost
+    assert (kept, word) == (
+        f"the batches that are saved are kept in {url}; run the same command to resume", "terminated",
+    )  # fmt: skip
 
 
 def test_a_full_disk_under_independent_ranks(

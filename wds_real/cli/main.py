@@ -23,7 +23,7 @@ from wds_real.cli.console import (
 from wds_real.cli.failures import describe, print_traceback
 from wds_real.cli.signals import SignalHandling
 from wds_real.data.launchers import launched_world, way_to_run_alone
-from wds_real.errors import CoverageError, ManifestError, PlanError, WdsRealError
+from wds_real.errors import CoverageError, ManifestError, PlanError, PredictionsError, StoreError, WdsRealError
 
 _DATA_SETS = {
     "card": "Print the data card of a data set: Markdown, Hugging Face, Croissant or BibTeX.",
@@ -151,6 +151,8 @@ def _is_together(context: click.Context | None) -> bool:
 def _failed(error: BaseException, signals: SignalHandling) -> int:
     """Report a signal, or an error that no command expects; return the exit code."""
     if signals.received is not None or isinstance(error, KeyboardInterrupt):
+        if isinstance(error, (PredictionsError, StoreError)):  # of the records that were to be saved at the end
+            print_message(f"{rank_prefix()}error: {error}")
         signals.say()  # other errors may follow from the interruption
         return signals.exit_code
     print_traceback(error)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from wds_real.data.launchers import World
     from wds_real.scoring.run.place import OutputPlace
 
-__all__ = ["OutputOptions", "output_option_option", "output_options", "place_of_output"]
+__all__ = ["OutputOptions", "kept_in", "output_option_option", "output_options", "place_of_output"]
 
 output_option_option = click.option(
     "--output-option",
@@ -137,6 +137,12 @@ def place_of_output(
     if not options and (root is None or _scheme(root) == _scheme(output)):
         options = root_options
     return OutputPlace(output, options if is_url(output) else None)
+
+
+def kept_in(place: OutputPlace) -> str:
+    """Return what is left of a run that a signal stops: at a URL, the last batches may not have been saved."""
+    batches = "finished batches are saved in" if place.folder is not None else "batches that are saved are kept in"
+    return f"the {batches} {place}; run the same command to resume"
 
 
 def _scheme(place: str) -> str:

@@ -18,6 +18,7 @@ from wds_real.cli.console import (
     rank_prefix,
 )
 from wds_real.cli.failures import print_traceback
+from wds_real.cli.output_options import kept_in
 from wds_real.cli.signals import kept_if_stopped
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def evaluate_several(
     output = several.output
     saved = "no batch was saved; use --output to be able to resume"
     if output is not None:
-        saved = f"the finished batches are saved in {output}; run the same command to resume"
+        saved = kept_in(output)
     total = len(sources) * len(dataset)
     with (
         kept_if_stopped(saved),

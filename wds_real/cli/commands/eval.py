@@ -23,7 +23,7 @@ from wds_real.cli.options import (
     quiet_option,
     storage_option,
 )
-from wds_real.cli.output_options import output_options
+from wds_real.cli.output_options import kept_in, output_options
 from wds_real.cli.preprocessing_options import preprocessing_options
 from wds_real.cli.several import SeveralOptions, evaluate_several, named_models
 from wds_real.cli.signals import kept_if_stopped
@@ -195,7 +195,7 @@ def command(
         return
     saved = "no batch was saved; use --output to be able to resume"
     if place is not None:
-        saved = f"the finished batches are saved in {place}; run the same command to resume"
+        saved = kept_in(place)
     result: Result | None
     with (
         kept_if_stopped(saved),
