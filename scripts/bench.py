@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from benchmarks import data, figures, installations, report, stores
+from benchmarks import data, figures, installations, outputs, report, stores
 from benchmarks.load import Load
 from benchmarks.peers import peer_rows
 from benchmarks.report import Comparison, Measured, Pair, comparisons
@@ -37,6 +37,9 @@ def main() -> None:
     settings = Settings(tuple(sorted(set(arguments.threads))), arguments.batch_size)
     if arguments.store:
         _measure_stores(arguments)
+        return
+    if arguments.output:
+        _measure_outputs(arguments)
         return
     if arguments.wheel is not None:
         _measure_wheel(arguments)
@@ -83,6 +86,18 @@ def _measure_stores(arguments: argparse.Namespace) -> None:
         arguments.json.write_text(
             json.dumps({**about, "reading from S3": [line._asdict() for line in lines]}, indent=1) + "\n"
         )
+
+
+def _measure_outputs(arguments: argparse.Namespace) -> None:
+    """Measure evaluations with an output in S3, on a server that is started for this, against a folder."""
+    with tempfile.TemporaryDirectory(prefix="wds-real-bench-", dir=arguments.folder) as folder:
+        found = outputs.measure(
+            Path(folder), samples=arguments.samples, rounds=arguments.rounds, batch_size=arguments.batch_size
+        )
+    print(report.as_table(found.lines, [], markdown=arguments.markdown))
+    print(f"\n{found}")
+    used = f"{median(found.others):.0%} of the machine (median)"
+    print(f"{arguments.rounds} rounds; other processes, the server among them, used {used}")
 
 
 def _measure_wheel(arguments: argparse.Namespace) -> None:
@@ -140,7 +155,9 @@ def _arguments() -> argparse.Namespace:
         "--data", type=Path, metavar="TAR", default=_PHOTOS if _PHOTOS.exists() else None,
         help="tar of JPEGs; without one, images are generated",
     )  # fmt: skip
-    parser.add_argument("--samples", type=int, default=4000, help="number of samples; the images are repeated")
+    parser.add_argument(
+        "--samples", type=int, help="number of samples; the images are repeated  [default: 4,000; with --output 20,000]"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="rounds of timing")
     parser.add_argument(
         "--threads",
@@ -157,8 +174,11 @@ def _arguments() -> argparse.Namespace:
         "--store", action="store_true", help="measure reading from S3 instead, against bare requests and other clients"
     )
     parser.add_argument("--wheel", type=Path, metavar="FILE", help="measure a wheel against this build instead")
+    parser.add_argument("--output", action="store_true", help="measure an --output in S3 against a folder instead")
     parser.add_argument("--quick", action="store_true", help="300 samples in 1 round, to check that everything runs")
     arguments = parser.parse_args()
+    if arguments.samples is None:
+        arguments.samples = 20_000 if arguments.output else 4000
     if arguments.quick:
         arguments.samples, arguments.rounds, arguments.batch_size = 300, 1, 64
     return arguments

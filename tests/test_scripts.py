@@ -188,6 +188,23 @@ def test_the_benchmark_runs() -> None:
     assert {"pack", "wds-real --help", "first batch after iter()", "undecoded, mmap, 2 threads"} <= values.keys()
 
 
+@pytest.mark.usefixtures("s3")  # skipped, or an error, where there is no server
+def test_an_output_in_s3_is_measured_against_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides evaluate every image in each round; requests and bytes of one evaluation are counted."""
+    monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))
+    from benchmarks.outputs import measure
+
+    found = measure(tmp_path, samples=60, rounds=2, batch_size=20)
+    assert [line.comparison.row for line in found.lines] == ["output in S3, by time", "output in S3, by CPU time"]
+    assert [[pair.row.samples for pair in line.pairs] for line in found.lines] == [[60, 60]] * 2
+    assert all(timing.seconds > 0 for line in found.lines for pair in line.pairs for timing in pair)
+    written = {path.name: path.stat().st_size for path in (tmp_path / "run-0").rglob("*") if path.is_file()}
+    assert found.requests["put"] == 6  # run.json twice, execution, records, predictions and result
+    assert sum(written[name] for name in ("predictions.csv", "result.json")) < found.sent < 2 * sum(written.values())
+    assert 0 < found.received < found.sent
+    assert f"{sum(found.requests.values())} requests (" in str(found)
+
+
 def test_a_wheel_is_measured_against_this_build(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each side uses the package of its own folder, loads every image in each round, and reports its CPU time too."""
     monkeypatch.syspath_prepend(str(REPOSITORY / "scripts"))

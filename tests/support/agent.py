@@ -26,14 +26,20 @@ DEADLINE_S = 60.0
 
 def launch(arguments: list[str], world_size: int, *, log: Path) -> dict[int, int]:
     """Fork the ranks of one run and return their process ids by rank."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with Path(os.devnull).open("w") as null:
         return {
             rank: fork_command(arguments, environment=_rank(rank, world_size, port, log), out=null.fileno(), err=2)
             for rank in range(world_size)
         }
+
+
+def free_port() -> int:
+    """Return a port that nothing listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
 
 
 def wait(pids: dict[int, int], deadline: float, *, patient: bool = False) -> list[int]:
