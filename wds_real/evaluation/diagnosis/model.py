@@ -95,9 +95,14 @@ class ModelDiagnosis:
     def perhaps(self) -> InputTrial | None:
         """The trial that is better, but not beyond chance on so few images; None if there is none, or a verdict."""
         as_it_is, *others = self.trials
-        top = max(others, key=lambda trial: _gain(trial, as_it_is))
-        unsure = not self.steps and self.classes.explanation is None and _gain(top, as_it_is) > 0
-        return top if unsure else None
+        better = [
+            trial
+            for trial in others
+            if _gain(trial, as_it_is) > 0 and mcnemar_exact(*trial.gained_and_lost(as_it_is)) < _SAME
+        ]
+        if self.steps or self.classes.explanation is not None or not better:
+            return None
+        return max(better, key=lambda trial: _gain(trial, as_it_is))
 
     @property
     def reproducing(self) -> tuple[InputTrial, ...]:
@@ -240,7 +245,7 @@ class _Race:
         if not better:
             return None
         top = max(better, key=lambda trial: trial.accuracy.correct)
-        return next(trial for trial in better if p_value(trial, top) > _SAME or trial is top)
+        return next(trial for trial in better if trial is top or p_value(top, trial) > _SAME)
 
     def _undecided(self, trial: InputTrial, best: InputTrial) -> bool:
         """Return whether more images can still change what is known of a trial."""
@@ -248,14 +253,14 @@ class _Race:
             low, high = trial.accuracy.interval
             if low <= self._measured / 100 <= high:
                 return True
-        worse = trial.accuracy.correct <= best.accuracy.correct and p_value(trial, best) < _OUT
+        worse = _gain(trial, best) <= 0 and p_value(best, trial) < _OUT
         return not worse and possible_gain(best, trial) > _WORTH
 
 
 def _gain(trial: InputTrial, other: InputTrial) -> float:
-    """Return the points of accuracy that a trial has more than the other; 0 if chance alone could make the answers."""
+    """Return the points of accuracy that a trial has more than the other on the same images."""
     gained, lost = trial.gained_and_lost(other)
-    return 100 * (gained - lost) / len(trial.correct) if mcnemar_exact(gained, lost) < _SAME else 0.0
+    return 100 * (gained - lost) / len(trial.correct)
 
 
 def _has_one_mode(module: torch.nn.Module) -> bool:

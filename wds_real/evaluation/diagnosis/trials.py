@@ -71,21 +71,22 @@ class InputTrial:
         return int((mine & ~theirs).sum()), int((theirs & ~mine).sum())
 
 
-def p_value(a: InputTrial, b: InputTrial) -> float:
-    """Return how likely two trials differ so much by chance: two-sided, of two paired tests, corrected for both.
+def p_value(better: InputTrial, worse: InputTrial) -> float:
+    """Return how likely one trial is so much better than another by chance: of two paired tests, corrected for both.
 
     The one is McNemar's exact test of the answers. The other is a t-test of the labels' scores, which differ on every
     image and not only where an answer changes; in standard deviations of the image's scores, they don't depend on how
-    confident a setting makes the model.
+    confident a setting makes the model. A test that points the other way does not count.
     """
-    answers = mcnemar_exact(*a.gained_and_lost(b))
-    n = min(len(a.score), len(b.score))
-    difference = a.score[:n] - b.score[:n]
+    gained, lost = better.gained_and_lost(worse)
+    answers = mcnemar_exact(gained, lost) if gained > lost else 1.0
+    n = min(len(better.score), len(worse.score))
+    difference = better.score[:n] - worse.score[:n]
     spread = float(difference.std(ddof=1)) if n > 1 else 0.0
     if not math.isfinite(spread) or spread == 0:
         return answers
     t = float(difference.mean()) / spread * math.sqrt(n)
-    return min(1.0, 2 * min(answers, math.erfc(abs(t) / math.sqrt(2))))
+    return min(1.0, 2 * min(answers, math.erfc(t / math.sqrt(2)) if t > 0 else 1.0))
 
 
 def possible_gain(a: InputTrial, b: InputTrial) -> float:
