@@ -47,7 +47,7 @@ WRONG: dict[str, tuple[list[str], int, list[str]]] = {
     "folder": (["shards"], 2, ["a folder"]),
     "control characters": (["a\x1b[2J\nerror: all is well"], 2, [r"\x1b[2J\nerror"]),
     "weights": (["model.pth"], 2, ["model.pth", "my_models:make"]),
-    "huge batch": ([MODEL, "-b", "1000000000000"], 1, ["out of memory at batch 1000000000000", "try -b"]),
+    "huge batch": ([MODEL, "-b", "1000000000000"], 2, ["--batch-size", "1<=x<=65536"]),
     "huge images": ([MODEL, "--img-size", "10000000"], 2, ["expected 1 to 8,192 pixels"]),
 }  # fmt: skip
 

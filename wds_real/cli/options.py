@@ -20,7 +20,12 @@ if TYPE_CHECKING:
     from wds_real.scoring.predictions import Predictions
     from wds_real.storage.cache import ByteCache
 
+MAX_THREADS = 1024  # or jobs: more than any machine has cores
+MAX_BATCH_SIZE = 65_536
+
 __all__ = [
+    "MAX_BATCH_SIZE",
+    "MAX_THREADS",
     "ORDER_CHOICE",
     "PredictionOptions",
     "cache_options",

@@ -14,6 +14,8 @@ from wds_real.cli.console import print_json, print_lines, progress_bar
 from wds_real.cli.memory import keep_freed_memory
 from wds_real.cli.model_options import ModelCommand, model_options
 from wds_real.cli.options import (
+    MAX_BATCH_SIZE,
+    MAX_THREADS,
     cache_options,
     json_option,
     open_cache,
@@ -49,9 +51,10 @@ _NOT_IN_EVAL = ("num_images", "measured", "quiet", "batch_size", *_FOR_FILES, *_
     help="Original top-1 that another program gave for the model: say which mistakes would give it.",
 )  # fmt: skip
 @click.option(
-    "-b", "--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Images per batch."
+    "-b", "--batch-size", type=click.IntRange(1, MAX_BATCH_SIZE), default=32, show_default=True,
+    help="Images per batch.",
 )  # fmt: skip
-@click.option("-j", "--threads", type=click.IntRange(min=1), help="Decoding threads.  [default: one per core]")
+@click.option("-j", "--threads", type=click.IntRange(1, MAX_THREADS), help="Decoding threads.  [default: one per core]")
 @click.option("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ...  [default: the accelerator, else cpu]")
 @cache_options
 @storage_option

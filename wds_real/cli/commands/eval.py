@@ -15,6 +15,8 @@ from wds_real.cli.console import is_main_rank, print_json, print_lines, print_re
 from wds_real.cli.memory import keep_freed_memory
 from wds_real.cli.model_options import ModelCommand, model_options
 from wds_real.cli.options import (
+    MAX_BATCH_SIZE,
+    MAX_THREADS,
     cache_options,
     json_option,
     local_path,
@@ -60,13 +62,16 @@ _DOWNLOADS = "evaluation.models.downloads"  # one rank of each node does them, a
 @click.option(
     "-b",
     "--batch-size",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_BATCH_SIZE),
     default=256,
     show_default=True,
     help="Images per batch on each rank.",
 )
 @click.option(
-    "-j", "--threads", type=click.IntRange(min=1), help="Decoding threads per rank.  [default: one per available core]"
+    "-j",
+    "--threads",
+    type=click.IntRange(1, MAX_THREADS),
+    help="Decoding threads per rank.  [default: one per available core]",
 )
 @click.option("--split", metavar="SPLIT", help="Part of the data set in TFDS's notation, such as 'validation[:10%]'.")
 @preprocessing_options
@@ -100,7 +105,7 @@ _DOWNLOADS = "evaluation.models.downloads"  # one rank of each node does them, a
 @output_options
 @click.option(
     "--models-at-once",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 1024),
     default=8,
     show_default=True,
     help="Of several models, how many are in memory; those with the same preprocessing share each decoded batch.",

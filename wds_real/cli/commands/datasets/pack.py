@@ -8,7 +8,7 @@ import time
 import click
 
 from wds_real.cli.console import counted, print_json, print_lines, print_message, progress_bar
-from wds_real.cli.options import json_option, quiet_option, real_json_option, storage_option, url_options
+from wds_real.cli.options import MAX_THREADS, json_option, quiet_option, real_json_option, storage_option, url_options
 from wds_real.cli.signals import kept_if_stopped
 from wds_real.format.side_files import refuse_old_card
 from wds_real.labels import bundled, load_real_json
@@ -32,7 +32,7 @@ from wds_real.storage.url import redact_url
 @click.option(
     "-j",
     "--jobs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, MAX_THREADS),
     help="Shards to write at the same time.  [default: one per core, at most 4]",
 )
 @real_json_option

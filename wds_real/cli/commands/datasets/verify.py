@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wds_real.cli.console import counted, print_json, print_lines, print_message, progress_bar
-from wds_real.cli.options import json_option, quiet_option, storage_option
+from wds_real.cli.options import MAX_THREADS, json_option, quiet_option, storage_option
 
 if TYPE_CHECKING:
     from wds_real.packing.verification import Level
@@ -29,7 +29,12 @@ _CHECKED: dict[Level, str] = {
     help="quick: check names and sizes; full: also read every byte; decode: also decode every image.",
 )
 @click.option(
-    "-j", "--jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Shards to check at the same time."
+    "-j",
+    "--jobs",
+    type=click.IntRange(1, MAX_THREADS),
+    default=2,
+    show_default=True,
+    help="Shards to check at the same time.",
 )
 @storage_option
 @quiet_option
