@@ -53,7 +53,7 @@ class Counted:
 
     def __init__(self, store: Store) -> None:
         self._store, self.requests = store, list[str]()
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
         self.gate = threading.Event()
         self.gate.set()
 
@@ -221,6 +221,24 @@ def test_an_error_of_the_evaluation_saves_what_is_done(url: str) -> None:
     with pytest.raises(KeyboardInterrupt):
         stopped()
     assert batches_in(url) == {1}
+
+
+@pytest.mark.parametrize("arrives", [False, True])
+def test_a_signal_during_a_write_loses_nothing(counted: tuple[RecordObjects, Counted], arrives: bool) -> None:
+    """Whether the object that was being written is there or not, its batches are written at the end."""
+    files, store = counted
+    files.append(b"first")
+    files.append(b"second")
+    store.error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        files.flush()
+    if arrives:
+        store._store.put(f"{files._prefix}-000000.bin", b"firstsecond")
+    store.error = None
+    files.append(b"third")
+    files.close()
+    assert files.read(files.names()[-1]) == b"firstsecondthird"
+    assert len(files.names()) == 1 + arrives
 
 
 def test_objects_are_read_once(url: str) -> None:

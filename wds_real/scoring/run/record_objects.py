@@ -40,7 +40,7 @@ class RecordObjects:
     def __init__(self, place: OutputPlace, *, rank: int, save_every_s: float) -> None:
         self._store = place.inside("records").store
         self._save_every_s = save_every_s
-        self._prefix, self._num_written = f"{rank:05d}-{secrets.token_hex(4)}", 0
+        self._prefix, self._num_begun = f"{rank:05d}-{secrets.token_hex(4)}", 0
         self._waiting = list[bytes]()
         self._oldest_at = 0.0
         self._error: Exception | None = None
@@ -69,8 +69,9 @@ class RecordObjects:
                 self._oldest_at = time.monotonic()
             self._waiting.append(frame)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="records", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="records", daemon=True)
+                thread.start()
+                self._thread = thread  # after a signal in the line above there is none to be joined
             self._changed.notify()
 
     def flush(self) -> None:
@@ -142,11 +143,14 @@ class RecordObjects:
                 frames, self._waiting = self._waiting, []
             if not frames:
                 return
-            name = f"{self._prefix}-{self._num_written:06d}.bin"
+            name = f"{self._prefix}-{self._num_begun:06d}.bin"
+            self._num_begun += 1
             try:
                 self._store.put(name, b"".join(frames), exclusive=True)
             except Exception as error:  # noqa: BLE001 -- raised in the thread that evaluates
                 with self._changed:
                     self._error = self._told(error, len(frames) + len(self._waiting))
-            else:
-                self._num_written += 1
+            except BaseException:  # a signal: the object may be there or not, so `close` writes another one
+                with self._changed:
+                    self._waiting[:0] = frames
+                raise
