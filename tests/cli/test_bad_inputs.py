@@ -225,7 +225,7 @@ BAD_INPUTS: list[tuple[str, int, str]] = [
     ("eval shards -m M -o val.tar", 1, "val.tar"),
     ("eval shards -m M -o ''", 1, "empty"),
     ("eval shards -m M -o val.tar/x", 1, "val.tar: is not a folder"),
-    ("eval shards -m M -o s3://b/run", 2, "s3://b/run is a URL"),
+    ("eval shards -m M -o s3://b/run", 1, "--output s3://b/run: no credentials were found"),
     ("eval shards -m M -o runs/other", 1, "not written by this version"),
     ("eval shards -m M -b 10 -o runs/whole", 1, "batch_size was 5"),
     ("eval shards -m M --cache-size many", 2, "--cache-size"),
