@@ -55,7 +55,7 @@ def test_models_are_at_their_accuracies(files: dict[str, Path]) -> None:
     points, star = axes.lines[0], axes.lines[-1]
     ranked = sorted(rows, key=lambda row: -row.accuracies["real_top1"].value)
     for accuracy, values in (("original_top1", points.get_xdata()), ("real_top1", points.get_ydata())):
-        assert np.allclose(values, [100 * row.accuracies[accuracy].value for row in ranked])
+        assert np.allclose(np.asarray(values, dtype=float), [100 * row.accuracies[accuracy].value for row in ranked])
     assert np.asarray(star.get_xydata(), dtype=float).round(3).tolist() == [[100, 90.023]]
     assert axes.get_title(loc="left") == "imagenet2012_real, validation: 50,000 images"
     assert [name for name, _ in named(axes)] == ["best$1", "<good>", "bad"]
