@@ -79,8 +79,8 @@ def test_machines_are_lost(
         injected = sum(faulty.injected.values())
     share = doubled / (trials * NUM_BATCHES)
     assert (counts["kill"], counts["lose"]) == (trials * accidents["kill"], trials * accidents["lose"])
-    assert share >= 0.3
     if trials > 10:
+        assert share >= 0.3
         assert world_sizes == {1, 2, 3, 4}
         assert min(counts["gathered"], counts["stealing"], injected) > trials / 5
     record_property(
