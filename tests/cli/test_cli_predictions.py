@@ -444,7 +444,7 @@ def test_score_of_a_part_names_the_file_and_the_option(run: Callable[..., Ended]
 
 
 def test_score_does_not_wait_for_a_pipe_nor_take_a_url_for_a_path(run: Callable[..., Ended], tmp_path: Path) -> None:
-    """A named pipe and a URL are refused in words."""
+    """A named pipe is refused in words; a URL is looked up where it leads."""
     os.mkfifo(tmp_path / "pipe.csv")
     expect_one_line(run("score", tmp_path / "pipe.csv"), 1, "is a named pipe, expected a regular file")
-    expect_one_line(run("score", "s3://lab/p.csv"), 1, "s3://lab/p.csv: predictions are read from a file")
+    expect_one_line(run("score", "s3://lab/p.csv"), 1, "s3://lab: no credentials were found")

@@ -129,7 +129,7 @@ def test_a_signal_under_torchrun() -> None:
 def test_a_signal_to_the_demo_reaches_the_ranks_that_it_started() -> None:
     """None of them goes on: both say that they end, and no result is written."""
     folder = Path("demo")
-    running = start("demo", "--num-images", "3000", "--keep", str(folder))
+    running = start("demo", "--num-images", "15000", "--keep", str(folder))
     _, err = stop(running, signal.SIGTERM, when=(folder / "run" / "run.json").exists)
     assert running.returncode == 128 + signal.SIGTERM
     assert {"rank 0: terminated", "rank 1: terminated", "terminated"} <= set(err.splitlines())

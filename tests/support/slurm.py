@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,12 +48,12 @@ SlurmctldHost=localhost({loopback})
 SlurmctldPort={controller_port}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={folder}/munge.socket,cred_expire=5
+AuthInfo=socket={short}/munge.socket,cred_expire=5
 CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmUser={user}
 SlurmdUser={user}
 StateSaveLocation={folder}/state
-SlurmdSpoolDir={folder}/spool-%n
+SlurmdSpoolDir={short}/%n
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd-%n.pid
 SlurmctldLogFile={folder}/slurmctld.log
@@ -165,13 +166,16 @@ def cluster(folder: Path) -> Iterator[Cluster]:
         RuntimeError: it was not ready in time; the message has the ends of the logs.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _configure(folder)
     running = Cluster(folder)
     with contextlib.ExitStack() as daemons:
-        munge = [f"--{name}={folder / file}" for name, file in _MUNGE_FILES.items()]
+        # For sockets, whose paths may have 107 characters: a test's folder can be too long for them.
+        short = Path(daemons.enter_context(tempfile.TemporaryDirectory(prefix="slurm-")))
+        _configure(folder, short)
+        munge = [f"--socket={short / 'munge.socket'}"]
+        munge += [f"--{name}={folder / file}" for name, file in _MUNGE_FILES.items()]
         # --force: the socket lies in a folder of the user who runs the tests, which munged does not like.
         daemons.enter_context(_daemon(running, "munged", "--foreground", "--force", "--num-threads=2", *munge))
-        _wait_for(folder, "munged's socket", (folder / "munge.socket").exists)
+        _wait_for(folder, "munged's socket", (short / "munge.socket").exists)
         daemons.enter_context(_daemon(running, "slurmctld", "-D", "-f", folder / "slurm.conf"))
         for node in NODES:
             daemons.enter_context(_daemon(running, "slurmd", "-D", "-N", node, "-f", folder / "slurm.conf"))
@@ -187,14 +191,13 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
 _MUNGE_FILES = {
     "key-file": "munge.key",
-    "socket": "munge.socket",
     "pid-file": "munged.pid",
     "seed-file": "munged.seed",
     "log-file": "munged.log",
 }
 
 
-def _configure(folder: Path) -> None:
+def _configure(folder: Path, short: Path) -> None:
     controller_port, *node_ports = free_ports(1 + len(NODES))
     host = socket.gethostname().split(".")[0]
     nodes = [
@@ -203,7 +206,7 @@ def _configure(folder: Path) -> None:
     ]
     (folder / "slurm.conf").write_text(
         _CONFIGURATION.format(
-            loopback=LOOPBACK, controller_port=controller_port, folder=folder, user=folder.owner(),
+            loopback=LOOPBACK, controller_port=controller_port, folder=folder, short=short, user=folder.owner(),
             nodes="\n".join(nodes),
         )
     )  # fmt: skip
@@ -212,8 +215,8 @@ def _configure(folder: Path) -> None:
         (folder / f"gpu{number}").touch()
     (folder / "munge.key").write_bytes(secrets.token_bytes(128))
     (folder / "munge.key").chmod(0o600)
-    for name in ("state", *(f"spool-{node}" for node in NODES)):
-        (folder / name).mkdir()
+    for path in (folder / "state", *(short / node for node in NODES)):
+        path.mkdir()
 
 
 @contextlib.contextmanager

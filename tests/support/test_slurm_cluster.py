@@ -29,12 +29,19 @@ def test_nothing_is_left_of_a_cluster_with_jobs(tmp_path: Path) -> None:
     assert processes_of(tmp_path / "cluster") == {}
 
 
+def test_a_folder_with_a_long_path_will_do(tmp_path: Path) -> None:
+    """Sockets have short paths, and lie elsewhere."""
+    with slurm.cluster(tmp_path / ("long" * 25)) as cluster:
+        assert cluster.run("srun", "-n", "2", "true").code == 0
+
+
 def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
     """The controller, both nodes and an srun that runs listen at 127.0.0.1 and nowhere else."""
     with slurm.cluster(tmp_path / "cluster") as cluster:
         running = subprocess.Popen(["srun", "sleep", "600"], env=cluster.environment())
         deadline = time.monotonic() + 60
         while not (addresses := listening(running.pid)):
+            assert running.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         for pid in processes_of(tmp_path / "cluster"):
