@@ -266,7 +266,11 @@ def test_paths_are_not_redacted() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://[::1/set?sig=hidden", "http://[::1/set", "s3://[lab/set", "http://localhost:port/set"]
+    "url",
+    [
+        *("https://[::1/set?sig=hidden", "http://[::1/set", "http://localhost:port/set"),
+        *("s3://[lab/set", "memory://[[x", "gs://]lab/set", "az://[lab"),
+    ],
 )
 def test_an_invalid_url_is_a_store_error(url: str) -> None:
     """An address with wrong brackets, for example."""

@@ -43,7 +43,7 @@ def run_trials(
         command, check=False, env=trial_environment(), capture_output=True, text=True, timeout=60 * count
     )
     assert done.returncode == 0, done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
     trials = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(trials) == count
     return trials

@@ -253,6 +253,10 @@ def _check_place(url: str, kind: str, scheme: str, where: str) -> None:
             raise StoreError(f"{where}: what is behind # is never sent to a server. Write %23 for a # in a name.")
         check_host(url, f"{scheme}://...")
         return
+    try:
+        urlsplit(url)
+    except ValueError as error:  # a bracket that is not closed
+        raise StoreError(f"{scheme}://...: not a valid URL: {error}. Check the name behind it.") from error
     if "?" in rest:
         raise StoreError(
             f"{where}: a ? in the URL of an object store is not taken. Pass options with --storage-option NAME=VALUE; "
