@@ -279,9 +279,11 @@ def test_srun_without_torchrun(packed: Path, tmp_path: Path) -> None:
     assert json.loads(printed)["run"]["world_size"] == 2
 
 
-# A process whose device the process group takes for one of CUDA; the argument is the device's uuid.
+# A process whose device the process group takes for one of CUDA; the arguments are the device's uuid and a folder. The
+# backends go to FOLDER/RANK.json: processes under torchrun share its stdout, where their lines can mix.
 SHARING = """
     import json, logging, sys
+    from pathlib import Path
     from types import SimpleNamespace
 
     import torch
@@ -298,7 +300,7 @@ SHARING = """
         with process_group(torch.device("cuda", 0), timeout_s=60) as world:
             backends.append(dist.get_backend())
             assert all_reduce(torch.tensor([world.rank + start]), "sum").tolist() == [1 + 2 * start]
-    print(json.dumps(backends))
+    Path(sys.argv[2], f"{world.rank}.json").write_text(json.dumps(backends))
 """
 
 
@@ -307,11 +309,12 @@ def test_processes_that_share_a_device_reduce_over_gloo(launcher: str, tmp_path:
     """Under either launcher, and in each of several groups, they agree on gloo, and rank 0 says so each time."""
     script = tmp_path / "sharing.py"
     script.write_text(textwrap.dedent(SHARING))
+    arguments = [str(script), "GPU-a", str(tmp_path)]
     if launcher == "torchrun":
-        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script), "GPU-a"]
+        command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *arguments]
         environs = [dict(os.environ)]
     else:
-        command = [str(script), "GPU-a"]
+        command = arguments
         environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
         environ["SLURM_STEP_NUM_TASKS"] = "2"
         environs = [{**environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
@@ -323,7 +326,7 @@ def test_processes_that_share_a_device_reduce_over_gloo(launcher: str, tmp_path:
     ]
     shown = [process.communicate(timeout=120) for process in processes]
     assert [process.returncode for process in processes] == [0] * len(processes), shown
-    assert [json.loads(line) for out, _ in shown for line in out.splitlines()] == [["gloo"] * 3] * 2
+    assert [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)] == [["gloo"] * 3] * 2
     assert sum(problems.count("2 processes share 1 device: gloo connects them") for _, problems in shown) == 3
 
 
