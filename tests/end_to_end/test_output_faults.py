@@ -29,6 +29,7 @@ from wds_real.evaluation.shares import run_share
 from wds_real.scoring.run import record_files
 from wds_real.scoring.run.description import RunKey, read_run
 from wds_real.scoring.run.place import OutputPlace
+from wds_real.scoring.run.record_objects import RecordObjects
 from wds_real.scoring.run.records import RunRecords
 from wds_real.storage.files import write_all
 from wds_real.storage.store import open_store
@@ -46,7 +47,7 @@ pytestmark = pytest.mark.usefixtures("here")
 NUMBERS = itertools.count()
 EVAL = ("eval", "shards", "-m", MODEL, "-b", "20")  # 6 batches
 ROW_BYTES = 34
-AT_ONCE = ("--save-every", "0")
+AT_ONCE = ("--save-every", "0")  # each of the 6 batches in an object of its own
 
 
 def options(s3: S3Server, gate: Gate | None = None, **more: str) -> list[str]:
@@ -64,6 +65,19 @@ def num_saved(url: str, s3: S3Server) -> int:
 
 def is_record(request: Request) -> bool:
     return request.method == "PUT" and "/records/" in request.path
+
+
+@pytest.fixture(autouse=True)
+def _each_batch_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `AT_ONCE` a batch is saved before the next one; else a thread that is late would gather some."""
+    append = RecordObjects.append
+
+    def append_and_wait(objects: RecordObjects, frame: bytes) -> None:
+        append(objects, frame)
+        if objects._save_every_s == 0:
+            objects.flush()
+
+    monkeypatch.setattr(RecordObjects, "append", append_and_wait)
 
 
 @pytest.fixture
