@@ -53,10 +53,10 @@ def test_ranks_of_an_array_leave_what_one_process_leaves(run: Callable[..., Ende
 
 
 def test_what_is_missing_as_json(run: Callable[..., Ended]) -> None:
-    """One object; the result is in it, or null."""
+    """One object: what is missing, or else the result."""
     found = json.loads(run(*EVAL, "-o", "run", "--rank", "0", "--world-size", "2", "--json").out)
     assert found == {
-        "rank": 0, "world_size": 2, "batches": 6, "batches_done": 3, "batches_missing": [3, 4, 5], "result": None,
+        "rank": 0, "world_size": 2, "batches": 6, "batches_done": 3, "batches_missing": [3, 4, 5],
     }  # fmt: skip
     found = json.loads(run(*EVAL, "-o", "run", "--rank", "1", "--world-size", "2", "--json").out)
     assert found["coverage"]["seen_once"] == 120
@@ -155,6 +155,10 @@ def test_an_output_that_may_only_be_read(run: Callable[..., Ended], s3: S3Server
     expect_one_line(ended, 1, "s3://public/denied/run.json: ")
     ended = run(*EVAL, "-o", "s3://public/denied")
     expect_one_line(ended, 1, "--output s3://public/denied: no credentials were found")
+    assert "--storage-option" not in ended.err
+    ended = run("merge", "s3://public/denied")
+    expect_one_line(ended, 1, "error: s3://public/denied")
+    assert "--output-option" in ended.err
     assert "--storage-option" not in ended.err
 
 

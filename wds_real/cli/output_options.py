@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,12 @@ from wds_real.errors import StoreError
 from wds_real.storage.url import is_url, redact_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from wds_real.data.launchers import World
     from wds_real.scoring.run.place import OutputPlace
 
-__all__ = ["OutputOptions", "kept_in", "output_option_option", "output_options", "place_of_output"]
+__all__ = ["OutputOptions", "kept_in", "output_errors", "output_option_option", "output_options", "place_of_output"]
 
 output_option_option = click.option(
     "--output-option",
@@ -113,12 +114,9 @@ class OutputOptions:
         """
         if self.output is None:
             return None
-        try:
+        with output_errors(self.output, "--output "):
             place = place_of_output(self.output, self.storage, root, root_options)
             place.check()
-        except StoreError as error:
-            where, text = redact_url(self.output), str(error).replace("--storage-option", "--output-option")
-            raise type(error)(f"--output {text if where in text else f'{where}: {text}'}") from error
         return place
 
 
@@ -137,6 +135,21 @@ def place_of_output(
     if not options and (root is None or _scheme(root) == _scheme(output)):
         options = root_options
     return OutputPlace(output, options if is_url(output) else None)
+
+
+@contextmanager
+def output_errors(output: str, option: str = "") -> Iterator[None]:
+    """Let an error of the output's store name the output, and the option that its storage options are given with.
+
+    Args:
+        output: Path or URL as given.
+        option: What it was given with, to start the message with.
+    """
+    try:
+        yield
+    except StoreError as error:
+        where, text = redact_url(output), str(error).replace("--storage-option", "--output-option")
+        raise type(error)(f"{option}{text if where in text else f'{where}: {text}'}") from error
 
 
 def kept_in(place: OutputPlace) -> str:

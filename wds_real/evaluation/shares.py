@@ -73,7 +73,6 @@ class Share:
             "batches": self.num_batches,
             "batches_done": len(self.done),
             "batches_missing": list(self.missing),
-            "result": None if self.result is None else self.result.as_dict(),
         }
 
     def __str__(self) -> str:
@@ -169,7 +168,8 @@ def run_share(
     done, facts = list[int](), dict[str, Any]()
     with torch.inference_mode(), ExitStack() as stack:
         stack.enter_context(memory_errors(options.batch_size))
-        output.check()
+        if output.folder is not None:
+            output.check()
         stack.enter_context(run).prepare_share(world)
         for batches in _parts(run, total, world, steal=steal):
             run.choose(batches)

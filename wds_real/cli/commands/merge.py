@@ -8,7 +8,7 @@ import click
 
 from wds_real.cli.console import print_json, print_lines, print_result
 from wds_real.cli.options import json_option, path_or_url, per_class_option, storage_option, url_options
-from wds_real.cli.output_options import output_option_option, place_of_output
+from wds_real.cli.output_options import output_errors, output_option_option, place_of_output
 from wds_real.errors import PredictionsError
 
 if TYPE_CHECKING:
@@ -47,13 +47,14 @@ def command(
     from wds_real.scoring.run.description import read_run
     from wds_real.scoring.run.output import merge, write_output
 
-    place = place_of_output(output, storage, None, storage_options)
-    run = read_run(place)
+    with output_errors(output):
+        place = place_of_output(output, storage, None, storage_options)
+        run = read_run(place)
     root = root or run.get("root")
     if not isinstance(root, str) or not isinstance(run["identity"].get("split"), str):
         raise PredictionsError(f"{place}/run.json does not name the data set and its split. Use --root.")
     dataset = open_dataset(root, split=run["identity"]["split"], storage_options=url_options(root, storage_options))
-    with place.owned("merge"):
+    with output_errors(output), place.owned("merge"):
         result, predictions = merge(place, dataset)
         write_output(place.store, result, predictions, form=form)
     if as_json:
