@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import random
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ from wds_real.storage.store import open_store
 from wds_real.synthetic import known_answer_model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     import torch
@@ -93,6 +96,17 @@ def taken_away(records: Store) -> dict[str, bytes]:
     for name in found:
         records.delete(name)
     return found
+
+
+def told(method: Callable[..., Any], tell: Callable[[], None]) -> Callable[..., Any]:
+    """Return a method that tells of each call."""
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **options: Any) -> Any:
+        tell()
+        return method(*arguments, **options)
+
+    return call
 
 
 class Failing:
@@ -254,6 +268,30 @@ def test_progress_counts_this_ranks_images(ds: Dataset, model: LoadedModel, outp
     for amount, total in told:
         done += amount
         assert done <= total <= len(ds)
+
+
+@pytest.mark.parametrize(
+    ("independent", "wanted"),
+    [
+        (False, {"put": 6, "get": 3, "list": 4}),
+        (True, {"put": 6, "get": 4, "list": 6}),
+    ],
+)
+def test_an_evaluation_makes_few_requests(
+    ds: Dataset, model: LoadedModel, monkeypatch: pytest.MonkeyPatch, independent: bool, wanted: dict[str, int]
+) -> None:
+    """However many batches it has: nothing is listed, or asked for, twice without a reason."""
+    output, store_class = f"memory://shares-{next(NUMBERS)}", type(open_store("memory://any"))
+    requests = list[str]()
+    for name in ("put", "get", "list"):
+        monkeypatch.setattr(
+            store_class, name, told(getattr(store_class, name), functools.partial(requests.append, name))
+        )
+    if independent:
+        assert share(model, ds, output, 0, 1) is not None
+    else:
+        evaluate(model, ds, output=output, batch_size=SIZE, device="cpu", progress=False)
+    assert Counter(requests) == wanted
 
 
 def test_a_share_in_words() -> None:

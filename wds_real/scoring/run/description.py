@@ -23,7 +23,7 @@ from wds_real.scoring.run.place import OutputPlace
 from wds_real.storage.files import os_errors_as, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
 __all__ = [
@@ -80,28 +80,40 @@ class RunDescription:
         self, place: OutputPlace, key: RunKey, about: dict[str, Any] | None, *, writes: bool, shared: bool
     ) -> None:
         self._place, self._writes, self._shared = place, writes, shared
+        self._run: dict[str, Any] | None = None  # as read, once nobody changes it
         run = {"format": _FORMAT, "identity": key.identity, "digest": key.digest, **(about or {})}
         if place.folder is not None and place.folder.is_file():
             raise PredictionsError(f"{place}: is a file. Give a folder for --output, which is made if missing.")
-        if not self.is_there() and (not writes or not self._create(run)):
-            return
-        found = read_run(place)
+        found = _find_run(place)
+        if found is None:
+            if not writes or not self._create(run):
+                return
+            found = read_run(place)
         _refuse_other_run(place, found, key)
+        if shared:
+            self._run = found
         if writes and not shared and about is not None and not about.items() <= found.items():
             self._write({**found, **about})
 
-    def is_there(self) -> bool:
-        """Return whether there is a ``run.json``; ranks on other nodes may have none in their folder."""
-        return RUN_NAME in self._place.store.list()
+    def read(self) -> dict[str, Any] | None:
+        """Return the content of ``run.json``; ranks on other nodes may have none in their folder."""
+        return self._run or _find_run(self._place)
 
-    def add_execution(self, execution: dict[str, Any], *, has_records: bool) -> None:
+    def executions(self) -> list[dict[str, Any]]:
+        """Return how the model was run at each distinct start; empty if there is no ``run.json``."""
+        run = self.read()
+        return [] if run is None else _executions(self._place, run)
+
+    def add_execution(self, execution: dict[str, Any], *, has_records: Callable[[], bool]) -> None:
         """Add how the model is run from now on, unless it is known.
 
         Records of earlier versions, which did not say this, get an empty entry: how they were computed is unknown.
+        `has_records` is asked only where ``run.json`` lists the executions, as it did for them.
         """
         if not self._writes:
             return
-        known = read_executions(self._place)
+        run = self._run or read_run(self._place)
+        known = _executions(self._place, run)
         if execution in known:
             return
         if self._shared:
@@ -109,8 +121,7 @@ class RunDescription:
             with contextlib.suppress(_ThereError):
                 self._put(f"execution-{_digest(execution)[:16]}.json", content)
             return
-        executions = [*(known or [{}] * has_records), execution]
-        run = read_run(self._place)
+        executions = [*(known or [{}] * has_records()), execution]
         self._write({**run, "executions": executions, "executions_digest": _digest(executions)})
 
     def _create(self, run: dict[str, Any]) -> bool:
@@ -170,11 +181,19 @@ def read_run(place: str | Path | OutputPlace) -> dict[str, Any]:
         UnavailableError: the object store denies access, or gave up.
     """
     place = OutputPlace.of(place)
+    run = _find_run(place)
+    if run is None:
+        raise PredictionsError(f"{place}/{RUN_NAME}: no such file: {place} is not the --output of `wds-real eval`.")
+    return run
+
+
+def _find_run(place: OutputPlace) -> dict[str, Any] | None:
+    """Return the content of ``run.json``, or None if there is none; as `read_run`."""
     where = f"{place}/{RUN_NAME}"
     try:
         run = parse_json(_read(place, RUN_NAME))
-    except MissingError as error:
-        raise PredictionsError(f"{where}: no such file: {place} is not the --output of `wds-real eval`.") from error
+    except MissingError:
+        return None
     except ValueError as error:
         raise PredictionsError(f"{where}: cannot be read: {error}. Choose another --output.") from error
     if not isinstance(run, dict) or run.get("format") != _FORMAT or not isinstance(run.get("identity"), dict):
@@ -194,7 +213,11 @@ def read_executions(place: str | Path | OutputPlace) -> list[dict[str, Any]]:
         UnavailableError: as `read_run`.
     """
     place = OutputPlace.of(place)
-    executions = list(executions_of(read_run(place)))
+    return _executions(place, read_run(place))
+
+
+def _executions(place: OutputPlace, run: dict[str, Any]) -> list[dict[str, Any]]:
+    executions = list(executions_of(run))
     for name in place.store.list():
         match = _EXECUTION_NAME.fullmatch(name)
         if match is None:

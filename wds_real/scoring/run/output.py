@@ -117,7 +117,7 @@ def merge(
         UnavailableError: the object store denies access, or gave up.
     """
     place = OutputPlace.of(output)
-    run = read_run(place)
+    run = (records and records.run()) or read_run(place)
     key = RunKey(run["identity"])
     if (key.identity.get("dataset"), key.identity.get("split")) != (dataset.digest, dataset.split):
         raise PredictionsError(

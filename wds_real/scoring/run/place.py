@@ -117,9 +117,9 @@ class OutputPlace:
         Raises:
             PredictionsError: another process writes there, or the folder cannot be written to.
         """
-        self.check()
         with contextlib.ExitStack() as stack:
             if self.folder is not None:
+                self.check()
                 self._lock(self.folder, work, stack)
             yield
 

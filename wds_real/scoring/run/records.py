@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from wds_real.errors import PredictionsError
-from wds_real.scoring.run.description import RunDescription, RunKey, read_executions
+from wds_real.scoring.run.description import RunDescription, RunKey
 from wds_real.scoring.run.frame import Record, read_frames
 from wds_real.scoring.run.place import OutputPlace
 from wds_real.scoring.run.record_files import RecordFiles
@@ -89,11 +89,15 @@ class RunRecords:
 
     def add_execution(self, execution: dict[str, Any]) -> None:
         """Note how the model is run from now on, unless it is known; of ranks that are not independent, rank 0 does."""
-        self._description.add_execution(execution, has_records=bool(self._files.names()))
+        self._description.add_execution(execution, has_records=lambda: bool(self._files.names()))
+
+    def run(self) -> dict[str, Any] | None:
+        """Return the content of ``run.json``; None if this node has none."""
+        return self._description.read()
 
     def executions(self) -> list[dict[str, Any]]:
         """Return how the model was run at each distinct start; empty if this node has no ``run.json``."""
-        return read_executions(self.place) if self._description.is_there() else []
+        return self._description.executions()
 
     def read(self) -> RecordedBatches:
         """Return the complete records that are saved; of two of one batch, that of the first file in name order.
