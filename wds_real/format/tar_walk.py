@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["walk_members"]
 
-_PART_BYTES = 2 << 20  # at least; several of the usual pictures
+_PART_BYTES = 2 << 20  # at least; several of the usual images
 _LOOKED_AT = 256 << 10  # bytes searched at a time for a header
 
 
