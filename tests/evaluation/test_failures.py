@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,8 @@ def test_the_place_is_in_the_users_code(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as caught:
         runpy.run_path(str(file))
     text = describe(caught.value)
-    assert text.startswith("RuntimeError: mat1 and mat2 shapes cannot be multiplied")
+    # torch 2.15 says "addmm: mat1 and ..."
+    assert re.match(r"RuntimeError: (\w+: )?mat1 and mat2 shapes cannot be multiplied \(2x5 and 3x4\)", text)
     assert text.endswith("my_model.py:3)")
 
 
