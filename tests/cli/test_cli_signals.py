@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 EVAL = ["eval", "shards", "-m", "slow_model:slow_model", "-b", "10"]
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-DEADLINE_S = 60.0
+DEADLINE_S = 240.0
 
 # Sends this process a signal when a module is about to be imported, then runs the command line.
 _AT_IMPORT = """
@@ -45,28 +45,29 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{SUPPORT}:{SUPPORT.parent}", "OMP_NUM_THREADS": "1", **more}
 
 
-def start(*arguments: str, launcher: tuple[str, ...] = (), seconds: str = "0") -> subprocess.Popen[str]:
-    """Start a command; `seconds` is what the slow model takes for a batch."""
+def start(*arguments: str, launcher: tuple[str, ...] = (), held_at: int | None = None) -> subprocess.Popen[str]:
+    """Start a command; each process of the slow model waits for a signal in its batch `held_at`."""
     command = [sys.executable, *launcher, "-m", "wds_real", *arguments]
+    held = {} if held_at is None else {"SLOW_MODEL_HOLDS_AT": str(held_at)}
     return subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=environment(SLOW_MODEL_LOG="log", SLOW_MODEL_SECONDS=seconds),
+        env=environment(SLOW_MODEL_LOG="log", SLOW_MODEL_SECONDS="0", **held),
     )
 
 
 def stop(running: subprocess.Popen[str], number: int, *, when: Callable[[], bool]) -> tuple[str, str]:
     """Send a signal once `when` holds; return what the process printed, once it has ended."""
     with running:
-        deadline = time.monotonic() + DEADLINE_S
-        while not when():
-            assert running.poll() is None, running.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
-        running.send_signal(number)
         try:
+            deadline = time.monotonic() + DEADLINE_S
+            while not when():
+                assert running.poll() is None, running.communicate()
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            running.send_signal(number)
             return running.communicate(timeout=DEADLINE_S)
         finally:
             running.kill()
@@ -93,12 +94,12 @@ def test_a_signal_while_modules_are_imported(module: str, number: int) -> None:
 def test_a_signal_during_an_evaluation(number: int) -> None:
     """The records are kept and named; the same command then does the remaining batches only."""
     log = Path("log")
-    out, err = stop(running := start(*EVAL, seconds="0.2"), number, when=lambda: lines_of(log) == 2)
+    out, err = stop(running := start(*EVAL, held_at=2), number, when=lambda: lines_of(log) == 2)
     assert (running.returncode, out) == (128 + number, "")
     said = "no batch was saved; use --output to be able to resume"
     assert messages(err) == [said, WORDS[signal.Signals(number)]]
     log.unlink()
-    out, err = stop(running := start(*EVAL, "-o", "run", seconds="0.2"), number, when=lambda: lines_of(log) == 5)
+    out, err = stop(running := start(*EVAL, "-o", "run", held_at=5), number, when=lambda: lines_of(log) == 5)
     assert (running.returncode, out) == (128 + number, "")
     said = "the finished batches are saved in run; run the same command to resume"
     assert messages(err) == [said, WORDS[signal.Signals(number)]]
@@ -115,8 +116,8 @@ def test_a_signal_under_torchrun() -> None:
     """SIGTERM to torchrun reaches the ranks: each says that it ends, rank 0 what is kept, and the run resumes."""
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
     log = Path("log")
-    running = start(*EVAL, "-o", "run", launcher=torchrun, seconds="0.3")
-    _, err = stop(running, signal.SIGTERM, when=lambda: lines_of(log) >= 4)
+    running = start(*EVAL, "-o", "run", launcher=torchrun, held_at=2)
+    _, err = stop(running, signal.SIGTERM, when=lambda: lines_of(log) == 4)
     assert running.returncode != 0
     for line in ("rank 0: terminated", "rank 1: terminated", "the finished batches are saved in run"):
         assert err.count(line) == 1, err

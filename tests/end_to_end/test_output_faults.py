@@ -47,6 +47,7 @@ pytestmark = pytest.mark.usefixtures("here")
 NUMBERS = itertools.count()
 EVAL = ("eval", "shards", "-m", MODEL, "-b", "20")  # 6 batches
 ROW_BYTES = 34
+HELD_AT = 4  # the batch that the slow model does not end, in tests of signals
 AT_ONCE = ("--save-every", "0")  # each of the 6 batches in an object of its own
 
 
@@ -236,7 +237,7 @@ def test_a_store_that_is_busy_for_too_long(
 ) -> None:
     """The run gives up on it as --output-option says, and its last batches are lost."""
     with s3_gate(s3, refuse=After(1, is_record, 503, "SlowDown")) as gate:
-        ended = run(*EVAL, "-q", *AT_ONCE, "-o", url, *options(s3, gate, give_up_after="2"))
+        ended = run(*EVAL, "-q", *AT_ONCE, "-o", url, *options(s3, gate, give_up_after="5"))
         tried = sum(request.status == 503 for request in gate.counted)
     expect_one_line(ended, 1, f"{url}/records/", "the server responded with status 503; gave up after", "not saved")
     assert tried > 1
@@ -323,35 +324,37 @@ def test_half_of_an_array_that_never_starts(
 
 def terminate(running: subprocess.Popen[str], log: Path) -> list[str]:
     """End a command by SIGTERM while it does the fourth batch; return its messages."""
-    deadline = time.monotonic() + 60
-    while not (log.exists() and len(log.read_text().splitlines()) > 3) and time.monotonic() < deadline:
+    deadline = time.monotonic() + 120
+    while not log.exists() or len(log.read_text().splitlines()) < HELD_AT:
+        assert running.poll() is None, running.communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.01)
     running.send_signal(signal.SIGTERM)
-    err = running.communicate(timeout=60)[1]
+    err = running.communicate(timeout=120)[1]
     assert running.returncode == 143
     return messages(err)
 
 
-def slowly(url: str, options: list[str], seconds: str) -> subprocess.Popen[str]:
-    """Start the slow model with 12 batches, which are saved at the end."""
+def slowly(url: str, options: list[str], **more: str) -> subprocess.Popen[str]:
+    """Start the slow model with 12 batches, which are saved at the end; `more` are variables of the environment."""
     command = [sys.executable, "-m", "wds_real", "eval", "shards", "-m", "slow_model:slow_model", "-b", "10", "-q",
                "--save-every", "1000", "-o", url, *options]  # fmt: skip
-    environment = trial_environment(SLOW_MODEL_LOG="log", SLOW_MODEL_SECONDS=seconds)
+    environment = trial_environment(SLOW_MODEL_LOG="log", SLOW_MODEL_SECONDS="0", **more)
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def test_a_termination_saves_what_is_done(s3: S3Server, url: str) -> None:
     """However long a batch may wait: all that were done are there, and none of them is done again."""
     log = Path("log")
-    with slowly(url, options(s3), "0.2") as running:
+    with slowly(url, options(s3), SLOW_MODEL_HOLDS_AT=str(HELD_AT)) as running:
         assert terminate(running, log) == [
             f"the batches that are saved are kept in {url}; run the same command to resume", "terminated",
         ]  # fmt: skip
     begun, saved = len(log.read_text().splitlines()), num_saved(url, s3)
     assert 3 <= saved < 12
     assert begun - 1 <= saved <= begun
-    with slowly(url, options(s3), "0") as again:
-        again.communicate(timeout=60)
+    with slowly(url, options(s3)) as again:
+        again.communicate(timeout=120)
     assert again.returncode == 0
     assert len(log.read_text().splitlines()) == begun + 12 - saved
 
@@ -359,7 +362,7 @@ def test_a_termination_saves_what_is_done(s3: S3Server, url: str) -> None:
 def test_a_termination_says_what_it_cannot_save(s3: S3Server, url: str) -> None:
     """The store denies the write: the number of lost batches is told."""
     denied = s3_gate(s3, refuse=After(0, is_record, 403, "AccessDenied"))
-    with denied as gate, slowly(url, options(s3, gate), "0.2") as running:
+    with denied as gate, slowly(url, options(s3, gate), SLOW_MODEL_HOLDS_AT=str(HELD_AT)) as running:
         lost, kept, word = terminate(running, Path("log"))
     assert lost.startswith(f"error: {url}/records/00000-")
     assert "access denied" in lost

@@ -18,15 +18,31 @@ if TYPE_CHECKING:
 
 
 class SlowModel(KnownAnswerModel):
-    """Appends a line to the file named by SLOW_MODEL_LOG for each batch that is not all padding, then answers."""
+    """Appends a line to the file named by SLOW_MODEL_LOG for each batch that is not all padding, then answers.
+
+    Where SLOW_MODEL_HOLDS_AT is a number, it answers the batch of that number only once there is a file beside the log
+    with the ending ``.go``, or after some minutes: a test that sends a signal finds the process at work.
+    """
+
+    num_batches = 0
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Return the known scores, SLOW_MODEL_SECONDS later."""
         if bool((image > -1).any()):
-            with Path(os.environ["SLOW_MODEL_LOG"]).open("a") as log:
+            path = Path(os.environ["SLOW_MODEL_LOG"])
+            with path.open("a") as log:
                 log.write(f"{os.environ.get('RANK', '0')} {os.getpid()}\n")
             time.sleep(float(os.environ.get("SLOW_MODEL_SECONDS", "0.01")))
+            self.num_batches += 1
+            if self.num_batches == int(os.environ.get("SLOW_MODEL_HOLDS_AT", "0")):
+                _wait_for(path.with_suffix(".go"))
         return super().forward(image)
+
+
+def _wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 300
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
 
 
 class CommunicatingModel(KnownAnswerModel):
