@@ -43,13 +43,18 @@ def test_a_full_stdout_is_an_error() -> None:
     assert shell(f"{WDS_REAL} verify nope 2>/dev/full")[0] == 1
 
 
+def after(name: str) -> str:
+    """Return a command that waits for a file."""
+    return f"(until [ -e {name} ]; do sleep 0.05; done)"
+
+
 @pytest.mark.usefixtures("here")
 def test_a_broken_pipe_is_silent() -> None:
     """Under ``| head -1`` a command ends without a word, with the exit code of SIGPIPE."""
-    code, out, err = shell(f"{WDS_REAL} info shards | (sleep 2; head -0)")
+    code, out, err = shell(f"({WDS_REAL} info shards; code=$?; touch ended; exit $code) | {after('ended')}")
     assert (code, out, err) == (0, "", "")  # all fits into the pipe's buffer
     code, out, err = shell(f"{WDS_REAL} info shards | true")
     assert (out, err) == ("", "")
     assert code in (0, 141)
-    code, out, err = shell(f"( sleep 1; {WDS_REAL} info shards ) | true")
+    code, out, err = shell(f"({after('gone')}; sleep 0.5; {WDS_REAL} info shards) | touch gone")
     assert (code, out, err) == (141, "", "")
