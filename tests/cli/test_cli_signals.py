@@ -181,6 +181,42 @@ def test_a_command_that_is_blocked_ends_some_time_after_the_signal() -> None:
     assert running.returncode == 143
 
 
+_FORKED = """
+import os, signal, sys, threading, time
+import wds_real.cli.signals as signals
+signals._GRACE_S = 0.2
+with signals.SignalHandling():
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.write(write, b"x")
+            time.sleep(60)
+        except signals.Stopped:
+            os.write(write, b"y")
+            time.sleep(10)
+        os._exit(0)
+    os.read(read, 1)
+    os.kill(child, signal.SIGTERM)  # as a data loader ends its workers
+    os.read(read, 1)  # the child goes on, and has the pipe of its parent's signals still open, if it inherits it
+    [watching] = [thread for thread in threading.enumerate() if thread.name == "signals"]
+    watching.join(1.0)
+    print("watching" if watching.is_alive() else "not watching")
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+watching.join(60)
+print("not watching" if not watching.is_alive() else "watching")
+"""
+
+
+def test_a_signal_to_a_forked_process_does_not_end_its_parent() -> None:
+    """A process that forks while a command runs, such as a data loader, may end its workers by SIGTERM."""
+    done = subprocess.run(
+        [sys.executable, "-c", _FORKED], capture_output=True, text=True, check=False, timeout=DEADLINE_S
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "watching\nnot watching\n", "")
+
+
 @pytest.mark.usefixtures("here")
 def test_a_second_signal_ends_at_once() -> None:
     """A command that does not stop on Ctrl-C, because its model swallows it, stops on the next one."""

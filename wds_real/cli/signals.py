@@ -46,6 +46,7 @@ class SignalHandling:
             handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
             self._pipe = os.pipe()
             os.set_blocking(self._pipe[1], False)
+            os.register_at_fork(after_in_child=self._leave_pipe)
             signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
             threading.Thread(target=self._watch, args=(self._pipe[0],), name="signals", daemon=True).start()
             self._earlier = {number: signal.signal(number, self._stop) for number in handled}  # type: ignore[misc]
@@ -59,6 +60,7 @@ class SignalHandling:
         if self._pipe[1] >= 0:
             signal.set_wakeup_fd(-1)
             os.close(self._pipe[1])  # ends the thread, unless it counts the seconds after a signal
+            self._pipe = (-1, -1)
 
     @property
     def exit_code(self) -> int:
@@ -78,6 +80,13 @@ class SignalHandling:
             os._exit(self.exit_code)
         self.received = number
         raise Stopped
+
+    def _leave_pipe(self) -> None:
+        """Keep the signals that a forked process gets from the thread of its parent, which would end the parent."""
+        if self._pipe[1] >= 0:
+            signal.set_wakeup_fd(-1)
+            os.close(self._pipe[1])
+            self._pipe = (-1, -1)
 
     def _watch(self, pipe: int) -> None:
         """End the process some time after a signal, if it is still there."""
