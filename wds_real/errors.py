@@ -63,9 +63,15 @@ def printable(text: str) -> str:
 
 
 class WdsRealError(Exception):
-    """The base of every error raised on purpose by this package."""
+    """The base of every error raised on purpose by this package.
+
+    Attributes:
+        exit_code: Of the command that raises it.
+        reported_elsewhere: Whether another rank meets the cause, and reports it.
+    """
 
     exit_code: ClassVar[int] = 1
+    reported_elsewhere: bool = False
 
     def __init__(self, *arguments: object) -> None:
         super().__init__(*(printable(value) if isinstance(value, str) else value for value in arguments))

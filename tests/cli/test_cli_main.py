@@ -164,19 +164,6 @@ def test_commands_that_only_read_run_on_each_rank(launcher: dict[str, str]) -> N
 
 
 @pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(("arguments", "code"), [(["nope", "-m", "x"], 1), (["shards", "--fast"], 2)])
-def test_only_rank_0_reports_an_error_of_all_ranks(
-    run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int
-) -> None:
-    """An error that all ranks of an evaluation meet is printed once."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "0")
-    assert messages(run("eval", *arguments).err)
-    monkeypatch.setenv("RANK", "1")
-    assert run("eval", *arguments) == Ended(code, "", "")
-
-
-@pytest.mark.usefixtures("here")
 @pytest.mark.parametrize(("rank", "world_size"), [("one", "2"), ("5", "2"), ("-1", "2"), ("0", "0")])
 @pytest.mark.parametrize("arguments", [["info"], ["pack", "val.tar", "--fast"]])
 def test_an_impossible_rank_is_a_usage_error(

@@ -14,16 +14,16 @@ import click
 from wds_real import __version__
 from wds_real.cli.console import (
     LogHandler,
-    is_main_rank,
     print_message,
     print_usage_error,
     rank_prefix,
     speak_for_rank,
 )
 from wds_real.cli.failures import describe, print_traceback
+from wds_real.cli.ranks import wait_for_rank_0, wait_for_reports
 from wds_real.cli.signals import SignalHandling
 from wds_real.data.launchers import launched_world, way_to_run_alone
-from wds_real.errors import CoverageError, ManifestError, PlanError, PredictionsError, StoreError, WdsRealError
+from wds_real.errors import PlanError, PredictionsError, StoreError, WdsRealError
 
 _DATA_SETS = {
     "card": "Print the data card of a data set: Markdown, Hugging Face, Croissant or BibTeX.",
@@ -51,8 +51,6 @@ _GROUPS = {"Data sets": _DATA_SETS, "Models and results": _MODELS}
 _TOGETHER = {"eval"}
 # They write; the others read, and each rank runs them by itself.
 _ON_RANK_0 = {"demo", "explore", "export", "index", "merge", "pack"}
-# Every rank finds these errors at the same place, so only rank 0 reports them.
-_SAME_ON_ALL_RANKS = (CoverageError, ManifestError, PlanError)
 
 
 class _LazyGroup(click.Group):
@@ -131,21 +129,18 @@ def _run(arguments: list[str], signals: SignalHandling) -> int:
     except click.exceptions.Exit as left:
         return left.exit_code
     except click.ClickException as error:
-        if is_main_rank() or not _is_together(context):
-            print_usage_error(error)
+        if context is not None and context.invoked_subcommand in _TOGETHER:  # so on all ranks
+            wait_for_rank_0(error.exit_code)
+        print_usage_error(error)
         return error.exit_code
     except WdsRealError as error:
         if signals.received is not None:
             raise
         print_traceback(error)
-        if is_main_rank() or not _is_together(context) or not isinstance(error, _SAME_ON_ALL_RANKS):
-            print_message(f"{rank_prefix()}error: {error}")
+        print_message(f"{rank_prefix()}error: {error}")
+        if error.reported_elsewhere:
+            wait_for_reports(error.exit_code)
         return error.exit_code
-
-
-def _is_together(context: click.Context | None) -> bool:
-    """Return whether all ranks run this command as one, and so meet the same errors of some kinds."""
-    return context is not None and context.invoked_subcommand in _TOGETHER
 
 
 def _failed(error: BaseException, signals: SignalHandling) -> int:

@@ -19,13 +19,16 @@ from wds_real.cli.console import (
 )
 from wds_real.cli.failures import print_traceback
 from wds_real.cli.output_options import kept_in
+from wds_real.cli.ranks import SAME_IN_EVALUATION, same_on_all_ranks, wait_for_rank_0, wait_for_reports
 from wds_real.cli.signals import kept_if_stopped
+from wds_real.errors import ModelRunError, PredictionsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from wds_real.cli.model_options import ModelOptions
     from wds_real.data.dataset import Dataset
+    from wds_real.errors import WdsRealError
     from wds_real.evaluation.many import ModelOutcome
     from wds_real.evaluation.models.base import LoadedModel
     from wds_real.evaluation.models.source import ModelSource
@@ -101,6 +104,7 @@ def evaluate_several(
         saved = kept_in(output)
     total = len(sources) * len(dataset)
     with (
+        same_on_all_ranks(SAME_IN_EVALUATION),
         kept_if_stopped(saved),
         progress_bar("eval", total, unit="images", quiet=several.quiet or not is_main_rank()) as progress,
     ):
@@ -118,8 +122,13 @@ def evaluate_several(
             print_json([_as_dict(outcome) for outcome in outcomes])
         else:
             _print_table(outcomes, output)
-    failed = [_print_failure(outcome, source) for outcome, source in zip(outcomes, sources, strict=True)]
-    if any(failed):
+    failures = [
+        _Failure(outcome.name, source.where, outcome.error)
+        for outcome, source in zip(outcomes, sources, strict=True)
+        if outcome.error is not None
+    ]
+    if failures:
+        _print_failures(failures)
         sys.exit(1)
 
 
@@ -167,19 +176,36 @@ def _first_result_lines(result: Any) -> list[str]:
     return [*coverage_lines(result.coverage, result.world_size), f" data set {result.dataset['digest']}"]
 
 
-def _print_failure(outcome: ModelOutcome, source: ModelSource) -> bool:
-    """Print why a model has no result; rank 0 prints all, the others what happened on them while a model ran."""
-    from wds_real.errors import ModelRunError, PredictionsError
-    from wds_real.evaluation.agreement import ElsewhereError
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why a model has no result; `where` is the line of a list that names the model, or empty."""
 
-    error = outcome.error
-    if error is None:
-        return False
-    own = isinstance(error, (ModelRunError, PredictionsError)) and not isinstance(error, ElsewhereError)
-    if is_main_rank() or own:
-        print_traceback(error)
-        where = f"{source.where}: " if source.where else ""
-        text = str(error)
-        name = "" if outcome.name in text else f"{outcome.name}: "
-        print_message(f"{rank_prefix()}error: {where}{name}{text}")
-    return True
+    name: str
+    where: str
+    error: WdsRealError
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it happened on this rank while the model ran; other errors are those of rank 0 too, or elsewhere."""
+        return isinstance(self.error, (ModelRunError, PredictionsError)) and not self.error.reported_elsewhere
+
+    def print(self) -> None:
+        print_traceback(self.error)
+        where = f"{self.where}: " if self.where else ""
+        name = "" if self.name in str(self.error) else f"{self.name}: "
+        print_message(f"{rank_prefix()}error: {where}{name}{self.error}")
+
+
+def _print_failures(failures: Sequence[_Failure]) -> None:
+    """Print why models have no result: rank 0 all of it, the others what happened on them, or what rank 0 has not."""
+    for failure in failures:
+        if is_main_rank() or failure.is_own:
+            failure.print()
+    if is_main_rank():
+        if any(failure.error.reported_elsewhere for failure in failures):
+            wait_for_reports(1)
+        return
+    wait_for_rank_0(1)
+    for failure in failures:
+        if not failure.is_own and not failure.error.reported_elsewhere:
+            failure.print()

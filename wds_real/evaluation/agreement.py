@@ -8,17 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from wds_real.data.distributed import all_reduce
-from wds_real.errors import ModelRunError, WdsRealError
+from wds_real.errors import WdsRealError
 from wds_real.evaluation.failures import ran_out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["ElsewhereError", "agreed"]
-
-
-class ElsewhereError(ModelRunError):
-    """The model failed on another rank only."""
+__all__ = ["agreed"]
 
 
 @contextmanager
@@ -26,11 +22,12 @@ def agreed(elsewhere: WdsRealError) -> Iterator[None]:
     """Let an error of this package in the block be raised on all ranks; each rank enters the same blocks in one order.
 
     Args:
-        elsewhere: What is raised on the ranks where the block did not fail.
+        elsewhere: What is raised on the ranks where the block did not fail, as `reported_elsewhere`.
 
     Raises:
         WdsRealError: the block failed, here or on another rank; if memory ran out there, `ran_out_of_memory` says so.
     """
+    elsewhere.reported_elsewhere = True
     failure: WdsRealError | None = None
     try:
         yield

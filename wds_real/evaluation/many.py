@@ -23,7 +23,7 @@ from wds_real.errors import (
     StoreError,
     WdsRealError,
 )
-from wds_real.evaluation.agreement import ElsewhereError, agreed
+from wds_real.evaluation.agreement import agreed
 from wds_real.evaluation.device import open_device
 from wds_real.evaluation.failures import forget_frames, memory_errors, model_errors, ran_out_of_memory
 from wds_real.evaluation.inputs import Inputs
@@ -257,7 +257,7 @@ class _Evaluation:
         """Load a model; if memory runs out, evaluate those that are loaded first."""
         try:
             entry.own_folder(self._world)
-            with agreed(ElsewhereError(f"{entry.source.name}: cannot be loaded on another rank, which says why.")):
+            with agreed(ModelRunError(f"{entry.source.name}: cannot be loaded on another rank, which says why.")):
                 entry.load(self._dataset, self._options, self._device)
         except _OF_ONE_MODEL as error:
             if not (ran_out_of_memory(error) and self._loaded):
@@ -330,7 +330,7 @@ class _Evaluation:
         self, entry: _Entry, run: ModelRun, about: dict[str, Any], failure: WdsRealError | None, others: int
     ) -> None:
         try:
-            with agreed(ElsewhereError(f"{entry.source.name}: failed on another rank, which says why.")):
+            with agreed(ModelRunError(f"{entry.source.name}: failed on another rank, which says why.")):
                 if failure is not None:
                     raise failure
             found = run.finish({**about, "asked": entry.request}, self._world)

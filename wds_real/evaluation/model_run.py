@@ -13,8 +13,8 @@ import torch
 
 from wds_real.data import plan
 from wds_real.data.distributed import all_reduce
-from wds_real.errors import PredictionsError
-from wds_real.evaluation.agreement import ElsewhereError, agreed
+from wds_real.errors import ModelRunError, PredictionsError
+from wds_real.evaluation.agreement import agreed
 from wds_real.evaluation.device import Normalize, device_name
 from wds_real.evaluation.failures import check_batch_fits, model_errors
 from wds_real.evaluation.forward import input_dtype, place, prepare_forward
@@ -149,7 +149,7 @@ class ModelRun:
             PredictionsError: on all ranks, if the output folder holds the records of another run.
         """
         found = dict[int, Record]()
-        with agreed(ElsewhereError(f"{self._loaded.spec}: cannot be run on another rank, which says why.")):
+        with agreed(ModelRunError(f"{self._loaded.spec}: cannot be run on another rank, which says why.")):
             if self._records is None and self._output is not None:
                 records = self._open_records(self._output, world, shared=False)
                 if self._output.folder is not None or world.rank == 0:  # all ranks see the same object store
@@ -217,7 +217,7 @@ class ModelRun:
             StoreError: the output cannot be written.
         """
         if self._records is not None:
-            with agreed(ElsewhereError(f"{self._loaded.spec}: records cannot be saved on another rank; it says why.")):
+            with agreed(ModelRunError(f"{self._loaded.spec}: records cannot be saved on another rank; it says why.")):
                 self._records.flush()
         result, predictions = self._metric.compute_with_predictions()
         executions = [self._execution] if self._records is None else self._records.executions()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,13 +26,12 @@ from wds_real.cli.options import (
 )
 from wds_real.cli.output_options import kept_in, output_options
 from wds_real.cli.preprocessing_options import preprocessing_options
+from wds_real.cli.ranks import SAME_IN_EVALUATION, same_on_all_ranks
 from wds_real.cli.several import SeveralOptions, evaluate_several, named_models
 from wds_real.cli.signals import kept_if_stopped
-from wds_real.errors import ModelError, WdsRealError
+from wds_real.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from wds_real.cli.model_options import ModelOptions
     from wds_real.cli.output_options import OutputOptions
     from wds_real.cli.preprocessing_options import PreprocessingOptions
@@ -170,7 +168,7 @@ def command(
     told = ("evaluation", "data.decode_stage") if is_main_rank() else (_DOWNLOADS,)
     for module in () if quiet else told:
         logging.getLogger(f"wds_real.{module}").setLevel(logging.INFO)
-    with _reported_by_rank_0():
+    with same_on_all_ranks():
         place = output.place(root, storage_options)
         change = functools.partial(_changed, preprocessing=preprocessing, pixel_cache=pixel_cache)
         sources, several = named_models(specs, model_options, change, asked=preprocessing.given())
@@ -203,6 +201,7 @@ def command(
         saved = kept_in(place)
     result: Result | None
     with (
+        same_on_all_ranks(SAME_IN_EVALUATION),
         kept_if_stopped(saved),
         progress_bar("eval", len(dataset), unit="images", quiet=quiet or not is_main_rank()) as progress,
     ):
@@ -232,17 +231,6 @@ def _print_found(result: Result, place: OutputPlace | None, *, per_class: bool) 
     _print_timings(result)
     if place is not None:
         print_lines(f"wrote {place}/result.json and {place}/predictions.csv")
-
-
-@contextmanager
-def _reported_by_rank_0() -> Iterator[None]:
-    """Exit the other ranks without a message: in the block, all ranks meet the same errors."""
-    try:
-        yield
-    except WdsRealError as error:
-        if is_main_rank():
-            raise
-        sys.exit(error.exit_code)
 
 
 def _check_use(several: bool, output: OutputOptions, skip_existing: bool, per_class: bool) -> None:
