@@ -139,7 +139,7 @@ def test_the_page_is_served_until_interrupted(here: Path) -> None:
         try:
             url = said.split()[1]
             assert said == f"serving {url} on this machine only; Ctrl-C ends it\n"
-            connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=20)
+            connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
             connection.request("GET", "/")
             header, columns = data_of(connection.getresponse().read())
             shard = header["shards"][0]["name"]
@@ -150,5 +150,5 @@ def test_the_page_is_served_until_interrupted(here: Path) -> None:
             connection.close()
         finally:
             process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
         assert "the page is no longer served" in process.stderr.read()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import torch.distributed as dist
+from support.s3 import free_ports
 from torch.distributed import HashStore  # type: ignore[attr-defined]  # torch's stubs lack it
 
 from wds_real import PlanError, StoreError
@@ -260,7 +261,8 @@ def test_missing_and_doubled_samples_are_found_over_ranks(under_torchrun: list[d
 def test_srun_without_torchrun(packed: Path, tmp_path: Path) -> None:
     """Under srun, with MASTER_ADDR set, each image is evaluated once, and rank 0 prints one result."""
     command = [sys.executable, "-m", "wds_real", "eval", str(packed), "-m", "wds_real.synthetic:known_answer_model"]
-    environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "SLURM_STEP_NUM_TASKS": "2"}
+    environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
+    environ["SLURM_STEP_NUM_TASKS"] = "2"
     processes = [
         subprocess.Popen(
             [*command, "-b", "25", "--json"],
@@ -315,7 +317,7 @@ def test_processes_that_share_a_device_reduce_over_gloo(launcher: str, tmp_path:
         environs = [dict(os.environ)]
     else:
         command = arguments
-        environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+        environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0])}
         environ["SLURM_STEP_NUM_TASKS"] = "2"
         environs = [{**environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)} for rank in range(2)]
     processes = [
@@ -330,16 +332,9 @@ def test_processes_that_share_a_device_reduce_over_gloo(launcher: str, tmp_path:
     assert sum(problems.count("2 processes share 1 device: gloo connects them") for _, problems in shown) == 3
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    return port
-
-
 def two_ranks(code: str, redirected: str = "") -> list[tuple[str, str]]:
     """Run code that joins a process group on two ranks, and return what each printed on stdout and stderr."""
-    environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": "2"}
+    environ = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]), "WORLD_SIZE": "2"}
     ranks = [
         subprocess.Popen(
             ["/bin/sh", "-c", f'exec "$0" -c "$1" {redirected}', sys.executable, code],

@@ -42,7 +42,7 @@ def test_torchrun_restarts_a_killed_rank(
                "-b", "10", "-o", str(tmp_path / "run")]  # fmt: skip
     run = subprocess.Popen(
         command,
-        env=trial_environment(SLOW_MODEL_LOG=str(log), SLOW_MODEL_SECONDS="0.2"),
+        env=trial_environment(SLOW_MODEL_LOG=str(log), SLOW_MODEL_HOLDS_AT=str(-(-kill_after_batches // 2))),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -53,6 +53,7 @@ def test_torchrun_restarts_a_killed_rank(
             assert time.monotonic() < deadline, "the run did not come as far as the kill"
             time.sleep(0.01)
         os.kill(int(lines[-1].split()[1]), signal.SIGKILL)
+        log.with_suffix(".go").touch()
         try:
             shown, _ = run.communicate(timeout=120)
         finally:

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from support import SUPPORT
 from support.commands import MODEL, in_child
+from support.s3 import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -84,7 +85,7 @@ def test_torchrun(packed: Path, tmp_path: Path, expected: str) -> None:
 def test_torchrun_on_two_machines(packed: Path, tmp_path: Path, expected: str) -> None:
     """With NODES and HEAD, the same line on each machine makes one run of both; the other machine prints nothing."""
     command = ["sh", str(LAUNCH / "torchrun.sh"), str(packed), MODEL, "run", "-b", "10"]
-    place = {"NODES": "2", "HEAD": "localhost", "PROCESSES": "1", "PORT": "29561"}
+    place = {"NODES": "2", "HEAD": "localhost", "PROCESSES": "1", "PORT": str(free_ports(1)[0])}
     ended = run_all([(command, place)] * 2, cwd=tmp_path)
     assert [code for code, _ in ended] == [0, 0], ended
     assert "".join(text for _, text in ended).count("120 seen once, 0 missing, 0 twice, 2 ranks") == 1
@@ -196,7 +197,7 @@ def test_a_pod_that_is_evicted_saves_what_it_did(packed: Path, tmp_path: Path, s
     log.touch()
     command = pod_command(root=str(packed), model="slow_model:slow_model", batch_size="10", output="s3://test/evicted")
     more = {
-        **secret(s3), "JOB_COMPLETION_INDEX": "1", "SLOW_MODEL_LOG": str(log), "SLOW_MODEL_SECONDS": "0.3",
+        **secret(s3), "JOB_COMPLETION_INDEX": "1", "SLOW_MODEL_LOG": str(log), "SLOW_MODEL_HOLDS_AT": "5",
         "PYTHONPATH": os.pathsep.join((str(SUPPORT), os.environ.get("PYTHONPATH", ""))),
     }  # fmt: skip
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment(**more)) as pod:
@@ -205,7 +206,8 @@ def test_a_pod_that_is_evicted_saves_what_it_did(packed: Path, tmp_path: Path, s
             assert time.monotonic() < deadline
             time.sleep(0.02)
         pod.terminate()
-        said = pod.communicate(timeout=60)[1]
+        said = pod.communicate(timeout=120)[1]
+    log.with_suffix(".go").touch()
     assert pod.returncode == 128 + signal.SIGTERM, said
     started = len(log.read_text().splitlines())
     [(code, text)] = run_all([(command, more)], cwd=tmp_path)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import SUPPORT
+from support.s3 import free_ports
 
 from wds_real.packing.source import open_source
 from wds_real.packing.writer import write_shards
@@ -146,16 +146,13 @@ def test_two_hosts_give_the_same_bytes(packed: Path, tmp_path: Path, two_hosts: 
 @pytest.mark.parametrize("late", ["start", "end"])
 def test_a_missing_rank_is_said_within_the_deadline(packed: Path, tmp_path: Path, late: str) -> None:
     """Without a launcher that notices: a rank that never comes, or dies, costs the others one line, not a hang."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
     log = tmp_path / "log"
     log.touch()
     command = [sys.executable, "-m", "wds_real", "eval", str(packed), "-m", "slow_model:slow_model", "-b", "20",
                "--timeout", "20" if late == "end" else "3"]  # fmt: skip
     environment = {
         **os.environ, "PYTHONPATH": str(SUPPORT), "SLOW_MODEL_LOG": str(log), "WORLD_SIZE": "2",
-        "SLOW_MODEL_SECONDS": "0.5", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+        "SLOW_MODEL_HOLDS_AT": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_ports(1)[0]),
     }  # fmt: skip
     with contextlib.ExitStack() as stack:
         ranks = [
@@ -168,12 +165,13 @@ def test_a_missing_rank_is_said_within_the_deadline(packed: Path, tmp_path: Path
             for rank in range(1 if late == "start" else 2)
         ]  # fmt: skip
         if late == "end":
-            deadline = time.monotonic() + 60
+            deadline = time.monotonic() + 120
             while len(log.read_text().splitlines()) < 2:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             ranks[1].kill()
-        shown, said = ranks[0].communicate(timeout=60)
+            log.with_suffix(".go").touch()
+        shown, said = ranks[0].communicate(timeout=120)
     assert ranks[0].returncode == 1
     assert "error: " in said
     assert ("not all of the 2 ranks joined within 3 s" if late == "start" else "a rank was lost") in said

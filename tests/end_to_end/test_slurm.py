@@ -70,12 +70,13 @@ def test_a_job_whose_task_dies_goes_on_with_other_tasks(
     """The other tasks end with the one that is killed; the same line again, of another size, does what is missing."""
     log = tmp_path / "batches"
     arguments = (LAUNCH / "slurm.sh", packed, SLOW_MODEL, "run", "-b", str(BATCH_SIZE), "--timeout", "1800")
-    job = slurm.submit("--ntasks-per-node=2", *arguments, cwd=tmp_path, environment=slow(log, "0.5"))
+    job = slurm.submit("--ntasks-per-node=2", *arguments, cwd=tmp_path, environment=slow(log, held_at=2))
     os.kill(int(batches_of(slurm, log, 4)[-1].split()[1]), signal.SIGKILL)
+    log.with_suffix(".go").touch()
     assert slurm.wait(job) == {"N/A": "FAILED"}
     done = len(log.read_text().splitlines())
     assert done < NUM_BATCHES
-    job = slurm.submit("--ntasks-per-node=3", *arguments, cwd=tmp_path, environment=slow(log, "0"))
+    job = slurm.submit("--ntasks-per-node=3", *arguments, cwd=tmp_path, environment=slow(log))
     assert slurm.wait(job) == {"N/A": "COMPLETED"}
     assert len(log.read_text().splitlines()) <= NUM_BATCHES + 2 * 2
     assert digest(tmp_path / "run") == alone
@@ -87,10 +88,12 @@ def test_a_requeued_job_does_only_what_is_missing(slurm: Cluster, packed: Path, 
     log = tmp_path / "batches"
     job = slurm.submit(
         "--ntasks-per-node=2", LAUNCH / "slurm.sh", packed, SLOW_MODEL, "run", "-b", str(BATCH_SIZE),
-        cwd=tmp_path, environment=slow(log, "0.5"),
+        cwd=tmp_path, environment=slow(log, held_at=2),
     )  # fmt: skip
-    batches_of(slurm, log, 4)
+    tasks = {line.split()[1] for line in batches_of(slurm, log, 4)}
     assert slurm.run("scontrol", "requeue", job).code == 0
+    slurm.wait_until(lambda: not any(map(runs, tasks)), "end of both tasks")
+    log.with_suffix(".go").touch()
     assert slurm.wait(job) == {"N/A": "COMPLETED"}
     assert 4 < len(log.read_text().splitlines()) <= NUM_BATCHES + 2 * 2
     assert digest(tmp_path / "run") == alone
@@ -155,28 +158,34 @@ def test_a_cancelled_task_keeps_its_finished_batches(slurm: Cluster, packed: Pat
     """After scancel of one task the other one ends; the same array again does only what was not finished."""
     log = tmp_path / "batches"
     arguments = ("--array=0-1", LAUNCH / "slurm_array.sh", packed, SLOW_MODEL, "run", "-b", str(BATCH_SIZE))
-    job = slurm.submit(*arguments, cwd=tmp_path, environment=slow(log, "0.7"))
-    batches_of(slurm, log, 6)
+    job = slurm.submit(*arguments, cwd=tmp_path, environment=slow(log, held_at=3))
+    tasks = {line.split()[1] for line in batches_of(slurm, log, 6)}
     assert slurm.run("scancel", f"{job}_1").code == 0
+    slurm.wait_until(lambda: sum(map(runs, tasks)) == 1, "end of one task")
+    log.with_suffix(".go").touch()
     assert slurm.wait(job) == {"0": "COMPLETED", "1": "CANCELLED"}
     assert "finished batches are saved in run" in logs_of(tmp_path, job)["1"]
     assert len(log.read_text().splitlines()) < NUM_BATCHES
-    job = slurm.submit(*arguments, cwd=tmp_path, environment=slow(log, "0"))
+    job = slurm.submit(*arguments, cwd=tmp_path, environment=slow(log))
     assert slurm.wait(job) == {"0": "COMPLETED", "1": "COMPLETED"}
     assert len(log.read_text().splitlines()) <= NUM_BATCHES + 2
     assert digest(tmp_path / "run") == alone
 
 
-def slow(log: Path, seconds: str) -> dict[str, str]:
-    """Return the variables of a model that notes each batch in `log` and takes its time."""
+def slow(log: Path, *, held_at: int = 0) -> dict[str, str]:
+    """Return the variables of a model that notes each batch in `log`; each task waits in its batch `held_at`."""
     log.touch()
-    return {"PYTHONPATH": str(SUPPORT), "SLOW_MODEL_LOG": str(log), "SLOW_MODEL_SECONDS": seconds}
+    return {"PYTHONPATH": str(SUPPORT), "SLOW_MODEL_LOG": str(log), "SLOW_MODEL_HOLDS_AT": str(held_at)}
 
 
 def batches_of(slurm: Cluster, log: Path, count: int) -> list[str]:
     """Wait until so many batches are noted in `log`, and return its lines."""
     slurm.wait_until(lambda: len(log.read_text().splitlines()) >= count, f"{count} batches")
     return log.read_text().splitlines()
+
+
+def runs(pid: str) -> bool:
+    return Path("/proc", pid).exists()
 
 
 def logs_of(folder: Path, job: str) -> dict[str, str]:

@@ -362,7 +362,7 @@ def test_the_result_is_the_same_for_every_world_size(
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(world_size)]
     done = subprocess.run(
         [*launcher, str(tmp_path / "ranks.py"), str(packed), str(tmp_path), name],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     for batch_size in (7, 50, 100):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from wds_real.format import lock_file
 from wds_real.format.lock_file import LockHeldError, held, no_locks
 from wds_real.storage.files import locked, write_all
 
@@ -33,13 +34,14 @@ def test_a_held_lock_says_who_holds_it_and_is_removed(tmp_path: Path) -> None:
         assert path.read_bytes() == b"third"
 
 
-def test_a_holder_that_has_not_written_yet_is_waited_for(tmp_path: Path) -> None:
+def test_a_holder_that_has_not_written_yet_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For a moment only: one that writes nothing is refused too."""
     path = tmp_path / "lock"
     with locked(path) as file:
         with pytest.raises(LockHeldError) as caught, held(path):
             pass
         assert caught.value.content == b""
+        monkeypatch.setattr(lock_file, "_MAX_EMPTY", 6000)  # a minute
         timer = threading.Timer(0.1, write_all, (file.descriptor, b"late", 0))
         timer.start()
         with pytest.raises(LockHeldError) as caught, held(path):

@@ -275,7 +275,7 @@ def test_all_chains_are_walked_at_the_same_time() -> None:
     def read(start: int, stop: int) -> bytes:
         if not hasattr(first, "done"):
             first.done = True
-            all_there.wait(20)
+            all_there.wait(60)
         return archive.read(start, stop)
 
     assert len(walk_members(read, archive.num_bytes)) == 1000

@@ -129,7 +129,7 @@ def fetching() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("fetch-")]
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 20.0) -> bool:
+def wait_until(condition: Callable[[], bool], *, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)

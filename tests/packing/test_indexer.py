@@ -465,7 +465,7 @@ def test_checksums_read_every_byte_once(tmp_path: Path) -> None:
 
 def test_shards_are_read_side_by_side(timm_shards: Path, tmp_path: Path) -> None:
     """Three shards are under way at the same time: each waits here until the two others have begun."""
-    begun, meeting, lock = set[str](), threading.Barrier(3, timeout=20), threading.Lock()
+    begun, meeting, lock = set[str](), threading.Barrier(3, timeout=60), threading.Lock()
 
     def wait_for_the_others(request: Request) -> None:
         with lock:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from wds_real.packing.source import Source
 
 NAME = "ILSVRC2012_img_val.tar"
-PATIENCE = {"give_up_after": "10", "read_timeout": "4"}
+PATIENCE = {"give_up_after": "40", "read_timeout": "4"}
 HUGE = 9 << 20  # bytes of an image: more than a request, and a shard of two is uploaded in parts
 NUMBERS = itertools.count()
 DENIED = "<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>"
@@ -286,7 +286,7 @@ def test_an_outage_is_no_damage_of_the_tar(made_tar: Path) -> None:
 
     with http_server(made_tar.parent, on_request=on_request) as server:
         url = f"{server.endpoint}/{made_tar.name}"
-        options = {"give_up_after": "1"}
+        options = {"give_up_after": "4"}
         source = open_source(url, allow_partial=True, storage_options=options)
         gone.append(True)
         with source.prefetch(source.images) as images, pytest.raises(UnavailableError, match="gave up"):

@@ -69,7 +69,7 @@ def writable(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
 def make_place(kind: str, request: pytest.FixtureRequest, folder: Path, stack: contextlib.ExitStack) -> Place:
     """Return a store of this kind; its servers end with the stack."""
     number = next(NUMBERS)
-    policy = {"give_up_after": "6"}
+    policy = {"give_up_after": "30"}
     if kind == "memory":
         url = f"memory://conformance-{number}"
         return Place(kind, url, lambda name, data: open_store(url).put(name, data), policy)

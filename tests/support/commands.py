@@ -51,7 +51,7 @@ def without_torch(*arguments: str) -> Ended:
 def _run(*arguments: str | Path, **environment: str) -> Ended:
     done = subprocess.run(
         [sys.executable, *arguments],
-        capture_output=True, encoding="utf-8", errors="surrogateescape", timeout=120, check=False,
+        capture_output=True, encoding="utf-8", errors="surrogateescape", timeout=240, check=False,
         env={**os.environ, **environment},
     )  # fmt: skip
     return Ended(done.returncode, done.stdout, done.stderr)

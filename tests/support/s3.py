@@ -30,7 +30,7 @@ from support.wire import LOOPBACK
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WEED_READY_S = 30.0
+WEED_READY_S = 120.0
 WEED_SERVICES = ("s3", "master", "volume", "filer", "admin")
 
 # The child dies with the thread that started it (prctl 1 is PR_SET_PDEATHSIG), even where pytest is killed outright.
@@ -70,7 +70,7 @@ class S3Server:
 
     def request(self, method: str, target: str, body: bytes = b"") -> tuple[int, dict[str, str], bytes]:
         """Send one signed request; return the status, the headers by lower-case name, and the body."""
-        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=20)
+        connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=60)
         with contextlib.closing(connection):
             connection.request(method, target, body, self.sign(method, target))
             response = connection.getresponse()

@@ -34,8 +34,9 @@ import wds_real.evaluation.loop
 import wds_real.evaluation.models.load
 import wds_real.evaluation.shares
 import wds_real.labels
-from support.agent import DEADLINE_S, free_port
+from support.agent import DEADLINE_S
 from support.forks import fork_command
+from support.s3 import free_ports
 
 MOST_STARTS = 60
 
@@ -144,7 +145,7 @@ class Trial:
         self._counts["gathered"] += gathered
         self._counts["stealing"] += steal
         self._world_sizes.append(world_size)
-        port = str(free_port())
+        port = str(free_ports(1)[0])
         ranks = list[Machine]()
         for rank in range(world_size):
             place = {"RANK": str(rank), "WORLD_SIZE": str(world_size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import socket
 import threading
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +52,10 @@ def test_reset_breaks_the_connection(site: HttpServer) -> None:
 def test_stall_is_silent_and_ends_after_its_time(site: HttpServer) -> None:
     """A part arrives, then nothing on an open connection, and in the end FIN."""
     with always(site, "stall", stall_s=60) as proxy:
-        with socket.create_connection((LOOPBACK, proxy.port), timeout=0.2) as connection:
+        with socket.create_connection((LOOPBACK, proxy.port), timeout=60) as connection:
             connection.sendall(head_of("GET", "/data", {"Range": REQUESTED}))
-            received = b""
+            received = connection.recv(1 << 16)
+            connection.settimeout(0.2)
             with contextlib.suppress(TimeoutError):
                 while piece := connection.recv(1 << 16):
                     received += piece
@@ -261,9 +261,13 @@ def test_chunked_responses_get_a_length() -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
     ]
 
+    closed = threading.Semaphore(0)
+
     def converse(wire: Wire, _: Wires) -> None:
         if wire.request() is not None:
             wire.socket.sendall(script.pop(0))
+            wire.socket.shutdown(socket.SHUT_WR)
+            closed.release()
 
     with listening(converse) as port, fault_proxy(LOOPBACK, port, seed=1, rate=0) as proxy:
         connection = http.client.HTTPConnection(LOOPBACK, proxy.port, timeout=10)
@@ -272,7 +276,7 @@ def test_chunked_responses_get_a_length() -> None:
             for _ in range(3):
                 connection.request("GET", "/")
                 bodies.append(connection.getresponse().read())
-                time.sleep(0.02)  # the server's FIN is there before the next request
+                assert closed.acquire(timeout=60)  # the server's FIN is there before the next request
     assert bodies == [b"abcde", b"until the end", b"ok"]
 
 

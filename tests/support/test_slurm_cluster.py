@@ -53,7 +53,13 @@ def test_it_listens_on_loopback_only(tmp_path: Path) -> None:
 
 def test_a_cluster_that_cannot_start_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A daemon that ends at once is an error with the end of its log, and nothing is left."""
-    monkeypatch.setattr(slurm, "READY_S", 2.0)
+
+    def states(cluster: slurm.Cluster) -> list[str]:
+        if "CPUs" in (cluster.folder / "slurmctld.out").read_text():
+            monkeypatch.setattr(slurm, "READY_S", 0.0)
+        return []
+
+    monkeypatch.setattr(slurm, "_states", states)
     monkeypatch.setattr(slurm, "CPUS", -1)
     with pytest.raises(RuntimeError, match=r"slurmctld\.out: .*CPUs"), slurm.cluster(tmp_path / "cluster"):
         pass

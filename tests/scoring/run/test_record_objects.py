@@ -82,7 +82,7 @@ def counted(url: str) -> tuple[RecordObjects, Counted]:
     return found, store
 
 
-def wait_until(is_so: object, *, seconds: float = 20.0) -> None:
+def wait_until(is_so: object, *, seconds: float = 60.0) -> None:
     assert callable(is_so)
     deadline = time.monotonic() + seconds
     while not is_so():
