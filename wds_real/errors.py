@@ -16,8 +16,8 @@
 A message says, in this order: what happened, where, what was expected and found, what to do. The facts are attributes
 too. ``exit_code`` is the exit status of the command line: 1 failure, 2 usage, 3 coverage, 4 integrity.
 
-Names come from archives, servers and other people's files. A message is one line that changes nothing on a terminal:
-`printable` escapes it when the error is made. The attributes keep what was found.
+Names in messages come from archives, servers and other untrusted files. `printable` therefore makes each message one
+line without control characters; the attributes hold the names as they were found.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def test_another_file_is_not_replaced(run: Callable[..., Ended], here: Path) -> 
     (here / "page" / "index.html").write_text("<title>mine</title>")
     ended = run("explore", "shards", "-o", "page")
     assert ended.code == 1
-    assert "page/index.html: is there already, and is no page of wds-real" in ended.err
+    assert "page/index.html: exists, and is not a page of wds-real" in ended.err
     assert page_of(here) == b"<title>mine</title>"
 
 

@@ -262,7 +262,7 @@ def test_errors_in_python_have_their_types(bucket: Bucket) -> None:
 def test_options_without_a_url_are_refused(run: Run, arguments: list[str]) -> None:
     """Nothing would use them."""
     ended = run(*arguments, "--storage-option", "region=hidden")
-    expect_one_line(ended, 2, "--storage-option is for URLs, and none is given")
+    expect_one_line(ended, 2, "--storage-option is for URLs, but no URL is given")
 
 
 # --- web servers and signed URLs --------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_independent_ranks_need_an_output(run: Callable[..., Ended]) -> None:
     """They meet nowhere else."""
     ended = run(*EVAL, "--rank", "0", "--world-size", "2")
     assert ended.code == 2
-    assert "independent ranks meet in the --output" in messages(ended.err)[-1]
+    assert "independent ranks need --output" in messages(ended.err)[-1]
 
 
 def test_an_output_in_an_object_store(

@@ -348,7 +348,7 @@ def test_a_termination_saves_what_is_done(s3: S3Server, url: str) -> None:
     log = Path("log")
     with slowly(url, options(s3), SLOW_MODEL_HOLDS_AT=str(HELD_AT)) as running:
         assert terminate(running, log) == [
-            f"the batches that are saved are kept in {url}; run the same command to resume", "terminated",
+            f"the saved batches are in {url}; run the same command to resume", "terminated",
         ]  # fmt: skip
     begun, saved = len(log.read_text().splitlines()), num_saved(url, s3)
     assert 3 <= saved < 12
@@ -368,7 +368,7 @@ def test_a_termination_says_what_it_cannot_save(s3: S3Server, url: str) -> None:
     assert "access denied" in lost
     assert " batches are not saved: the same command evaluates them again." in lost
     assert (kept, word) == (
-        f"the batches that are saved are kept in {url}; run the same command to resume", "terminated",
+        f"the saved batches are in {url}; run the same command to resume", "terminated",
     )  # fmt: skip
 
 

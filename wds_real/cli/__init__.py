@@ -1,1 +1,1 @@
-"""The command line: one module per command. No other package prints, or imports click or rich."""
+"""The command line. No other package imports click; besides it, only the progress bar of `evaluation` prints."""

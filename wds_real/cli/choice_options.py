@@ -24,7 +24,7 @@ __all__ = ["Choice", "choice_options"]
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Which images of which data set: what `choice_options` adds."""
+    """Which images of which data set: the values of the options that `choice_options` adds."""
 
     root: str
     keys: tuple[str, ...]
@@ -34,7 +34,7 @@ class Choice:
     storage_options: dict[str, str]
 
     def open(self) -> tuple[Dataset, list[Predictions], NDArray[np.int64]]:
-        """Return the data set, the predictions, and the places in it of the images that are chosen."""
+        """Return the data set, the predictions, and the indices of the chosen images in the data set."""
         from wds_real.data.dataset import open_dataset
         from wds_real.explore.where import choose
 
@@ -55,7 +55,7 @@ _OPTIONS = (
         "--predictions",
         multiple=True,
         metavar="FILE",
-        help="Predictions of a model, or the folder of a run; repeatable. In a condition they are A, B, ...",
+        help="Prediction file, or --output folder of eval; repeatable. Conditions call them A, B, ... in this order.",
     ),
     click.option(
         "--split", metavar="SPLIT", help="Part of the data set in TFDS's notation, such as 'validation[:10%]'."

@@ -1,7 +1,7 @@
 """Output that the commands share: JSON or text on stdout, progress and messages on stderr.
 
-No other module of the command line prints. Each line passes `wds_real.errors.printable`, so that no name in a file can
-write to the terminal.
+No other module of the command line prints. Each line passes `wds_real.errors.printable`, so that names from files
+cannot send control characters to the terminal.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _INDEPENDENT: contextvars.ContextVar[World | None] = contextvars.ContextVar("ind
 
 
 def speak_for_rank(world: World | None) -> None:
-    """Let this process print for itself from now on, as a rank that knows nothing of the others; None undoes it."""
+    """Make this process print its own output from now on, as an independent rank does; None undoes this."""
     _INDEPENDENT.set(world)
 
 
@@ -76,7 +76,7 @@ def counted(number: int, noun: str) -> str:
 def print_lines(*lines: str, bold: bool = False) -> None:
     """Print lines on stdout, each made printable.
 
-    A closed pipe, as after ``| head``, ends the process without a word, with the exit code that shells give for it.
+    A closed pipe, as after ``| head``, ends the process without a message, with exit code 141, as in shells.
 
     Raises:
         StoreError: stdout cannot be written: the disk that it leads to is full.
@@ -102,14 +102,14 @@ def _stdout_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nothing is left to fail when Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # Python flushes stdout when it ends, which must not fail
         if error.errno == errno.EPIPE:
             sys.exit(128 + signal.SIGPIPE)
         raise StoreError(f"stdout cannot be written: {error.strerror or error}.") from error
 
 
 def print_message(message: str) -> None:
-    """Print one line on stderr, made printable; a stderr that cannot be written is no error."""
+    """Print one line on stderr, made printable; if stderr cannot be written, the line is dropped."""
     with contextlib.suppress(OSError, ValueError):
         click.echo(printable(message), err=True)
 
@@ -146,5 +146,5 @@ def print_result(result: Result, *, per_class: bool) -> None:
 
 
 def progress_bar(title: str, total: int, *, unit: str, quiet: bool) -> AbstractContextManager[Advance]:
-    """Return a context manager of the function that moves a progress bar, or lines where stderr is no terminal."""
+    """Return a context manager that yields the function that advances the progress: a bar on a terminal, else lines."""
     return bar.progress_bar(title, total, unit=unit, style="none" if quiet else bar.style_of_stderr())

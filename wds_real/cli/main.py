@@ -29,7 +29,7 @@ _DATA_SETS = {
     "card": "Print the data card of a data set: Markdown, Hugging Face, Croissant or BibTeX.",
     "cat": "Write an image or its label to stdout.",
     "export": "Write the side files by which timm, DALI and others read the shards.",
-    "index": "Make a data set of existing WebDataset shards, in place.",
+    "index": "Index existing WebDataset shards as a data set, in place.",
     "info": "Show what a data set holds, or the labels of single images.",
     "ls": "List the images of a data set, or those for which a condition holds.",
     "pack": "Pack the validation images and their labels into shards.",
@@ -44,17 +44,17 @@ _MODELS = {
     "explore": "Make a page to look at images, labels and predictions.",
     "merge": "Compute result and predictions from the records of a run.",
     "reference": "List the published results of models.",
-    "report": "Print a table of models, one row a result.",
+    "report": "Print a table of models, one row per result.",
     "score": "Score a prediction file; no model, no images.",
 }
 _GROUPS = {"Data sets": _DATA_SETS, "Models and results": _MODELS}
 _TOGETHER = {"eval"}
-# They write; the others read, and each rank runs them by itself.
+# Commands that write. The others only read, so each rank runs them by itself.
 _ON_RANK_0 = {"demo", "explore", "export", "index", "merge", "pack"}
 
 
 class _LazyGroup(click.Group):
-    """Imports a command's module when the command is run: ``--help`` imports nothing but this file."""
+    """Imports a command's module only when the command is run: ``wds-real --help`` imports none of them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx
@@ -107,13 +107,13 @@ def main(arguments: list[str] | None = None) -> NoReturn:
             status = _run(sys.argv[1:] if arguments is None else arguments, signals)
         except SystemExit:
             raise
-        except BaseException as error:  # noqa: BLE001 -- what a command does not expect ends in one line too
+        except BaseException as error:  # noqa: BLE001 -- unexpected errors are one line too
             status = _failed(error, signals)
     sys.exit(status)
 
 
 def _run(arguments: list[str], signals: SignalHandling) -> int:
-    """Run a command and return its exit code; report the errors that it is made to raise."""
+    """Run a command and return its exit code; report its expected errors."""
     speak_for_rank(None)
     try:
         launched_world()
@@ -146,7 +146,7 @@ def _run(arguments: list[str], signals: SignalHandling) -> int:
 def _failed(error: BaseException, signals: SignalHandling) -> int:
     """Report a signal, or an error that no command expects; return the exit code."""
     if signals.received is not None or isinstance(error, KeyboardInterrupt):
-        if isinstance(error, (PredictionsError, StoreError)):  # of the records that were to be saved at the end
+        if isinstance(error, (PredictionsError, StoreError)):  # the last records were not saved
             print_message(f"{rank_prefix()}error: {error}")
         signals.say()  # other errors may follow from the interruption
         return signals.exit_code

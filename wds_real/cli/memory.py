@@ -1,7 +1,7 @@
-"""Memory that the C library keeps, so that a model's layers get it again instead of new memory for each batch.
+"""Make the C library keep freed memory, so that a model's layers reuse it for the next batch.
 
-glibc takes each large block anew from the system, which zeroes it, and gives it back when it is freed. On a CPU, a
-small model at 32 images a batch spends more processor time on that than on its arithmetic.
+By default, glibc gets each large block from the system, which zeroes it, and returns the block when it is freed. On a
+CPU, a small model with 32 images per batch spends more processor time on that than on its arithmetic.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _OWN_SETTINGS = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRE
 def keep_freed_memory() -> bool:
     """Let this process keep the memory that it frees, and return whether that is set.
 
-    It is for commands that evaluate models, not for a library: it holds for the whole process until its end. Without
-    effect where the C library is not glibc, or where the environment sets its allocator already.
+    The setting lasts until the process ends, so only commands that evaluate models use it, not the Python API. It has
+    no effect if the C library is not glibc, or if environment variables already configure its allocator.
     """
     if sys.platform != "linux" or any(name in os.environ for name in _OWN_SETTINGS):
         return False

@@ -1,4 +1,4 @@
-"""The options that say which weights a model gets, and which of its outputs is which class."""
+"""The options for a model's weights, and for the classes of its outputs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _parse_arguments(ctx: click.Context, parameter: click.Parameter, values: tup
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOptions:
-    """Weights and classes of a model: what `model_options` adds."""
+    """Weights and classes of a model: the values of the options that `model_options` adds."""
 
     checkpoint: str | None = None
     use_ema: bool = False
@@ -90,13 +90,13 @@ _CLASS_OPTIONS = (
         "--class-map",
         metavar="FILE",
         callback=local_path,
-        help="Which output is which class: a text file whose line i is the wnid or class index of output i, or -; or a "
-        "known numbering: devkit, devkit-from-0, folders-as-text, ...",
+        help="Class of each output: a text file whose line i is the wnid or class index of output i (- for no class), "
+        "or the name of a known numbering: devkit, devkit-from-0, folders-as-text, ...",
     ),
     click.option(
         "--background",
         type=click.Choice(["first", "last"]),
-        help="Which of 1,001 outputs is the background, and is left out.",
+        help="Which of 1,001 outputs is the background class; it is left out.",
     ),
 )
 _WEIGHTS_OPTIONS = (
@@ -110,7 +110,7 @@ _WEIGHTS_OPTIONS = (
     click.option(
         "--num-classes",
         type=click.IntRange(min=1),
-        help="Outputs of the model that the checkpoint is of.  [default: the model's own]",
+        help="Number of outputs of the checkpoint's model.  [default: the model's own]",
     ),
     click.option(
         _ARGUMENTS,
@@ -123,7 +123,7 @@ _WEIGHTS_OPTIONS = (
     click.option(
         "--trust-code",
         is_flag=True,
-        help="Load a .pt2 or TorchScript file even if it holds code that can do anything with your rights.",
+        help="Load a .pt2 or TorchScript file even if it holds code, which can do whatever you can do.",
     ),
 )
 

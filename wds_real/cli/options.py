@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from wds_real.scoring.predictions import Predictions
     from wds_real.storage.cache import ByteCache
 
-MAX_THREADS = 1024  # or jobs: more than any machine has cores
+MAX_THREADS = 1024  # of --jobs too; more than a machine has cores
 MAX_BATCH_SIZE = 65_536
 
 __all__ = [
@@ -68,7 +68,7 @@ def _parse_size(ctx: click.Context, parameter: click.Parameter, value: str | Non
 
 
 def local_path(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Return the value of an option or argument that is a path on this machine; refuse a URL, in words."""
+    """Return the value of an option or argument that is a path on this machine; a URL is a usage error."""
     del ctx, parameter
     if value is not None:
         if is_url(value):
@@ -84,7 +84,7 @@ def local_path(ctx: click.Context, parameter: click.Parameter, value: str | None
 
 
 def path_or_url(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Return the value of an option or argument that is a path or a URL; refuse what looks like a URL and is none."""
+    """Return the value of an option or argument that is a path or a URL; a malformed URL is a usage error."""
     del ctx, parameter
     if value is not None and not is_url(value):
         try:
@@ -98,7 +98,7 @@ quiet_option = click.option(
     "-q", "--quiet", is_flag=True, help="Print no progress on stderr, only warnings and errors."
 )
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, nothing else.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout, and nothing else.")
 
 per_class_option = click.option(
     "--per-class",
@@ -149,8 +149,8 @@ _PREDICTION_OPTIONS = (
     click.option(
         "--order",
         type=ORDER_CHOICE,
-        help="Order of the rows, whose names are then not used: keys (sorted file names), imagefolder (class folders, "
-        "then file names), or what `wds-real diagnose` found.  [default: by the names, or the order that is proven]",
+        help="Order of the rows; names in the file are then ignored: keys (sorted file names), imagefolder (class "
+        "folders, then file names), or one that `wds-real diagnose` printed.  [default: by the names, else detected]",
     ),
     storage_option,
 )
@@ -158,7 +158,7 @@ _PREDICTION_OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class PredictionOptions:
-    """How prediction files are read, and the labels they are compared with: what `prediction_options` adds."""
+    """How to read prediction files, and which labels to use: the values of `prediction_options`."""
 
     real_json: str | None
     threshold: float | None
@@ -172,7 +172,7 @@ class PredictionOptions:
     def read(
         self, path: str, *, name_column: str | None = None, class_column: str | None = None, order: str | None = None
     ) -> Predictions:
-        """Return the predictions at a path or URL; columns given here take the place of those of the options."""
+        """Return the predictions at a path or URL; columns and order given here override those of the options."""
         from wds_real.scoring.prediction_reader import read_predictions
 
         order = order or self.order
@@ -245,9 +245,9 @@ def open_cache(folder: str | None, max_bytes: int | None) -> ByteCache | None:
 
 
 def refuse_unused_options(options: Mapping[str, str], *places: str | None) -> None:
-    """Raise click.UsageError for storage options where no place is a URL, so that nothing would use them."""
+    """Raise click.UsageError if storage options are given and no place is a URL."""
     if options and not any(place is not None and is_url(place) for place in places):
-        raise click.UsageError("--storage-option is for URLs, and none is given.")
+        raise click.UsageError("--storage-option is for URLs, but no URL is given.")
 
 
 def url_options(place: str, options: Mapping[str, str]) -> Mapping[str, str] | None:

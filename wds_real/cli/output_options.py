@@ -1,4 +1,4 @@
-"""The options that say where an evaluation's records and result go, and whether its ranks are independent."""
+"""The options for the output of an evaluation, and for independent ranks."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _OPTIONS = (
         "--output",
         metavar="DIR|URL",
         callback=path_or_url,
-        help="Write result.json and predictions.csv there, and a record of each finished batch, from which the same "
-        "command resumes: to a folder, or to s3://, gs:// or az://.",
+        help="Folder, or s3://, gs:// or az:// URL, for result.json, predictions.csv and a record of each finished "
+        "batch. The same command resumes from the records.",
     ),
     output_option_option,
     click.option(
@@ -48,14 +48,14 @@ _OPTIONS = (
         default=10.0,
         show_default=True,
         metavar="SECONDS",
-        help="To a URL, batches are saved together; how long a finished one may wait, which a kill loses.",
+        help="At a URL, finished batches are saved together, at least this often. A kill loses those not yet saved.",
     ),
     click.option(
         "--independent",
         is_flag=True,
-        help="Do only this rank's share, without waiting for other ranks: in SLURM arrays, Kubernetes Indexed Jobs, "
-        "AWS Batch arrays, SkyPilot and others, whose variables give rank and world size. All ranks have the same "
-        "--output; the last one makes the result.",
+        help="Evaluate only this rank's share, without waiting for other ranks. Rank and world size come from the "
+        "variables of SLURM arrays, AWS Batch arrays, SkyPilot and others; Kubernetes Indexed Jobs need --world-size. "
+        "All ranks need the same --output; the last one to end writes the result.",
     ),
     click.option("--rank", type=click.IntRange(min=0), help="This rank's number, from 0 on; implies --independent."),
     click.option("--world-size", type=click.IntRange(min=1), help="Number of ranks; implies --independent."),
@@ -69,7 +69,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputOptions:
-    """What `output_options` adds."""
+    """The values of the options that `output_options` adds."""
 
     output: str | None
     storage: dict[str, str]
@@ -81,15 +81,15 @@ class OutputOptions:
 
     @property
     def is_independent(self) -> bool:
-        """Whether this rank does its share without the others."""
+        """Whether this rank evaluates its share without communicating with the others."""
         return self.independent or self.rank is not None or self.world_size is not None
 
     def independent_world(self) -> World | None:
-        """Return the rank of an independent process, which prints for itself from now on; None if ranks work together.
+        """Return the rank of an independent process, and make it print its own output; None if ranks work together.
 
         Raises:
             click.UsageError: options are missing.
-            PlanError: the rank is impossible, or no launcher says it.
+            PlanError: the rank is impossible, or no launcher sets it.
         """
         if not self.is_independent:
             if self.steal:
@@ -98,7 +98,7 @@ class OutputOptions:
                 )
             return None
         if self.output is None:
-            raise click.UsageError("independent ranks meet in the --output, which all of them have: add it.")
+            raise click.UsageError("independent ranks need --output, the same one for all of them.")
         from wds_real.data.launchers import independent_world
 
         world = independent_world(rank=self.rank, world_size=self.world_size)
@@ -123,7 +123,7 @@ class OutputOptions:
 def place_of_output(
     output: str, options: Mapping[str, str], root: str | None, root_options: Mapping[str, str]
 ) -> OutputPlace:
-    """Return the place of an output; without options of its own it has those of ROOT, if both are of the same kind.
+    """Return the place of an output; without options of its own, it uses those of ROOT if both have the same scheme.
 
     Raises:
         click.UsageError: options are given for a folder.
@@ -139,11 +139,11 @@ def place_of_output(
 
 @contextmanager
 def output_errors(output: str, option: str = "") -> Iterator[None]:
-    """Let an error of the output's store name the output, and the option that its storage options are given with.
+    """Make errors of the output's store name the output, and --output-option in place of --storage-option.
 
     Args:
         output: Path or URL as given.
-        option: What it was given with, to start the message with.
+        option: The option that gave it, as the start of the message.
     """
     try:
         yield
@@ -153,8 +153,8 @@ def output_errors(output: str, option: str = "") -> Iterator[None]:
 
 
 def kept_in(place: OutputPlace) -> str:
-    """Return what is left of a run that a signal stops: at a URL, the last batches may not have been saved."""
-    batches = "finished batches are saved in" if place.folder is not None else "batches that are saved are kept in"
+    """Return what to print when a signal stops a run; at a URL, the last finished batches may be unsaved."""
+    batches = "finished batches are saved in" if place.folder is not None else "saved batches are in"
     return f"the {batches} {place}; run the same command to resume"
 
 

@@ -1,4 +1,4 @@
-"""Drawings of commands: the option ``--plot``, and matplotlib, which draws them, imported when it is needed."""
+"""Plots: the option ``--plot``, and writing figures. matplotlib is imported only when one is drawn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that say how images are made a model's input, where that is not as its source says."""
+"""The options that override a model's own preprocessing."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreprocessingOptions:
-    """What `preprocessing_options` adds; None where an option is not given."""
+    """The values of the options that `preprocessing_options` adds; None where one is not given."""
 
     img_size: int | None = None
     crop_pct: float | None = None
@@ -65,12 +65,12 @@ class PreprocessingOptions:
     std: _Three | None = None
 
     def given(self) -> dict[str, Any]:
-        """Return what is given."""
+        """Return the options that are given."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
 
     def applied_to(self, model: LoadedModel) -> LoadedModel:
-        """Return a model whose transform is changed by what is given.
+        """Return the model with the given options applied to its transform.
 
         Raises:
             click.UsageError: a value is impossible or would do nothing, or the preprocessing is another library's.

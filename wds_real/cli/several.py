@@ -1,4 +1,4 @@
-"""``wds-real eval`` with more than one model: what is evaluated, the table at the end, and a line for each failure."""
+"""``wds-real eval`` with more than one model: which models, the table at the end, and a line for each failure."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def named_models(
     *,
     asked: Mapping[str, Any] | None = None,
 ) -> tuple[list[ModelSource], bool]:
-    """Return the models that -m and --checkpoint name, and whether the form of a name stands for several.
+    """Return the models that -m and --checkpoint name, and whether they count as several even if one is found.
 
     Args:
         specs: The values of -m.
         options: Weights and classes; a folder as --checkpoint stands for each file of weights in it.
         change: Applied to each model that is loaded.
-        asked: What `change` does, JSON-ready.
+        asked: The options that `change` applies, JSON-ready; --skip-existing compares them with those of a result.
 
     Raises:
         ModelError: a list, a folder or a wildcard names no model.
@@ -142,7 +142,7 @@ def _as_dict(outcome: ModelOutcome) -> dict[str, Any]:
 
 
 def _print_table(outcomes: Sequence[ModelOutcome], output: OutputPlace | None) -> None:
-    """Print what `wds-real report` prints of the output, the published results, and how long it took."""
+    """Print the table of `wds-real report`, published results, coverage, and what was written."""
     from wds_real.scoring.ranking.formats import format_ranking
     from wds_real.scoring.ranking.rank import rank_models
     from wds_real.scoring.ranking.rows import row_of_outcome
@@ -170,7 +170,7 @@ def _print_table(outcomes: Sequence[ModelOutcome], output: OutputPlace | None) -
 
 
 def _first_result_lines(result: Any) -> list[str]:
-    """Return the receipt and the data set, which all results share."""
+    """Return the lines on coverage and data set, which are the same for all models."""
     from wds_real.scoring.report import coverage_lines
 
     return [*coverage_lines(result.coverage, result.world_size), f" data set {result.dataset['digest']}"]
@@ -186,7 +186,7 @@ class _Failure:
 
     @property
     def is_own(self) -> bool:
-        """Whether it happened on this rank while the model ran; other errors are those of rank 0 too, or elsewhere."""
+        """Whether it happened on this rank while the model ran; other errors happen on rank 0 too, or elsewhere."""
         return isinstance(self.error, (ModelRunError, PredictionsError)) and not self.error.reported_elsewhere
 
     def print(self) -> None:
@@ -197,7 +197,10 @@ class _Failure:
 
 
 def _print_failures(failures: Sequence[_Failure]) -> None:
-    """Print why models have no result: rank 0 all of it, the others what happened on them, or what rank 0 has not."""
+    """Print why models have no result, and leave the ranks that print the rest the time to do so.
+
+    Rank 0 prints every failure; another rank prints those of models that ran on it, and the rest if rank 0 does not.
+    """
     for failure in failures:
         if is_main_rank() or failure.is_own:
             failure.print()

@@ -1,7 +1,8 @@
-"""SIGINT and SIGTERM: a command stops where it is, says what is kept, and ends with exit code 130 or 143.
+"""SIGINT and SIGTERM: a command stops, prints what is kept, and ends with exit code 130 or 143.
 
-The first signal raises `Stopped` in the main thread. A second one, or the first one after ten seconds in which the main
-thread ran no Python code (it may wait for other ranks), ends the process at once.
+The first signal raises `Stopped` in the main thread. A second one ends the process at once. If the process is still
+there ten seconds after the first one, a thread ends it: the main thread may be waiting for other ranks in C code, where
+Python handles no signals.
 """
 
 from __future__ import annotations
@@ -59,16 +60,16 @@ class SignalHandling:
             signal.signal(number, handler)
         if self._pipe[1] >= 0:
             signal.set_wakeup_fd(-1)
-            os.close(self._pipe[1])  # ends the thread, unless it counts the seconds after a signal
+            os.close(self._pipe[1])  # ends the thread, unless it waits after a signal
             self._pipe = (-1, -1)
 
     @property
     def exit_code(self) -> int:
-        """The exit code that tells the signal, as shells give it: 130 or 143."""
+        """The exit code, 128 plus the signal's number, as in shells: 130 or 143."""
         return 128 + (self.received or signal.SIGINT)
 
     def say(self) -> None:
-        """Say what is kept, on rank 0, and that the command was stopped."""
+        """Print what is kept, on rank 0 only, and that the command was stopped."""
         self._said = True
         if self.kept and is_main_rank():
             print_message(self.kept)
@@ -82,7 +83,7 @@ class SignalHandling:
         raise Stopped
 
     def _leave_pipe(self) -> None:
-        """Keep the signals that a forked process gets from the thread of its parent, which would end the parent."""
+        """Close the pipe in a forked process: through it, a signal to that process would end its parent."""
         if self._pipe[1] >= 0:
             signal.set_wakeup_fd(-1)
             os.close(self._pipe[1])
@@ -105,7 +106,7 @@ class SignalHandling:
 
 @contextmanager
 def kept_if_stopped(text: str) -> Iterator[None]:
-    """Let `text` be said if a signal stops the command in this block: what is kept, and how to go on."""
+    """Print `text` if a signal stops the command in this block; it says what is kept and how to resume."""
     context = click.get_current_context(silent=True)
     handling = None if context is None else context.find_object(SignalHandling)
     if handling is None:
@@ -113,4 +114,4 @@ def kept_if_stopped(text: str) -> Iterator[None]:
         return
     before, handling.kept = handling.kept, text
     yield
-    handling.kept = before  # not after an exception: main says it
+    handling.kept = before  # not after an exception: `main` prints the text

@@ -1,1 +1,1 @@
-"""One module a command, those about data sets in `datasets`; each defines `command`."""
+"""One module per command, those about data sets in `datasets`; each defines `command`."""

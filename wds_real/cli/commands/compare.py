@@ -40,17 +40,17 @@ if TYPE_CHECKING:
     help="Labels to compare by: ReaL or original.",
 )
 @prediction_options
-@click.option("--name-column-b", metavar="NAME", help="The same in file B.  [default: as --name-column]")
-@click.option("--class-column-b", metavar="NAME", help="The same in file B.  [default: as --class-column]")
-@click.option("--order-b", type=ORDER_CHOICE, help="The same for file B.  [default: as --order]")
+@click.option("--name-column-b", metavar="NAME", help="--name-column for file B.  [default: the same]")
+@click.option("--class-column-b", metavar="NAME", help="--class-column for file B.  [default: the same]")
+@click.option("--order-b", type=ORDER_CHOICE, help="--order for file B.  [default: the same]")
 @click.option(
     "--export-flips",
     metavar="FILE",
     callback=local_path,
-    help="Write the images that only one of the two gets right to FILE, a .csv or .parquet.",
+    help="Write the images that only one of two models gets right to FILE, a .csv or .parquet.",
 )
 @export_classes_option
-@plot_option("the images and classes in which two models differ, or the difference of every pair of more")
+@plot_option("where two models differ, by image and class, or with more models the difference of each pair")
 @json_option
 def command(
     models: tuple[str, ...],
@@ -66,9 +66,10 @@ def command(
 ) -> None:
     """Compare prediction files or --output folders of eval on the images that are in all of them.
 
-    Of two, prints the paired difference of the accuracies, McNemar's test, and how many images only one of the two gets
-    right. A and B may be two columns of one file: name both. Of more, prints the difference of each pair, with p-values
-    corrected for the number of pairs (Holm), and which pairs cannot be told apart.
+    For two models, the output has the paired difference of the accuracies, McNemar's test, and how many images only one
+    of the two gets right. A and B may be two columns of one file: give --class-column and --class-column-b. For more
+    models, it has the difference of each pair, with p-values corrected for the number of pairs (Holm), and names the
+    pairs that cannot be told apart.
     """
     from wds_real.scoring.comparison import classes_compared, compare, flip_columns
     from wds_real.scoring.export import write_table
@@ -101,7 +102,7 @@ def command(
 
 
 def _results(models: Sequence[str], storage_options: Mapping[str, str]) -> list[str]:
-    """Return the files and folders, with the folder of many models replaced by theirs."""
+    """Return the files and folders; a folder of several runs is replaced by the folders in it."""
     from wds_real.scoring.ranking.rows import find_results
 
     return [str(place) for place in find_results(models, storage_options=storage_options)[0]]

@@ -43,12 +43,12 @@ _NOT_IN_EVAL = ("num_images", "measured", "quiet", "batch_size", *_FOR_FILES, *_
 @preprocessing_options
 @click.option(
     "-n", "--num-images", type=click.IntRange(min=1), default=1000, show_default=True,
-    help="Images that the model is tried on at most, evenly spread over the split; fewer if they are enough.",
+    help="Maximum number of images to try the model on, evenly spread over the split.",
 )  # fmt: skip
 @click.option("--split", metavar="SPLIT", help="Part of the data set in TFDS's notation.")
 @click.option(
     "--measured", type=click.FloatRange(min=0, max=100), metavar="PERCENT",
-    help="Original top-1 that another program gave for the model: say which mistakes would give it.",
+    help="Original top-1 of the model in another program: name the mistakes that would give it.",
 )  # fmt: skip
 @click.option(
     "-b", "--batch-size", type=click.IntRange(1, MAX_BATCH_SIZE), default=32, show_default=True,
@@ -83,12 +83,13 @@ def command(
 ) -> None:
     """Say which known mistake would explain the accuracy of PREDICTIONS, a file or the --output folder of an eval.
 
-    Each mistake is undone, alone and with others, and the accuracy counted: predictions in class-folder order, class
-    numbers of the development kit, counted from 1, of folders sorted as text, and so on. Nothing is changed.
+    Each known mistake is undone, alone and together with others, and the accuracy is computed again: predictions in
+    class-folder order, class numbers of the development kit, class numbers that count from 1, and so on. No file is
+    changed.
 
-    With -m, the model itself is tried on some images of the data set in ROOT (default: shards): other mean and std,
-    ranges of values, channel order, crops, interpolations, training mode. What is better by more than chance allows is
-    the verdict.
+    With -m, the model is run on some images of the data set in ROOT (default: shards) with other settings: mean and
+    std, range of values, channel order, crop, interpolation, training mode. The verdict names the setting that is
+    better by more than chance allows.
     """
     given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     if spec is None:
@@ -103,7 +104,7 @@ def command(
         return
     if name_column is not None or class_column is not None:
         raise click.UsageError("--name-column and --class-column are for a file of predictions, not for a model.")
-    Path.cwd()  # where it was removed, importing torch ends the process
+    Path.cwd()  # raises if the folder was removed, where importing torch would end the process
     keep_freed_memory()
     from wds_real.data.dataset import open_dataset
     from wds_real.evaluation.diagnosis.model import diagnose_model
@@ -165,7 +166,7 @@ def _check_only_for_files(context: click.Context, given: list[str]) -> None:
 
 
 def _words(context: click.Context, names: list[str], *, replaced: tuple[str, ...]) -> list[str]:
-    """Return the options that were given as words of a command, apart from those that are replaced."""
+    """Return the given options as words of a command, without those in `replaced`."""
     words: list[str] = []
     for name in names:
         option, value = _option(context, name), context.params[name]

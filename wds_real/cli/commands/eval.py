@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from wds_real.scoring.result import Result
     from wds_real.scoring.run.place import OutputPlace
 
-_DOWNLOADS = "evaluation.models.downloads"  # one rank of each node does them, and says so
+_DOWNLOADS = "evaluation.models.downloads"  # logged on all ranks, as one rank of each node downloads
 
 
 @click.command("eval", cls=ModelCommand)
@@ -53,8 +53,8 @@ _DOWNLOADS = "evaluation.models.downloads"  # one rank of each node does them, a
     metavar="MODEL",
     help="timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL (transformers), open_clip:ARCH/TAG, "
     "package.module:factory, efficientnet_lite0, or a file: .onnx, .tflite, .xml (OpenVINO), .pt2 (torch.export, "
-    "AOTInductor), .pt (TorchScript). Several: repeat it, or timm:'resnet*', @FILE with one a line, or a folder of "
-    "model files.",
+    "AOTInductor), .pt (TorchScript). For several models: repeat -m, or give timm:'resnet*', @FILE with one model per "
+    "line, or a folder of model files.",
 )
 @model_options
 @click.option(
@@ -106,12 +106,12 @@ _DOWNLOADS = "evaluation.models.downloads"  # one rank of each node does them, a
     type=click.IntRange(1, 1024),
     default=8,
     show_default=True,
-    help="Of several models, how many are in memory; those with the same preprocessing share each decoded batch.",
+    help="Maximum number of models in memory; those with the same preprocessing share each decoded batch.",
 )
 @click.option(
     "--skip-existing",
     is_flag=True,
-    help="Of several models, load none whose folder in --output holds a result.",
+    help="With several models: skip those whose folder in --output already holds a result.",
 )
 @click.option(
     "--pixel-cache",
@@ -153,10 +153,10 @@ def command(
     """Evaluate MODEL on the data set in ROOT (default: shards), each image exactly once.
 
     On many GPUs: torchrun --nnodes N --nproc-per-node 8 -m wds_real eval ROOT -m MODEL. Exit code 3, and no accuracy,
-    if an image is missing or counted twice. Of several models each gets a folder in --output and a row of the table;
-    one that fails does not stop the others, and the exit code is then 1.
+    if an image is missing or counted twice. Each of several models gets a folder in --output and a row of the table. A
+    model that fails does not stop the others; the exit code is then 1.
     """
-    Path.cwd()  # where it was removed, importing torch ends the process
+    Path.cwd()  # raises if the folder was removed, where importing torch would end the process
     keep_freed_memory()
     from wds_real.data.dataset import open_dataset
     from wds_real.evaluation.loop import evaluate
@@ -221,7 +221,7 @@ def command(
 
 
 def _print_found(result: Result, place: OutputPlace | None, *, per_class: bool) -> None:
-    """Print a result, what was published of its model, how long it took, and where it was written."""
+    """Print a result, its comparison with published results, the timings, and where it was written."""
     from wds_real.scoring.reproduction import compare_with_published, published_name
 
     print_result(result, per_class=per_class)
@@ -234,7 +234,7 @@ def _print_found(result: Result, place: OutputPlace | None, *, per_class: bool) 
 
 
 def _check_use(several: bool, output: OutputOptions, skip_existing: bool, per_class: bool) -> None:
-    """Refuse options that are for one model, or for several."""
+    """Refuse options that do not fit the number of models, or one another."""
     if skip_existing and not several:
         raise click.UsageError(
             "--skip-existing is for several models. A finished evaluation of one runs no batch again."
@@ -251,7 +251,7 @@ def _changed(model: LoadedModel, *, preprocessing: PreprocessingOptions, pixel_c
     """Return the model with the preprocessing of the options.
 
     Raises:
-        ModelError: its preprocessing cannot be so, or be kept in a pixel cache.
+        ModelError: the options do not fit its preprocessing, or its pixels cannot be cached.
     """
     from wds_real.evaluation.loop import check_pixel_cache
 

@@ -27,7 +27,7 @@ _DEFAULT_PORT = 8000
 
 
 class _SeveralValues(click.Command):
-    """Lets several files follow --predictions, which click takes one by one."""
+    """Lets several files follow one --predictions, which click does not allow."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         return super().parse_args(ctx, _repeated(args))
@@ -132,7 +132,7 @@ def _content(dataset: Dataset | None, options: PredictionOptions) -> Content:
     content = Content.of_labels(options.labels()) if dataset is None else Content.of_dataset(dataset)
     if options.threshold is None:
         return content
-    at_threshold(options.threshold)  # refuses what is none
+    at_threshold(options.threshold)  # raises if the threshold is not valid
     return replace(content, threshold=round(options.threshold * 1000))
 
 
@@ -151,7 +151,7 @@ def _read(files: Sequence[str], options: PredictionOptions) -> Mapping[str, Pred
 
 
 def _write(folder: str, page: bytes, content: Content) -> None:
-    """Write the page; a file of that name that is no such page is not replaced."""
+    """Write the page; an existing file that is not such a page is not replaced."""
     from wds_real.storage.store import open_store
 
     path = Path(folder) / _PAGE_NAME
@@ -164,7 +164,7 @@ def _write(folder: str, page: bytes, content: Content) -> None:
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror}. Choose another --output.") from error
     if not is_own:
-        raise StoreError(f"{path}: is there already, and is no page of wds-real. Choose another --output.")
+        raise StoreError(f"{path}: exists, and is not a page of wds-real. Choose another --output.")
     open_store(folder).put(_PAGE_NAME, page)
     size = f"{len(page) / 1e6:.1f} MB"
     models = counted(len(content.answers), "model")

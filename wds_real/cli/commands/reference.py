@@ -17,9 +17,9 @@ from wds_real.labels.published import NUM_LABELLED, find_published, published_re
 @click.argument("pattern")
 @json_option
 def command(pattern: str, as_json: bool) -> None:
-    """List the published results of the models that PATTERN fits: a timm name, with or without its tag, or "resnet*".
+    """List the published results of the models that match PATTERN: a timm name, with or without its tag, or "resnet*".
 
-    The figures are timm's, for single images of the validation set and for their ReaL labels.
+    The figures are timm's: images that each model gets right on the validation set, by original and by ReaL labels.
     """
     import difflib
 

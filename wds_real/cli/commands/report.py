@@ -1,4 +1,4 @@
-"""``wds-real report``: a table of models, one row a result."""
+"""``wds-real report``: a table of models, one row per result."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FORMAT_OF_SUFFIX: dict[str, TableFormat] = {
     "--output",
     metavar="FILE",
     callback=local_path,
-    help="Write the table here; the suffix .md, .csv, .html or .tex chooses.",
+    help="Write the table to FILE; its suffix (.md, .csv, .html, .tex or .txt) chooses the format.",
 )
 @click.option(
     "--format",
@@ -52,8 +52,8 @@ def command(
 
     RESULTs are paths or URLs. In the last part of a URL, * stands for any text: "s3://lab/runs/resnet*".
 
-    Models are ordered by ReaL top-1. The range behind a rank holds the ranks that chance allows: models that are
-    compared image by image and cannot be told apart share it. All results must be of the same images and labels.
+    Models are ordered by ReaL top-1. The range after a rank, as in 4 (3-5), holds the ranks that chance allows. Models
+    with predictions are compared image by image. All results must be of the same images and labels.
     """
     from wds_real.scoring.ranking.formats import format_ranking
     from wds_real.scoring.ranking.rank import rank_models

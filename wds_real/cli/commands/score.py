@@ -55,7 +55,7 @@ def command(
     URL. Each image has a class index 0..999, a wnid or 1,000 scores, and its file name or key. A file without names
     holds all 50,000 images in the order of their file names. Exit code 3 if images are missing.
 
-    If timm publishes results of the model, a line compares with them; `wds-real reference` lists them.
+    If timm publishes results of the model, the last lines compare with them; `wds-real reference` lists them.
     """
     from wds_real.scoring.export import class_columns, write_table
     from wds_real.scoring.reading.folders import model_name

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 @click.option("--overwrite", is_flag=True, help="Replace FILE if it has another content.")
 @storage_option
 def command(root: str, form: CardForm, output: str | None, overwrite: bool, storage_options: dict[str, str]) -> None:
-    """Print the data card of ROOT (default: shards): all that a catalogue page says of it.
+    """Print the data card of ROOT (default: shards).
 
-    That is description, version, splits, features, statistics of labels and images, origin and licence, known limits,
+    It has description, version, splits, features, statistics of labels and images, origin and licence, known limits,
     errors in other sources, and citation.
     """
     from wds_real.data.dataset import open_dataset

@@ -17,7 +17,7 @@ from wds_real.cli.options import storage_option
 def command(root: str, key: str, storage_options: dict[str, str]) -> None:
     """Write the JPEG of an image of ROOT to stdout, byte for byte: wds-real cat shards KEY > image.jpg.
 
-    KEY.json writes its label, as it stands in the shard.
+    KEY.json writes its labels as JSON.
     """
     from wds_real.data.dataset import open_dataset
     from wds_real.explore.where import choose
@@ -29,5 +29,5 @@ def command(root: str, key: str, storage_options: dict[str, str]) -> None:
         print_bytes(encode_label(dataset.index.label(position)) + b"\n" * sys.stdout.isatty())
         return
     if sys.stdout.isatty():
-        raise click.UsageError(f"an image is no text for a terminal. Write it to a file: wds-real cat ... > {key}.jpg.")
+        raise click.UsageError(f"a terminal cannot show an image. Write it to a file: wds-real cat ... > {key}.jpg.")
     print_bytes(dataset.reader.read(position))

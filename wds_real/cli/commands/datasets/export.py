@@ -40,8 +40,8 @@ def command(
 ) -> None:
     """Write the side files by which another library reads the shards in ROOT (default: shards).
 
-    Shards, index and digest stay as they are. The files name the shards relative to their folder; if DIR is another
-    one, as it must be for a ROOT that is a URL, copy them beside the shards.
+    Shards, index and digest stay as they are. The files name the shards relative to their own folder.
+    If DIR is another folder, which a ROOT at a URL requires, copy the files beside the shards.
     """
     from wds_real.data.dataset import open_dataset
     from wds_real.interop.exports import side_files, write_side_files

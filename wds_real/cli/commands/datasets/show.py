@@ -25,9 +25,16 @@ if TYPE_CHECKING:
     default="examples.png",
     show_default=True,
     callback=local_path,
-    help="A .png, .jpg, .svg or .pdf file.",
+    help="File to write: .png, .jpg, .svg or .pdf.",
 )
-@click.option("-n", "--num-images", type=click.IntRange(1, 500), default=24, show_default=True, help="At most so many.")
+@click.option(
+    "-n",
+    "--num-images",
+    type=click.IntRange(1, 500),
+    default=24,
+    show_default=True,
+    help="Maximum number of images.",
+)
 @click.option("--columns", type=click.IntRange(1, 50), default=6, show_default=True, help="Images in a row.")
 @click.option(
     "--seed", type=click.IntRange(min=0), help="Choose at random, from this seed.  [default: the first images]"
