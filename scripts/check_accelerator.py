@@ -1,4 +1,4 @@
-"""Run the tests marked `accelerator` and print what they proved; see scripts/check-accelerator."""
+"""Run the tests marked `accelerator` and print what they find; see scripts/check-accelerator."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _TESTS = str(Path(__file__).resolve().parents[1] / "tests" / "accelerator")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Return the exit code: 0 all is proved, 1 something is not, 77 nothing was run."""
+    """Return the exit code: 0 all checks pass, 1 a check fails, 77 nothing is run."""
     parser = argparse.ArgumentParser(
-        "scripts/check-accelerator", description=__doc__, epilog="More arguments: pytest's."
+        "scripts/check-accelerator", description=__doc__, epilog="Other arguments go to pytest."
     )
     parser.add_argument("--cpu", action="store_true", help="the same checks with the CPU in place of an accelerator")
     chosen, of_pytest = parser.parse_known_args(arguments)

@@ -56,7 +56,7 @@ def as_svg(result: str) -> str:
         text.highlight_regex(r"^ coverage: .*", "cyan")
         console.print(text)
     svg = console.export_svg(title="wds-real demo", theme=DIMMED_MONOKAI, unique_id="result")
-    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # rich's name a web server
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # the fonts that rich adds are on a web server
     return svg.replace("Fira Code,", "Fira Code, ui-monospace, Menlo, Consolas,")
 
 

@@ -1,4 +1,4 @@
-"""Build, check and try what is released of the current commit; see scripts/release."""
+"""Build, check and try the archives of the current commit; see scripts/release."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DOWNLOADS = REPOSITORY / "build" / "release"  # kept for the next time; ignored
 
 
 def main() -> None:
-    """Release, and say in one line why not."""
+    """Make the archives; a failure is one line."""
     arguments = _arguments()
     try:
         _release(arguments)
@@ -73,7 +73,7 @@ def _release(arguments: argparse.Namespace) -> None:
 
 
 def _build(commit: Commit, archive: Path, folder: Path, python: str | None) -> tuple[Path, Path]:
-    """Build everything from nothing; the second time in a path of another length."""
+    """Build both archives from scratch, in `folder`; the two builds differ in the length of its path."""
     sdist = make_sdist(REPOSITORY, commit, folder / "sdist")
     prefix = libjpeg_turbo.build(archive, folder)
     return sdist, make_wheel(sdist, prefix, commit, folder / "wheel", python=python)

@@ -1,6 +1,6 @@
-# Sourced by demo, test, check, docs, bench, neighbours and release: makes the project's own virtual environment, once per set
-# of requirements. It leaves its interpreter in $python, and the working folder at the project's top. A script may set $venv,
-# $constraints and $extras before, for an environment of its own, or instead of $extras what pip installs: $install.
+# Sourced by the other shell scripts: makes a virtual environment, again whenever the requirements or the C sources change, and
+# changes to the project's top folder. $python is then the interpreter. A script may set $venv, $constraints and $extras
+# before, for another environment, or in place of $extras the arguments of pip install: $install.
 set -eu
 cd "$(dirname "$0")/.."
 

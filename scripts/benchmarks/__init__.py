@@ -1,1 +1,1 @@
-"""The parts of scripts/bench.py: data, rows, peers, figures, report."""
+"""The parts of scripts/bench.py."""

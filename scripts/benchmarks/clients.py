@@ -48,7 +48,7 @@ class Spent:
 
 
 def ours(job: Job) -> Callable[[], int]:
-    """`wds_real.Loader`, undecoded: prefetches, and compares lengths, versions and checksums."""
+    """`wds_real.UndecodedLoader`, or `Loader` to decode: prefetches, and checks lengths, versions and checksums."""
     dataset = wds_real.open_dataset(job.url, storage_options=job.options)
     settings: dict[str, Any] = {"batch_size": 64, "shuffle": job.shuffle, "threads": 2, "pad": False}
     loader = wds_real.Loader(dataset, **settings) if job.decode else wds_real.UndecodedLoader(dataset, **settings)

@@ -1,4 +1,4 @@
-"""A wheel against this installation: the same Python and libraries, the same images, round by round in turn."""
+"""A wheel against this build: the same Python, libraries and images, measured in turn in each round."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A process that loads all images each time it is asked to: python installed.py ROOT BATCH_SIZE THREADS.
+"""A process that loads all images once for each line of its input: python installed.py ROOT BATCH_SIZE THREADS.
 
-It uses the wds_real of PYTHONPATH. The first line it prints says where that is and how it decodes; then it answers
-each line of its input with images, seconds and seconds of CPU time. Each line is JSON.
+It uses the wds_real of PYTHONPATH. The first line of output has the folder of the package and how it decodes; each
+other line answers a line of input with images, seconds and CPU seconds. The lines are JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wds_real.image.backends import describe
 
 
 def main(root: str, batch_size: int, threads: int) -> None:
-    """Say what is measured, and measure whenever a line comes."""
+    """Print what is measured, then measure once for each line of input."""
     loader = wds_real.Loader(wds_real.open_dataset(root), batch_size=batch_size, threads=threads, pad=False)
     sum(map(len, loader))  # not timed: imports modules and fills the page cache
     print(json.dumps([str(Path(wds_real.__file__).parent), describe()["decode"]]), flush=True)

@@ -1,4 +1,4 @@
-"""Records and result in an object store against the same in a folder: time, CPU time, requests and bytes an image."""
+"""An output in an object store against one in a folder: time, CPU time, requests and bytes per image."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Outputs(NamedTuple):
     """What `measure` found.
 
     Attributes:
-        lines: By time, and by CPU time of this process; the server's is not in it.
+        lines: By time, and by CPU time of this process, without the server's.
         others: The share of the machine that other processes, the server among them, used in each round.
         requests: Of one evaluation, by kind.
         sent: Bytes in the bodies of its requests.
@@ -67,7 +67,7 @@ def measure(folder: Path, *, samples: int, rounds: int, batch_size: int) -> Outp
         folder: For the images, the outputs and the server's data.
         samples: Images.
         rounds: Of timing.
-        batch_size: Images a batch.
+        batch_size: Images per batch.
     """
     write_source_tar(folder / "source.tar", range(1, samples + 1))
     with wds_real.open_source(folder / "source.tar", allow_partial=True) as images:

@@ -1,4 +1,4 @@
-"""The rows of other loaders: the same bytes, each loader used as its own documentation recommends.
+"""The rows of other loaders, which read the same bytes; each is used as its documentation recommends.
 
 Worker processes stay from round to round (``persistent_workers``) and start before the first round, so that their start
 is not timed.

@@ -1,4 +1,4 @@
-"""The rows of this package: loading, decoding alone as its limit, packing, and copying as the limit of packing."""
+"""The rows of this package: loading and packing, with their limits, which are decoding alone and copying."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def cached(number: int) -> str:
 
 
 def own_rows(data: Data, settings: Settings) -> list[Row]:
-    """Return the rows that need no other loader."""
+    """Return the rows of this package."""
     rows = []
     for threads in settings.threads:
         rows.append(_decode_only_row(data, threads))

@@ -1,4 +1,4 @@
-"""Reading from S3: this package against bare requests and other clients, against one real server on this machine."""
+"""Reading from S3: this package against bare requests and other clients, with one real server on this machine."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Line(NamedTuple):
 
 
 def measure(root: Path, folder: Path, *, rounds: int) -> list[Line]:
-    """Copy a packed set into a SeaweedFS server that is started for it, and time all clients round by round."""
+    """Start a SeaweedFS server, copy a packed set into it, and time all clients round by round."""
     with seaweedfs(folder / "seaweedfs") as options:
         store = wds_real.open_store(_URL, storage_options=options)
         for path in sorted(root.iterdir()):

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Evaluate a model as an array of SLURM jobs. Each evaluates its share whenever there is room for it, and waits for no other.
+# Evaluate a model as an array of SLURM jobs. Each evaluates its share when SLURM starts it, and waits for no other.
 #
 #   sbatch --array=0-6 slurm_array.sh ROOT MODEL OUTPUT [more options of eval]
 #   sbatch --array=0-49 --partition=spot slurm_array.sh s3://lab/imagenet-real timm:resnet50.tv_in1k s3://lab/run --amp -b 256
@@ -20,8 +20,7 @@ set -eu
 root=$1 model=$2 output=$3
 shift 3
 
-# srun does not take over --cpus-per-task by itself (SLURM 22.05 and newer), and not every cluster keeps a task to its
-# cores.
+# srun does not inherit --cpus-per-task (SLURM 22.05 and newer), and not every cluster binds a task to its cores.
 cpus=${SLURM_CPUS_PER_TASK:-1}
 exec srun --ntasks=1 --cpus-per-task="$cpus" \
     wds-real eval "$root" --model "$model" --output "$output" --threads "$cpus" --independent "$@"

@@ -93,7 +93,7 @@ def make_wheel(sdist: Path, libjpeg_turbo: Path, commit: Commit, folder: Path, *
 
 
 def normalise(sdist: Path, time: int) -> None:
-    """Write a .tar.gz again with its files in order, of one time and owner: setuptools keeps those of this machine."""
+    """Rewrite a .tar.gz with sorted members and fixed times, owners and modes; setuptools keeps this machine's."""
     packed = io.BytesIO()
     with tarfile.open(sdist) as old, tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as new:
         for member in sorted(old.getmembers(), key=lambda member: member.name):
@@ -106,7 +106,7 @@ def normalise(sdist: Path, time: int) -> None:
 
 
 def _tools(python: str, folder: Path) -> str:
-    """Return a Python in an environment of its own with what builds a wheel."""
+    """Return the Python of a new virtual environment with the tools that build a wheel."""
     venv = folder / "python"
     run(python, "-m", "venv", venv, folder=folder)
     builder = str(venv / "bin" / "python")

@@ -74,7 +74,7 @@ def check_wheel(wheel: Path, tracked: Iterable[str], licences: Iterable[str]) ->
 
 
 def check_extension(path: Path) -> None:
-    """Check that an extension needs the C library only, looks nowhere for it, and exports its initialisation only.
+    """Check that an extension needs only the C library, has no library search path, and exports only PyInit.
 
     Raises:
         ReleaseError: it does not.

@@ -30,12 +30,12 @@ _OPTIONS = (
     "-DCMAKE_POSITION_INDEPENDENT_CODE=1",  # it becomes part of a shared object
     "-DBUILD=0",  # otherwise the date
     "-DENABLE_SHARED=0",
-    "-DREQUIRE_SIMD=1",  # otherwise it is built without, several times as slow
+    "-DREQUIRE_SIMD=1",  # otherwise a build without SIMD, several times as slow, is no error
     "-DWITH_TESTS=0",
     "-DWITH_TOOLS=0",
     "-DWITH_TURBOJPEG=0",
 )
-# NO_GETENV: the library of a wheel does not read variables, and needs fewer functions of the C library.
+# NO_GETENV: the library reads no environment variables, and needs fewer functions of the C library.
 _FLAGS = "-fvisibility=hidden -g0 -DNO_GETENV"
 
 

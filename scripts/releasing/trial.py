@@ -1,4 +1,4 @@
-"""Installing the wheel as a user does who has no compiler, and running it.
+"""Install the wheel as a user without a compiler does, and run it.
 
 The commands run in an empty folder, with a PATH of the new virtual environment only. Where the machine permits it, they
 run in a mount namespace in which the folders of headers are empty and no libjpeg can be loaded.
