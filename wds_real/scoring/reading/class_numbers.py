@@ -13,7 +13,7 @@ import numpy as np
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES
 from wds_real.scoring.predictions import PROBABILITY_COLUMNS, TOP
-from wds_real.scoring.reading.spellings import SCORES_BY_WNID
+from wds_real.scoring.reading.spellings import SCORES_BY_WNID, numbered_columns
 from wds_real.scoring.reading.values import parts_of, whole_number
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def mapped_scores(columns: Columns, class_map: ClassMap) -> tuple[Columns, froze
                 )
             found[name] = [[parts[output] for output in outputs] for parts in rows]
             mapped.add(name)
-    for names in _numbered(columns, class_map.num_outputs):
+    for names in numbered_columns(columns, class_map.num_outputs):
         stem = names[0].rstrip("0123456789")
         scores = {f"{stem}{label}": columns[names[output]] for label, output in enumerate(outputs)}
         found = {name: column for name, column in found.items() if name not in set(names)} | scores
@@ -112,17 +112,3 @@ def _mapped(column: Column, class_map: ClassMap) -> list[list[Any]]:
 def _plain(rows: Sequence[list[Any]]) -> list[Any]:
     """Return single answers as such, so that a column of numbers stays one."""
     return [row[0] if len(row) == 1 else row for row in rows]
-
-
-def _numbered(columns: Columns, count: int) -> list[list[str]]:
-    """Return the names of each set of columns that count the outputs, such as ``prob_0`` to ``prob_1000``."""
-    places: dict[str, dict[int, str]] = {}
-    for name in columns if len(columns) >= count else ():
-        stem = name.rstrip("0123456789")
-        if stem != name:
-            places.setdefault(stem, {})[int(name[len(stem) :])] = name
-    return [
-        [numbers[number] for number in sorted(numbers)]
-        for numbers in places.values()
-        if numbers.keys() in (set(range(count)), set(range(1, count + 1)))
-    ]

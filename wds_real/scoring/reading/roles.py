@@ -21,6 +21,7 @@ from wds_real.scoring.reading.spellings import (
     RANKED_SPELLINGS,
     TRUTH_WORDS,
     is_image_name,
+    numbered_columns,
     word,
 )  # fmt: skip
 from wds_real.scoring.reading.values import (
@@ -99,8 +100,8 @@ def _find_classes(columns: Columns, names: str | None) -> tuple[str, ...]:
         ranked = [by_word[column] for column in spelling if column in by_word]
         if ranked and by_word.get(spelling[0]) == ranked[0]:
             return tuple(ranked)
-    if scores := _columns_of_scores(left):
-        return scores
+    if scores := numbered_columns(left, NUM_CLASSES):
+        return scores[0]
     clear = [by_word[found] for found in PREDICTION_WORDS if found in by_word]
     clear = clear or [name for name in left if holds_scores(columns[name])]
     rivals = [name for name in left if word(name) not in _NO_CLASSES and name not in clear and name not in numbered]
@@ -124,19 +125,6 @@ def _find_classes(columns: Columns, names: str | None) -> tuple[str, ...]:
             "use --class-column."
         )
     return (found[0],)
-
-
-def _columns_of_scores(names: list[str]) -> tuple[str, ...]:
-    """Return 1,000 columns called ``prob_0``, ``prob_1``, ..., in this order; empty if there are none."""
-    numbered: dict[str, dict[int, str]] = {}
-    for name in names if len(names) >= NUM_CLASSES else ():
-        stem = name.rstrip("0123456789")
-        if stem != name:
-            numbered.setdefault(stem, {})[int(name[len(stem) :])] = name
-    for places in numbered.values():
-        if places.keys() in (set(range(NUM_CLASSES)), set(range(1, NUM_CLASSES + 1))):
-            return tuple(places[place] for place in sorted(places))
-    return ()
 
 
 def _hold_the_same(columns: Columns, candidates: list[str]) -> bool:

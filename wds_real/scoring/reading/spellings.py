@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ __all__ = [
     "CLASS_WORDS", "CONFIDENCE_WORDS", "INDEX_WORDS",
     "LABEL_WORDS", "NAME_WORDS", "PREDICTION_WORDS", "RANKED_SPELLINGS", "SCORES_BY_WNID",
     "TRUTH_WORDS", "WRAPPING_WORDS", "Column", "Columns", "check_distinct", "is_header", "is_image_name",
-    "is_known_word", "word",
+    "is_known_word", "numbered_columns", "word",
 ]  # fmt: skip
 
 Column: TypeAlias = Sequence[Any] | NDArray[Any]
@@ -98,6 +98,24 @@ def is_header(row: Sequence[str], num_rows: int) -> bool:
         return True
     counted = cells if cells[0] else cells[1:]
     return counted == [str(place) for place in range(len(counted))] and (not cells[0] or num_rows == NUM_IMAGES + 1)
+
+
+def numbered_columns(names: Collection[str], count: int) -> list[tuple[str, ...]]:
+    """Return each set of columns that share a stem and count 0 to `count` - 1, or 1 to `count`, in that order.
+
+    >>> numbered_columns(["key", "prob_1", "prob_0", "logit1", "logit2"], 2)
+    [('prob_0', 'prob_1'), ('logit1', 'logit2')]
+    """
+    by_stem: dict[str, dict[int, str]] = {}
+    for name in names if len(names) >= count else ():
+        stem = name.rstrip("0123456789")
+        if stem != name:
+            by_stem.setdefault(stem, {})[int(name[len(stem) :])] = name
+    return [
+        tuple(columns[number] for number in sorted(columns))
+        for columns in by_stem.values()
+        if columns.keys() in (set(range(count)), set(range(1, count + 1)))
+    ]
 
 
 def check_distinct(names: Sequence[str]) -> None:
