@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from wds_real.errors import PredictionsError, StoreError, UnavailableError
-from wds_real.scoring.run.description import RUN_NAME, RunKey, read_executions, read_run, world_size_of
+from wds_real.scoring.run.description import RUN_NAME, RunKey, read_run, world_size_of
 from wds_real.scoring.run.place import OutputPlace
 from wds_real.scoring.run.records import RunRecords
 from wds_real.storage.remote import RemoteStore
@@ -69,7 +69,7 @@ def test_many_equal_ranks_may_start_at_once(shared: str) -> None:
 
     with ThreadPoolExecutor(12) as pool:
         list(pool.map(start, range(12)))
-    found = read_executions(shared)
+    found = join(shared).executions()
     assert sorted(each["device"] for each in found) == ["d0", "d1", "d2"]
     assert len(OutputPlace(shared).store.list()) == 4
 
@@ -89,7 +89,7 @@ def test_an_execution_file_that_was_edited_is_refused(shared: str) -> None:
     for damaged in edits:
         store.put(name, json.dumps(damaged).encode())
         with pytest.raises(PredictionsError, match=rf"{name}: cannot be read: "):
-            read_executions(shared)
+            join(shared).executions()
 
 
 def test_a_folder_with_one_writer_goes_on_with_independent_ranks(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_folder_with_one_writer_goes_on_with_independent_ranks(tmp_path: Path)
     RunRecords(tmp_path, KEY, about={"world_size": 4}).add_execution({"device": "cpu"})
     join(str(tmp_path), rank=2).add_execution({"device": "cuda"})
     join(str(tmp_path), rank=3).add_execution({"device": "cpu"})
-    assert read_executions(tmp_path) == [{"device": "cpu"}, {"device": "cuda"}]
+    assert join(str(tmp_path)).executions() == [{"device": "cpu"}, {"device": "cuda"}]
     assert world_size_of(read_run(tmp_path), [1, 2]) == 4
 
 

@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wds_real.errors import PredictionsError, WdsRealError
-from wds_real.scoring.run.description import RUN_NAME, RunKey, executions_of, read_run
+from wds_real.scoring.run.description import RUN_NAME, RunKey, read_run
 from wds_real.scoring.run.frame import Record
 from wds_real.scoring.run.records import RunRecords
 
@@ -140,7 +140,7 @@ def test_each_execution_is_noted_once_and_by_rank_0(tmp_path: Path) -> None:
         RunRecords(tmp_path, KEY).add_execution(execution)
     RunRecords(tmp_path, KEY, rank=1).add_execution({"device": "xpu"})
     run = read_run(tmp_path)
-    assert executions_of(run) == RunRecords(tmp_path, KEY, rank=1).executions() == [one, other]
+    assert run["executions"] == RunRecords(tmp_path, KEY, rank=1).executions() == [one, other]
     assert (run["identity"], run["digest"]) == (KEY.identity, KEY.digest)
 
 
@@ -148,7 +148,7 @@ def test_records_without_a_noted_execution_are_of_an_unknown_one(tmp_path: Path)
     """Records that an earlier version left get an empty entry before the first noted one."""
     file_of(tmp_path, record(0))
     RunRecords(tmp_path, KEY).add_execution({"device": "cpu"})
-    assert executions_of(read_run(tmp_path)) == [{}, {"device": "cpu"}]
+    assert read_run(tmp_path)["executions"] == [{}, {"device": "cpu"}]
 
 
 def test_the_run_key_depends_on_content_alone() -> None:

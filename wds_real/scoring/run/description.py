@@ -30,8 +30,6 @@ __all__ = [
     "RUN_NAME",
     "RunDescription",
     "RunKey",
-    "executions_of",
-    "read_executions",
     "read_run",
     "world_size_of",
 ]
@@ -205,19 +203,16 @@ def _find_run(place: OutputPlace) -> dict[str, Any] | None:
     return run
 
 
-def read_executions(place: str | Path | OutputPlace) -> list[dict[str, Any]]:
+def _executions(place: OutputPlace, run: dict[str, Any]) -> list[dict[str, Any]]:
     """Return how the model was run: what ``run.json`` lists, then the ``execution-*.json`` files in name order.
 
+    An entry is {} where records of an earlier version do not tell.
+
     Raises:
-        PredictionsError: as `read_run`, or an execution file is damaged.
+        PredictionsError: an execution file is damaged.
         UnavailableError: as `read_run`.
     """
-    place = OutputPlace.of(place)
-    return _executions(place, read_run(place))
-
-
-def _executions(place: OutputPlace, run: dict[str, Any]) -> list[dict[str, Any]]:
-    executions = list(executions_of(run))
+    executions: list[dict[str, Any]] = list(run.get("executions", []))
     for name in place.store.list():
         match = _EXECUTION_NAME.fullmatch(name)
         if match is None:
@@ -237,12 +232,6 @@ def world_size_of(run: dict[str, Any], ranks: Collection[int]) -> int:
     """Return the number of processes of the latest start; where ``run.json`` does not say it, of those with records."""
     found = run.get("world_size")
     return found if isinstance(found, int) and found > 0 else len(ranks)
-
-
-def executions_of(run: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return how the model was run at each distinct start, from what `read_run` returned; {} where that is unknown."""
-    executions: list[dict[str, Any]] = run.get("executions", [])
-    return executions
 
 
 def _read(place: OutputPlace, name: str) -> bytes:
