@@ -30,6 +30,7 @@ __all__ = [
     "RUN_NAME",
     "RunDescription",
     "RunKey",
+    "encode_json",
     "read_run",
     "world_size_of",
 ]
@@ -142,7 +143,7 @@ class RunDescription:
 
     def _write(self, run: dict[str, Any]) -> None:
         self._make_place()
-        self._place.store.put(RUN_NAME, _encoded(run))
+        self._place.store.put(RUN_NAME, encode_json(run))
 
     def _put(self, name: str, content: dict[str, Any]) -> None:
         """Write a file exclusively.
@@ -152,7 +153,7 @@ class RunDescription:
         """
         self._make_place()
         try:
-            self._place.store.put(name, _encoded(content), exclusive=True)
+            self._place.store.put(name, encode_json(content), exclusive=True)
         except UnavailableError:
             raise
         except StoreError:
@@ -243,7 +244,8 @@ def _read(place: OutputPlace, name: str) -> bytes:
         raise PredictionsError(f"{error} Choose another --output.") from error
 
 
-def _encoded(content: dict[str, Any]) -> bytes:
+def encode_json(content: dict[str, Any]) -> bytes:
+    """Return the bytes of a JSON file of the output."""
     return (json.dumps(content, indent=1) + "\n").encode("ascii")
 
 

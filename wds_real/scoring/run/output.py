@@ -19,7 +19,7 @@ from wds_real.format.json_fields import parse_json
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.predictions import TOP
 from wds_real.scoring.result import joined_execution
-from wds_real.scoring.run.description import RunKey, read_run, world_size_of
+from wds_real.scoring.run.description import RunKey, encode_json, read_run, world_size_of
 from wds_real.scoring.run.place import OutputPlace
 from wds_real.scoring.run.records import RunRecords
 from wds_real.scoring.table import PredictionTable
@@ -49,13 +49,13 @@ FAILED_NAME, RESULT_NAME = "failed.json", "result.json"
 def write_output(store: Store, result: Result, predictions: Predictions, *, form: Format = "csv") -> None:
     """Write the prediction file and, last, ``result.json``, each atomically."""
     store.put(f"predictions.{form}", predictions.encode(form))
-    store.put(RESULT_NAME, _encoded(result.as_dict()))
+    store.put(RESULT_NAME, encode_json(result.as_dict()))
 
 
 def write_failure(store: Store, name: str, error: WdsRealError) -> None:
     """Write why a model has no result."""
     content = {"format": {"name": "wds_real.failure", "version": 1}, "model": name, "error": str(error)}
-    store.put(FAILED_NAME, _encoded(content))
+    store.put(FAILED_NAME, encode_json(content))
 
 
 def read_output(output: str | Path | OutputPlace, dataset: Dataset) -> tuple[Result, Predictions]:
@@ -95,10 +95,6 @@ def read_output(output: str | Path | OutputPlace, dataset: Dataset) -> tuple[Res
     if json.loads(json.dumps(result.as_dict())) != content:
         raise PredictionsError(f"{path}: does not match the predictions beside it.")
     return result, predictions
-
-
-def _encoded(content: dict[str, Any]) -> bytes:
-    return (json.dumps(content, indent=1) + "\n").encode("ascii")
 
 
 def merge(
