@@ -33,7 +33,7 @@ import numpy as np
 
 from wds_real.errors import PlanError
 from wds_real.labels import NUM_CLASSES, classes
-from wds_real.labels.class_names import classes_by_name, plain_name
+from wds_real.labels.class_names import classes_by_name, index_of_wnid, plain_name
 from wds_real.labels.file_names import sample_key
 
 if TYPE_CHECKING:
@@ -285,9 +285,8 @@ class _Compiler:
         raise self._error(f"{where}: got {got}, expected a class", "Give an index 0..999, a wnid or a name.")
 
     def _class_index(self, text: str) -> int:
-        by_wnid = {info.wnid: info.index for info in classes()}
-        if text in by_wnid:
-            return by_wnid[text]
+        if text in index_of_wnid():
+            return index_of_wnid()[text]
         indices = classes_by_name().get(plain_name(text), ())
         if len(indices) == 1:
             return indices[0]

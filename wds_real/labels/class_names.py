@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from wds_real.labels.bundled_files import read_bundled
 
-__all__ = ["NUM_CLASSES", "ClassInfo", "classes", "classes_by_name", "plain_name"]
+__all__ = ["NUM_CLASSES", "ClassInfo", "classes", "classes_by_name", "index_of_wnid", "plain_name"]
 
 NUM_CLASSES = 1_000
 
@@ -66,6 +66,16 @@ def classes_by_name() -> dict[str, tuple[int, ...]]:
         for name in names:
             found.setdefault(plain_name(name), set()).add(info.index)
     return {name: tuple(sorted(indices)) for name, indices in found.items()}
+
+
+@functools.cache
+def index_of_wnid() -> dict[str, int]:
+    """Return the class index of each wnid.
+
+    >>> index_of_wnid()["n01751748"]
+    65
+    """
+    return {info.wnid: info.index for info in classes()}
 
 
 def plain_name(name: str) -> str:

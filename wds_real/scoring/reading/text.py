@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wds_real.errors import PredictionsError
-from wds_real.labels import NUM_CLASSES, classes
+from wds_real.labels.class_names import NUM_CLASSES, index_of_wnid
 from wds_real.scoring.reading.spellings import SCORES_BY_WNID, check_distinct, is_header, is_image_name, is_known_word
 
 if TYPE_CHECKING:
@@ -112,12 +112,8 @@ def _delimiter(lines: Sequence[str], preferred: str) -> str:
     if found is not None:
         return found
     words = [line.split() for line in lines]
-    is_list = any(mark in first for mark in "[](){}\"'") or (words[0][0] in _wnids() and len(words[0]) > 1)
+    is_list = any(mark in first for mark in "[](){}\"'") or (words[0][0] in index_of_wnid() and len(words[0]) > 1)
     return preferred if len(words[0]) < 2 or is_list or len({*map(len, words)}) > 1 else _BLANKS
-
-
-def _wnids() -> dict[str, int]:
-    return {info.wnid: info.index for info in classes()}
 
 
 def _split(lines: Iterator[str] | Sequence[str], delimiter: str) -> Iterator[list[str]]:
@@ -189,7 +185,7 @@ def _score_table(first: list[str], rows: Iterator[list[str]], header: list[str])
     columns: Columns = {name: texts[drop:] for name, texts in zip(_others(names, is_score), table.texts, strict=True)}
     titles = list(itertools.compress(names, is_score))
     scores = np.frombuffer(table.scores, dtype=np.float64).reshape(-1, len(titles))[drop:]
-    wnids = _wnids()
+    wnids = index_of_wnid()
     if header and set(titles) == wnids.keys():
         return {**columns, SCORES_BY_WNID: scores[:, np.argsort([wnids[title] for title in titles])]}
     return {**columns, "scores" if header else titles[0]: scores}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from wds_real.errors import PredictionsError
 from wds_real.labels import NUM_CLASSES, classes
-from wds_real.labels.class_names import classes_by_name, plain_name
+from wds_real.labels.class_names import classes_by_name, index_of_wnid, plain_name
 from wds_real.scoring.predictions import PROBABILITY_COLUMNS, TOP
 
 if TYPE_CHECKING:
@@ -178,7 +177,7 @@ def parts_of(value: Any) -> list[Any]:  # noqa: ANN401 -- whatever a file holds
     if value.lstrip().startswith(("[", "(")) and (quoted := _QUOTED.findall(value)):
         return [re.sub(r"\\(.)", r"\1", one or other) for one, other in quoted]
     parts = re.sub(r"[\[\](),;]", " ", value).split()
-    if len(parts) > 1 and len(parts) % TOP == 0 and parts[0] in _index_of_wnid() and _is_number(parts[1]):
+    if len(parts) > 1 and len(parts) % TOP == 0 and parts[0] in index_of_wnid() and _is_number(parts[1]):
         return parts[::TOP]  # Kaggle's form: a wnid, then the four numbers of a box
     if len(parts) > 1 and any(_is_name(part) for part in parts):
         return [value]  # words of a name that is not known
@@ -196,7 +195,7 @@ def _from_scores(parts: list[Any], key: str) -> list[int]:
 
 def _class_of(part: Any, key: str) -> int:  # noqa: ANN401 -- whatever a file holds
     text = _text(part)
-    index = _index_of_wnid().get(text)
+    index = index_of_wnid().get(text)
     label = whole_number(part) if index is None else index
     if label is None:
         meant = classes_by_name().get(plain_name(text), ())
@@ -287,8 +286,3 @@ def _is_number(part: Any) -> bool:  # noqa: ANN401 -- whatever a file holds
     except (TypeError, ValueError, OverflowError):
         return False
     return True
-
-
-@functools.cache
-def _index_of_wnid() -> dict[str, int]:
-    return {info.wnid: info.index for info in classes()}
