@@ -11,7 +11,7 @@ import numpy as np
 
 from wds_real.data.notebook import facts_table
 from wds_real.errors import PredictionsError
-from wds_real.labels import NUM_CLASSES, at_threshold, bundled, classes
+from wds_real.labels import NUM_CLASSES, bundled, classes
 from wds_real.scoring.counts import Z_95, Accuracy
 from wds_real.scoring.export import class_titles
 from wds_real.scoring.prediction_reader import read_predictions
@@ -301,9 +301,7 @@ def right_answers(
         ValueError: both `labels` and `threshold` are given.
         PredictionsError: the models have no labelled image in common, or a name that is not a validation image.
     """
-    if labels is not None and threshold is not None:
-        raise ValueError("labels and threshold exclude each other: both choose the ReaL labels.")
-    targets = Targets.of_labels(labels if threshold is None else at_threshold(threshold))
+    targets = Targets.of_labels(labels, threshold=threshold)
     accepted = targets.real_label if against == "real" else targets.original_label[:, None]
     top1 = np.full((len(models), len(targets.keys)), -1, dtype=np.int64)
     for row, predictions in enumerate(models):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wds_real.errors import CoverageError
-from wds_real.labels import at_threshold
 from wds_real.scoring.prediction_reader import read_predictions
 from wds_real.scoring.predictions import Predictions
 from wds_real.scoring.table import PredictionTable
@@ -52,18 +51,12 @@ def score(
         SourceError: `threshold` is not a multiple of 0.001 in 0 <= threshold < 1.
         StoreError: the file at a URL is missing, too large or cannot be read.
     """
-    if labels is not None and threshold is not None:
-        raise ValueError("labels and threshold exclude each other: both choose the ReaL labels.")
+    targets = Targets.of_labels(labels, threshold=threshold)
     if not isinstance(predictions, Predictions):
         predictions = read_predictions(predictions, storage_options=storage_options)
-    if threshold is not None:
-        labels = at_threshold(threshold)
-    targets = Targets.of_labels(labels)
-    if threshold is not None:
-        targets = replace(targets, identity={**targets.identity, "threshold": threshold})
     positions = targets.positions_of(predictions)
     if allow_partial:
-        targets = targets.only(np.isin(np.arange(len(targets.keys)), positions))
+        targets = replace(targets, expected=np.isin(np.arange(len(targets.keys)), positions))
     table = PredictionTable(targets)
     table.add(positions, predictions.classes, predictions.probabilities)
     try:

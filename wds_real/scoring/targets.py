@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from wds_real.errors import PredictionsError
-from wds_real.labels import Labels, bundled, digest_labels
+from wds_real.labels import Labels, at_threshold, bundled, digest_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,12 +59,21 @@ class Targets:
         return cls(tuple(keys), np.asarray(original_label, dtype=np.int64), padded, expected, identity or {})
 
     @classmethod
-    def of_labels(cls, labels: Labels | None = None) -> Targets:
-        """Return all 50,000 validation images with `labels`, or with the released ones."""
-        labels = labels or bundled()
+    def of_labels(cls, labels: Labels | None = None, *, threshold: float | None = None) -> Targets:
+        """Return all 50,000 validation images with `labels`, with those at a rater threshold, or the released ones.
+
+        Raises:
+            ValueError: both `labels` and `threshold` are given.
+            SourceError: `threshold` is not a multiple of 0.001 in 0 <= threshold < 1.
+        """
+        if labels is not None and threshold is not None:
+            raise ValueError("labels and threshold exclude each other: both choose the ReaL labels.")
+        labels = labels or (bundled() if threshold is None else at_threshold(threshold))
         keys = [f"ILSVRC2012_val_{number:08d}" for number in range(1, len(labels.original) + 1)]
         digest = digest_labels(zip(keys, labels.original, labels.real, strict=True))
-        identity = {"name": "imagenet2012_real", "split": "validation", "labels_digest": digest}
+        identity: dict[str, Any] = {"name": "imagenet2012_real", "split": "validation", "labels_digest": digest}
+        if threshold is not None:
+            identity["threshold"] = threshold
         return cls.of(keys, labels.original, labels.real, identity=identity)
 
     @classmethod
@@ -81,10 +90,6 @@ class Targets:
             **({"source": dataset.manifest.source} if dataset.manifest.is_of_another_tar else {}),
         }
         return cls.of(index.keys, index.original_label, index.real_label, expected=expected, identity=identity)
-
-    def only(self, expected: NDArray[np.bool_]) -> Targets:
-        """Return the same labels with other samples expected, bool (N,)."""
-        return replace(self, expected=expected)
 
     def positions_of(self, predictions: Predictions) -> NDArray[np.int64]:
         """Return the positions of the samples that the predictions are of, int64 (n,).
