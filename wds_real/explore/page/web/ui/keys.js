@@ -13,7 +13,7 @@ const KEYS = [
 
 /** @returns {HTMLDialogElement} */
 export function createHelp() {
-  const dialog = /** @type {HTMLDialogElement} */ (h(
+  return /** @type {HTMLDialogElement} */ (h(
     "dialog",
     { "aria-labelledby": "help-title" },
     h("h2", { id: "help-title" }, "Help"),
@@ -28,7 +28,6 @@ export function createHelp() {
     h("dl", { class: "keys" }, KEYS.map(([key, text]) => [h("dt", {}, key), h("dd", {}, text)])),
     h("form", { method: "dialog" }, h("button", {}, "Close")),
   ));
-  return dialog;
 }
 
 /**

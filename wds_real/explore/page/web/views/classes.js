@@ -211,7 +211,8 @@ export function pairView(context) {
   const filter = show === "both" ? { real: `${a} ${b}` }
     : show === "original" ? { original: String(a), real: String(b) }
       : model ? { model: model.name, real: String(a), predicted: String(b), outcome: "wrong newly-wrong" } : { real: String(a), wrong: String(b) };
-  const grid = imageGrid(context, matchingRows(numbers, filter), { filter, label: "Images of the pair", model: model?.index });
+  const rows = matchingRows(numbers, filter);
+  const grid = imageGrid(context, rows, { filter, label: "Images of the pair", model: model?.index });
   const shows = [
     ...(table.models.length ? [{ value: "taken", text: `ReaL ${one.name}, taken for ${other.name}` }] : []),
     { value: "both", text: "both are ReaL labels" },
@@ -235,7 +236,7 @@ export function pairView(context) {
         h("div", { class: "filters" },
           choice("pair-show", "show", shows, show, (value) => location.assign(formatRoute(route.path, { ...route.query, show: value }))),
           show === "taken" && modelChoice(context, route.path, "answers of", "any model")),
-        h("p", { class: "found", role: "status" }, counted(matchingRows(numbers, filter).length, "image")),
+        h("p", { class: "found", role: "status" }, counted(rows.length, "image")),
         grid.node),
     ),
     mounted: grid.mounted,

@@ -13,15 +13,13 @@ import { accuracyPlot } from "../ui/plot.js";
  * @typedef {import("../ui/parts.js").Column} Column
  */
 
-const ALWAYS_SHOWN = 1;
-
 /** @param {Context} context @returns {import("../ui/parts.js").View} */
 export function modelsView(context) {
   const { table, numbers } = context;
   if (!table.models.length) {
     return { title: "Models", node: h("div", {}, h("h1", { tabindex: "-1" }, "Models"), h("p", {}, "This page has no predictions.")) };
   }
-  const filter = { missed: `${ALWAYS_SHOWN}-${table.models.length}` };
+  const filter = { missed: `1-${table.models.length}` };
   const grid = imageGrid(context, matchingRows(numbers, filter, "missed"), { filter, sort: "missed", label: "Images that most models miss" });
   return {
     title: "Models",

@@ -1,7 +1,7 @@
 // The first view: what the data set holds, how the models do; every count leads to its images.
 
 import { KINDS, countKinds, countLengths } from "../data/labels.js";
-import { count, percent } from "../data/statistics.js";
+import { count } from "../data/statistics.js";
 import { h, link } from "../ui/dom.js";
 import { bars, classLink, counted, dataTable, section } from "../ui/parts.js";
 import { missedSection, modelColumns, modelRows, plotSection } from "./models.js";
@@ -14,9 +14,8 @@ const PAIRS = 12;
 export function overviewView(context) {
   const { table, numbers } = context;
   const { accepted } = numbers;
-  const title = "Overview";
   return {
-    title,
+    title: "Overview",
     node: h(
       "div",
       {},
@@ -117,9 +116,4 @@ export function pairsTable(context, pairs, caption, models, model) {
     pairs,
     { parameter: "pairs" },
   );
-}
-
-/** @param {number} part @param {number} whole @returns {string} */
-export function shareText(part, whole) {
-  return whole ? `${percent(part / whole, 1)} %` : "–";
 }
