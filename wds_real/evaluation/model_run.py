@@ -70,6 +70,7 @@ class ModelRun:
         key: The identity of the run.
         left: Numbers of the batches that no rank has done, ascending, the same on all ranks, set by `prepare`; of an
             independent rank those that it does next.
+        stopwatch: The times of this model's steps.
 
     Raises:
         ModelError: the model takes no batches of this size, or images of this size, or does not run on this device or
@@ -104,7 +105,7 @@ class ModelRun:
         self._metric, self._counted = RealAccuracy(dataset), set[int]()
         self._records: RunRecords | None = None
         self._stack = ExitStack()
-        self._stopwatch, self._outputs = ModelStopwatch(), Outputs(loaded.classes)
+        self.stopwatch, self._outputs = ModelStopwatch(), Outputs(loaded.classes)
         self._forward: Callable[[torch.Tensor], Any] = _no_model
         self._readback = LateReadback(self._finish_step)
 
@@ -120,11 +121,6 @@ class ModelRun:
     def num_left(self) -> int:
         """Samples in the batches that are left, of all ranks."""
         return self.num_samples(self.left)
-
-    @property
-    def stopwatch(self) -> ModelStopwatch:
-        """The times of this model's steps."""
-        return self._stopwatch
 
     def drop(self) -> None:
         """Let go of the model, but keep what was counted: `take` the model again to go on."""
@@ -266,7 +262,7 @@ class ModelRun:
     def _prepare_forward(self) -> None:
         channels_last = self._options.channels_last
         normalize = Normalize(self.inputs.mean, self.inputs.std, device=self._device, channels_last=channels_last)
-        self._forward = prepare_forward(self._loaded, normalize, self._device, self._options, self._stopwatch)
+        self._forward = prepare_forward(self._loaded, normalize, self._device, self._options, self.stopwatch)
 
     def _run_facts(self, facts: dict[str, Any], *, done_before: int) -> dict[str, Any]:
         return {
@@ -292,7 +288,7 @@ class ModelRun:
     @contextmanager
     def _running(self) -> Iterator[None]:
         """Add the time of the block to the model's; an accelerator may report in it what went wrong before."""
-        with self._stopwatch.running(), model_errors("the model", batch_size=self._options.batch_size):
+        with self.stopwatch.running(), model_errors("the model", batch_size=self._options.batch_size):
             yield
 
     def _share_out(self, found: dict[int, Record], world: World) -> None:

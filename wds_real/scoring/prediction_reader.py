@@ -114,17 +114,16 @@ def predictions_in(
         PredictionsError: the columns are not as expected, or a class is unknown.
         CoverageError: a name occurs more than once.
     """
-    mapping = class_map
     try:
-        if mapping is None:
+        if class_map is None:
             roles = find_roles(columns, name_column=name_column, class_column=class_column)
             return _predictions(columns, roles, where, order)
-        columns, mapped = mapped_scores(columns, mapping)
+        columns, mapped = mapped_scores(columns, class_map)
         roles = find_roles(columns, name_column=name_column, class_column=class_column)
         lost = 0
         if not mapped.issuperset(roles.classes):
-            columns, roles, lost = mapped_numbers(columns, roles, mapping)
-        return _said(_predictions(columns, roles, where, order), mapping, lost)
+            columns, roles, lost = mapped_numbers(columns, roles, class_map)
+        return _said(_predictions(columns, roles, where, order), class_map, lost)
     except CoverageError as error:
         raise CoverageError(f"{where}: {error}", doubled=error.doubled) from error
     except PredictionsError as error:

@@ -181,7 +181,7 @@ def _answers(
 ) -> Answers:
     where = read.source or name
     rows = np.array([row_of.get(key, -1) for key in read.keys], dtype=np.int64)
-    others = [key for key, row in zip(read.keys, rows.tolist(), strict=True) if row < 0 and not _is_validation(key)]
+    others = [key for key, row in zip(read.keys, rows.tolist(), strict=True) if row < 0 and not _number_of(key)]
     if others:
         raise PredictionsError(
             f"{where}: {len(others):,} of {len(read):,} predictions are of no image of this page, such as {others[0]}. "
@@ -206,10 +206,6 @@ def _answers(
     probabilities = np.full((len(keys), TOP), np.nan, dtype=np.float32)
     classes[rows[shown]], probabilities[rows[shown]] = read.classes[shown], read.probabilities[shown]
     return Answers(name, read.source.rpartition("/")[2], answered, classes, probabilities, read.notes)
-
-
-def _is_validation(key: str) -> bool:
-    return _number_of(key) > 0
 
 
 def _number_of(key: str) -> int:
