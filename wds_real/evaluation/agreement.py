@@ -1,4 +1,4 @@
-"""What fails on one rank fails on all, so that no rank waits for another that has given up."""
+"""Raise an error of one rank on all ranks, so that no rank waits for one that has stopped."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ __all__ = ["agreed"]
 
 @contextmanager
 def agreed(elsewhere: WdsRealError) -> Iterator[None]:
-    """Let an error of this package in the block be raised on all ranks; each rank enters the same blocks in one order.
+    """Raise an error on all ranks if the block raises an error of this package on one of them.
+
+    All ranks enter the same blocks in the same order.
 
     Args:
         elsewhere: What is raised on the ranks where the block did not fail, as `reported_elsewhere`.
 
     Raises:
-        WdsRealError: the block failed, here or on another rank; if memory ran out there, `ran_out_of_memory` says so.
+        WdsRealError: the block failed, here or on another rank; `ran_out_of_memory` tells whether memory ran out.
     """
     elsewhere.reported_elsewhere = True
     failure: WdsRealError | None = None
@@ -37,7 +39,7 @@ def agreed(elsewhere: WdsRealError) -> Iterator[None]:
     failed, out_of_memory = all_reduce(torch.tensor(status, dtype=torch.int64), "sum").tolist()
     if not failed:
         return
-    # One kind of error on all ranks: a model that another rank refuses is not tried again for want of memory here.
+    # All ranks raise one kind of error: a model that any rank refuses is not retried because memory ran out here.
     if failed > out_of_memory:
         raise elsewhere if failure is None or ran_out_of_memory(failure) else failure
     if failure is not None:

@@ -27,15 +27,15 @@ class Normalize:
 
     Floating-point images pass unchanged: a custom transform that returns them has normalised them.
 
-    On a CPU the result is written in one pass into memory that is reused once nothing refers to it: newly allocated
-    memory, and a change of the layout afterwards, take several times as long as the arithmetic.
+    On a CPU the result is computed in place, in memory that is reused once nothing refers to it, and in the layout that
+    the model gets: allocation and a later change of the layout would take several times as long as the arithmetic.
 
     Args:
         mean: Per channel, of values in 0..1.
         std: As `mean`.
         device: Of the pixels.
         channels_last: Whether the result on a CPU has channels-last memory.
-        memory: Where the results on a CPU lie, for several that run in turn; None means memory of its own.
+        memory: For the results on a CPU; instances that run in turn can share it. None means memory of its own.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ def default_device() -> torch.device:
 
 
 def open_device(name: str | None) -> torch.device:
-    """Return the device of this name after a first use of it; None means `default_device`.
+    """Return the device of this name, after allocating a tensor on it; None means `default_device`.
 
     Raises:
         ModelError: torch does not know the name, was built without such devices, or does not find this one.

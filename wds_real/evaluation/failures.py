@@ -38,11 +38,11 @@ _NOT_THE_USERS = (  # torch, this package, and the standard library
 
 @contextmanager
 def model_errors(what: str, *, batch_size: int | None) -> Iterator[None]:
-    """Turn what is raised in the block into a `ModelRunError` that says it in one line; errors of this package pass.
+    """Turn an exception in the block into a `ModelRunError` of one line; errors of this package pass unchanged.
 
     Args:
         what: What the block does, as the subject of the message.
-        batch_size: For the advice if memory runs out; None where the memory does not depend on it.
+        batch_size: For the advice if memory runs out; None if the memory needed does not depend on it.
 
     Raises:
         ModelRunError: memory ran out, or something else was raised, which is the error's ``__cause__``.
@@ -61,11 +61,11 @@ def model_errors(what: str, *, batch_size: int | None) -> Iterator[None]:
 
 @contextmanager
 def loading_errors(spec: str, library: str) -> Iterator[None]:
-    """Turn what a library raises while it loads a model into a `ModelError` in one line; errors of this package pass.
+    """Turn an exception of a library that loads a model into a `ModelError` of one line; this package's errors pass.
 
     Args:
         spec: The model's name.
-        library: That loads it, with its version.
+        library: The library that loads it, with its version.
 
     Raises:
         ModelError: the library raised an error, which is the ``__cause__``.
@@ -83,7 +83,7 @@ def loading_errors(spec: str, library: str) -> Iterator[None]:
 
 @contextmanager
 def memory_errors(batch_size: int) -> Iterator[None]:
-    """Turn an error that says that memory ran out into a `ModelRunError`; all others pass.
+    """Turn an out-of-memory error into a `ModelRunError`; other errors pass unchanged.
 
     Raises:
         ModelRunError: memory ran out.

@@ -27,7 +27,7 @@ _INPUT_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def choose_device(loaded: LoadedModel, options: EvalOptions) -> torch.device:
-    """Return the device on which a model is evaluated: that of `options`, else this rank's accelerator or the CPU.
+    """Return the device of `options`; without one, this rank's accelerator if the model runs there, else the CPU.
 
     Raises:
         ModelError: there is no such device.
@@ -38,10 +38,10 @@ def choose_device(loaded: LoadedModel, options: EvalOptions) -> torch.device:
 
 
 def place(loaded: LoadedModel, device: torch.device, options: EvalOptions) -> LoadedModel:
-    """Return a model as it runs on a device.
+    """Return the model as its source prepares it for a device.
 
     Raises:
-        ModelError: the model does not run on the device, or `options` has what only torch does for its own models.
+        ModelError: the model does not run on the device, or an option is for models that torch runs.
     """
     runtime = loaded.facts.get("runtime")
     for option in ("amp", "torchcompile", "channels_last") if runtime is not None else ():
@@ -121,7 +121,7 @@ def _shape(image: torch.Tensor) -> str:
 
 
 def _check_not_training(model: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """Refuse a function whose module would drop activations, or normalise by each batch: it is not in our hands."""
+    """Refuse a function that uses a module in training mode, if that has dropout or BatchNorm."""
     if isinstance(model, torch.nn.Module):
         return
     for module in _modules_of(model):

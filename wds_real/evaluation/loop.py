@@ -52,7 +52,7 @@ def evaluate(  # noqa: PLR0913 -- what users expect to set here
     progress: Callable[[int, int], None] | bool = True,
     **fields: Unpack[EvalFields],
 ) -> Result:
-    """Evaluate `model` on each sample of `dataset` exactly once, on this process or with all ranks of a launch.
+    """Evaluate `model` on each sample of `dataset` exactly once, in this process or with all ranks of a launcher.
 
     With `output`, each finished batch is recorded there at once. The same call again, with any number of ranks,
     evaluates only the missing batches and gives the same result. ``result.json`` and ``predictions.csv`` are written at
@@ -70,8 +70,8 @@ def evaluate(  # noqa: PLR0913 -- what users expect to set here
         output: Folder, or URL of an object store, for records, result and predictions.
         output_options: Storage options of `output`, if it is a URL.
         progress: True shows a bar on rank 0 if stderr is a terminal or a notebook's, False shows nothing. A function is
-            called on rank 0, from any thread, with the number of samples that all ranks did since its last call, and
-            the total.
+            called on rank 0, from any thread, with the number of samples that all ranks finished since its last call,
+            and the total.
         **fields: Fields of `EvalOptions`, in place of `options`: ``evaluate(model, dataset, batch_size=64)``.
 
     Raises:
@@ -112,24 +112,26 @@ def run_pass(
     progress: Callable[[int, int], None] | bool = False,
     failed: Callable[[ModelRun, WdsRealError], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Load each batch that a run has left once, and let every such run do its step with it.
+    """Load each batch that is left once, and do the step of each run that needs it.
 
     Args:
         runs: Prepared runs of one data set, whose inputs have the same pixels.
         dataset: The data set.
         options: Of all runs.
         device: Of all runs.
-        world: The rank of this process among those that share the batches out.
+        world: The rank of this process, and the number of ranks that divide the batches.
         progress: As for `evaluate`; an image counts once for each run.
         failed: Called with a run whose step fails, and the error; the run leaves the pass, and the others go on. None
             means that the error is raised.
 
     Returns:
-        For each run the threads and timings of the pass.
+        The threads and timings of the pass, for each run.
 
     Raises:
         ShardError: a sample is damaged.
-        ModelError: a run failed, and `failed` is None.
+        ModelError: a model failed, and `failed` is None.
+        PredictionsError: a record cannot be written to a folder, and `failed` is None.
+        StoreError: a record cannot be written to an object store.
     """
     loader = Loader(
         dataset,
@@ -143,7 +145,7 @@ def run_pass(
         pixel_cache=options.pixel_cache,
         check_files=True,
     )
-    # A batch that is all padding, number -1, keeps the ranks of a model that communicates in step.
+    # Number -1 is a batch of padding. Every run does its step, so that a model runs equally often on all ranks.
     going = {run: {*run.left, -1} for run in runs if run.left}
     share = loader.schedule.share()
     own = sum(run.num_samples(left.intersection(share)) for run, left in going.items())
@@ -174,10 +176,9 @@ def _goes_on(
     advance: Callable[[int], None],
     failed: Callable[[ModelRun, WdsRealError], None] | None,
 ) -> bool:
-    """Let a run do some work, and return whether it has not failed; `failed` is as for `run_pass`.
+    """Call `work` of a run, and return whether it succeeded; `failed` is as for `run_pass`.
 
-    If the work fails, the batch that the run has in flight is finished. It came first: if it fails too, that is the
-    error.
+    If it fails, the batch in flight is finished too. That batch is the earlier one: if it fails, its error is reported.
     """
 
     def report(num_samples: int) -> None:

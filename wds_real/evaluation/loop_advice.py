@@ -12,7 +12,7 @@ __all__ = ["loop_advice"]
 
 
 def loop_advice(error: CoverageError, *, gathered: bool) -> str:
-    """Return sentences for the end of the error's message, each after a blank; "" if there is nothing to advise.
+    """Return sentences for the end of the error's message, each with a space before it; "" if there is no advice.
 
     The usual causes are named: a metric that is not reset between passes, Lightning's sanity check and sampler,
     Accelerate's padding, and predictions that were gathered from all ranks.

@@ -50,12 +50,13 @@ if TYPE_CHECKING:
 __all__ = ["ModelOutcome", "evaluate_many"]
 
 _LOG = logging.getLogger(__name__)
-_OF_ONE_MODEL = (ModelError, PredictionsError, CoverageError)  # other errors are of the data, or of a lost rank
+# Errors that end the evaluation of one model. Others end all: the data is damaged, or a rank is lost.
+_OF_ONE_MODEL = (ModelError, PredictionsError, CoverageError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelOutcome:
-    """What became of one of several models: a result, or the error that kept it from one.
+    """The outcome of one of several models: a result or an error.
 
     Attributes:
         name: Of the model.
@@ -90,11 +91,10 @@ def evaluate_many(
 
     Models are loaded in the order given. Once `models_at_once` are in memory, the largest group with the same
     preprocessing is evaluated in one pass and dropped; then loading goes on. The records, result and predictions of
-    each model are those of an evaluation of it alone: `wds_real.evaluate` with the model's folder resumes it, and the
-    other way round.
+    each model equal those of `wds_real.evaluate`; either function resumes in the model's folder what the other began.
 
-    A model that fails does not stop the others. Where memory runs out beside other models, a model is evaluated alone
-    later, and goes on with the batches that are left.
+    A model that fails does not stop the others. If memory runs out while several models are loaded, the model is
+    evaluated alone later, from the batches that are left.
 
     Args:
         models: Names as for `wds_real.load_model`, ``timm:`` with wildcards, ``@FILE`` with a name a line, folders of
@@ -110,7 +110,7 @@ def evaluate_many(
         **fields: Fields of `EvalOptions`, in place of `options`.
 
     Returns:
-        What became of each model, in the order given.
+        The outcome of each model, in the order given.
 
     Raises:
         TypeError: both `options` and fields of it are given, or a keyword is neither.
@@ -168,7 +168,7 @@ class _Entry:
             self.owns_folder = True
 
     def load(self, dataset: Dataset, options: EvalOptions, device: torch.device) -> None:
-        """Load the model; what it had counted before it was dropped is kept."""
+        """Load the model; if its run dropped it, the run goes on with what it has counted."""
         with model_errors(f"{self.source.name}: loading it", batch_size=options.batch_size):
             loaded = self._loaded()
             if options.pixel_cache is not None:
@@ -231,7 +231,7 @@ class _Evaluation:
         self._for_later: list[_Entry] = []
 
     def go_through(self, *, at_once: int, skip_existing: bool) -> None:
-        """Give each model its outcome."""
+        """Evaluate all models, and set the outcome of each."""
         for entry in self._entries:
             if not (skip_existing and self._take_existing(entry)):
                 self._load(entry)
@@ -243,9 +243,9 @@ class _Evaluation:
             self._pass_of_all()
 
     def _take_existing(self, entry: _Entry) -> bool:
-        """Take the result that is in the folder; rank 0 decides whether there is one."""
+        """Use the result in the model's folder; return False if rank 0 finds none."""
         found = None
-        with contextlib.suppress(WdsRealError):  # what is there is not the result: it is made, or refused
+        with contextlib.suppress(WdsRealError):  # no valid result: the model is evaluated, or its folder refused
             found = _existing(entry, self._dataset, self._options)
         exists = torch.tensor([self._world.rank == 0 and found is not None], dtype=torch.int64)
         if not all_reduce(exists, "sum").item():
@@ -306,7 +306,7 @@ class _Evaluation:
     def _pass(self, runs: Sequence[ModelRun]) -> tuple[list[dict[str, Any]], dict[ModelRun, WdsRealError]]:
         """Do a pass; return the facts of each run, and the errors of those that failed on this rank.
 
-        Memory that is too little for the batches themselves is the error of each run.
+        If memory runs out for the batches themselves, that is the error of each run.
         """
         errors = dict[ModelRun, WdsRealError]()
 
@@ -343,7 +343,7 @@ class _Evaluation:
             entry.end(found)
 
     def _drop(self, entry: _Entry, error: WdsRealError, others: int) -> None:
-        """Leave a model for later if memory ran out beside others; else it has failed."""
+        """Evaluate a model later if memory ran out beside others; otherwise it has failed."""
         if not (ran_out_of_memory(error) and others and entry.run is not None):
             self._failed(entry, error)
             return
@@ -355,7 +355,7 @@ class _Evaluation:
     def _failed(self, entry: _Entry, error: WdsRealError) -> None:
         forget_frames(error)
         if entry.folder is not None and entry.owns_folder and self._world.rank == 0:
-            with contextlib.suppress(StoreError):  # the outcome says it, too
+            with contextlib.suppress(StoreError):  # the outcome holds the error too
                 write_failure(entry.folder.store, entry.source.name, error)
         entry.end(error=error)
 
@@ -364,7 +364,7 @@ class _Evaluation:
             _LOG.warning(text, entry.source.name, number)
 
     def _progress_of_pass(self, runs: Sequence[ModelRun]) -> Callable[[int, int], None] | bool:
-        """Return what to tell the progress of a pass to, so that all passes are told as one."""
+        """Return the progress of one pass, whose total covers all passes."""
         told = self._progress
         if isinstance(told, bool):
             return told
@@ -384,7 +384,7 @@ def _same_pixels(entry: _Entry, other: _Entry) -> bool:
 
 
 def _existing(entry: _Entry, dataset: Dataset, options: EvalOptions) -> tuple[Result, Predictions] | None:
-    """Return what is in a model's folder; None if it was asked for in another way, or it is not known in which."""
+    """Return the result in a model's folder; None if it is of other, or unknown, options or files."""
     if entry.folder is None:
         return None
     found, used = read_output(entry.folder, dataset), asdict(options)

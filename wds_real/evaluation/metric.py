@@ -41,7 +41,7 @@ class RankedClasses:
         positions: int64 (n,), of the samples in the data set.
         classes: int64 (n, 5), best first; all -1 for a sample that could not be read.
         probabilities: float32 (n, 5), NaN where unknown.
-        warned: bool (n,), whose file the decoder warned about.
+        warned: bool (n,), True where the decoder warned about the file.
     """
 
     positions: NDArray[np.int64]
@@ -54,8 +54,8 @@ class Ranking:
     """The five best classes of a batch, on their way from the device to the host; see `RealAccuracy.start_ranking`.
 
     Attributes:
-        batch: As given. It is held until the ranking is finished, and its memory is not reused before: the device may
-            be working with it.
+        batch: As given. It is held until the ranking is finished, so that its memory is not reused while the device
+            may read it.
     """
 
     def __init__(
@@ -134,7 +134,7 @@ class RealAccuracy:
                 keys, file names or paths in any spelling that `wds_real.score` takes, as text, bytes or `Path`.
 
         Raises:
-            ModelError: the predictions have another shape, a score is NaN, or a class is not 0..999.
+            ModelError: the predictions have another shape, a score is NaN or +inf, or a class is not 0..999.
             ValueError: a sample is not part of the data set.
         """
         ranked = self.rank_classes(predictions, batch)
@@ -149,10 +149,9 @@ class RealAccuracy:
     def start_ranking(
         self, predictions: torch.Tensor | NDArray[Any], batch: Batch | Sequence[Name] | NDArray[Any]
     ) -> Ranking:
-        """Rank the predictions of a batch where they are, and start to copy the five best classes to the host.
+        """Rank the predictions of a batch on their device, and start to copy the five best classes to the host.
 
-        Nothing here waits for an accelerator: all rows are ranked, those that are not valid too, as the choice of some
-        rows would have to be known on the host.
+        Nothing here waits for an accelerator. All rows are ranked; `Ranking.finish` selects the valid ones.
         """
         if isinstance(batch, torch.Tensor):
             raise ValueError("expected the Batch, or the keys or file names of its samples, not labels.")  # noqa: TRY004
@@ -233,7 +232,7 @@ class RealAccuracy:
         """Replace the table with one from `state_dict`.
 
         Raises:
-            ValueError: the table is of a data set of another size.
+            ValueError: the table is of a data set of another size, or has samples that are not in the split.
         """
         table = state["table"].numpy()
         if table.shape == (len(self.targets.keys), 12):  # of an earlier version, without the decoder's warnings
@@ -283,7 +282,7 @@ class RealAccuracy:
 def _top_predictions(predictions: torch.Tensor) -> HostCopies:
     """Return the five best classes of each row, int64 (B, 5), and their softmax probabilities, float32 (B, 5).
 
-    Of classes that are given, (B,) or (B, 5), only these are returned.
+    For predictions that are classes, (B,) or (B, 5), only these are returned.
 
     Raises:
         ModelError: another shape or dtype.
@@ -304,7 +303,7 @@ def _top_predictions(predictions: torch.Tensor) -> HostCopies:
 
 
 def _check_classes(classes: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return classes that a model gave as (n, 5), filled up with -1, after a check; `shape` is of all it gave."""
+    """Return a model's classes as (n, 5), padded with -1, after a check; `shape` is that of its whole output."""
     given = classes if classes.ndim == 2 else classes[:, None]
     if bool(((given < 0) | (given >= NUM_CLASSES)).any()):
         raise _not_classes(shape)

@@ -54,8 +54,8 @@ class ModelRun:
     """One model's way through a pass: `prepare`, a `step` for each batch in `left`, `finish`.
 
     `prepare` and `finish` communicate: all ranks call them, for the same runs in the same order. An independent rank
-    calls `prepare_share`, `choose`, a `step` for each batch in `left`, and `finish_share`, which do not. A context
-    manager that holds the records open.
+    calls `prepare_share`, `choose`, a `step` for each batch in `left`, and `finish_share`, which do not. A run is a
+    context manager, which closes the records.
 
     Args:
         loaded: The model.
@@ -68,8 +68,8 @@ class ModelRun:
     Attributes:
         inputs: As given.
         key: The identity of the run.
-        left: Numbers of the batches that no rank has done, ascending, the same on all ranks, set by `prepare`; of an
-            independent rank those that it does next.
+        left: Numbers of the batches that no rank has finished, ascending, the same on all ranks, set by `prepare`; for
+            an independent rank, the batches that it does next, set by `choose`.
         stopwatch: The times of this model's steps.
 
     Raises:
@@ -123,7 +123,7 @@ class ModelRun:
         return self.num_samples(self.left)
 
     def drop(self) -> None:
-        """Let go of the model, but keep what was counted: `take` the model again to go on."""
+        """Release the model, but keep what was counted; `take` goes on."""
         del self._loaded
         self._forward = _no_model
 
@@ -137,7 +137,7 @@ class ModelRun:
         return sum(len(plan.batch(positions, number, batch_size=size)) for number in batches)
 
     def prepare(self, world: World) -> None:
-        """Read the records of earlier starts, move the model to its device, and share out what is left.
+        """Read the records of earlier starts, move the model to its device, and find the batches that are left.
 
         Raises:
             ModelError: on all ranks, if a function uses a module in training mode on one of them.
@@ -248,7 +248,7 @@ class ModelRun:
 
     def _open_records(self, output: OutputPlace, world: World, *, shared: bool) -> RunRecords:
         about: dict[str, Any] = {"root": self._dataset.root}
-        if not shared and output.folder is not None:  # elsewhere no start may change run.json
+        if not shared and output.folder is not None:  # in a shared place no start may change run.json
             about["world_size"] = world.world_size
         records = RunRecords(
             output, self.key, about=about, rank=world.rank, shared=shared, save_every_s=self._options.save_every_s
@@ -287,7 +287,7 @@ class ModelRun:
 
     @contextmanager
     def _running(self) -> Iterator[None]:
-        """Add the time of the block to the model's; an accelerator may report in it what went wrong before."""
+        """Measure the block as the model's time, and name its errors: an accelerator may report an earlier one here."""
         with self.stopwatch.running(), model_errors("the model", batch_size=self._options.batch_size):
             yield
 
@@ -327,7 +327,7 @@ def _no_model(image: torch.Tensor) -> NoReturn:
 
 
 def own_output(output: OutputPlace, world: World, stack: ExitStack) -> None:
-    """Let rank 0 own the place of the output until the stack ends.
+    """Lock the output on rank 0 until the stack closes.
 
     Raises:
         PredictionsError: on all ranks, if rank 0 cannot.

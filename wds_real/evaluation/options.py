@@ -27,9 +27,9 @@ class EvalOptions:
         torchcompile: Compile the model with ``torch.compile``.
         on_error: ``raise``, or ``record``: count unreadable images as wrong, and give the best possible accuracy too.
         pixel_cache: Folder for transformed pixels, which the next evaluation reads instead of decoding; see `Loader`.
-        timeout_s: How long a rank waits for the others at the end, in seconds.
-        save_every_s: With an output in an object store, how long a finished batch may wait until it is saved there,
-            together with others, in seconds: what a killed process loses.
+        timeout_s: How long a rank waits for the others, when the run starts and in each reduction, in seconds.
+        save_every_s: Longest time in seconds that a finished batch waits to be saved, if the output is in an object
+            store. A killed process loses the batches that wait.
     """
 
     batch_size: int = 256

@@ -1,4 +1,4 @@
-"""From what a model returns to the scores of the 1,000 classes."""
+"""The scores of the 1,000 classes, from whatever a model returns."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Outputs:
         self._outputs = None if classes is None else torch.from_numpy(classes.outputs)
 
     def scores(self, returned: object) -> torch.Tensor:
-        """Return scores (B, 1000) from a tensor, or from the `logits` or first tensor of what holds several.
+        """Return scores (B, 1000) from a tensor, the `logits` of a dict or dataclass, or the first item of a tuple.
 
-        A tensor of integers is classes, and passes as it is: a model may return its answers instead of scores.
+        Without a class map, a tensor of integers holds predicted classes and is returned unchanged.
 
         Raises:
             ModelError: no scores are found, or they are not (B, number of outputs).
@@ -55,10 +55,10 @@ class Outputs:
 
 
 def check_labels(model: LoadedModel) -> None:
-    """Refuse a model that calls its 1,000 outputs something else than the 1,000 classes in their order.
+    """Refuse a model whose names of its 1,000 outputs are not those of the 1,000 classes in their order.
 
-    Names such as LABEL_0, which say nothing, are taken for the order of the classes. A class map overrules the names,
-    and another number of outputs is refused when the model returns them.
+    Generic names such as LABEL_0 are not compared, nor are any names if there is a class map. Another number of outputs
+    is refused when the model returns them.
 
     Raises:
         ModelError: the names are those of the classes in another order, or of other classes.

@@ -1,4 +1,4 @@
-"""Read results back from an accelerator one batch late, so that it never waits for the host.
+"""Read results back from an accelerator one batch late, so that the accelerator never waits for the host.
 
 Work for an accelerator is queued. If the host waited for a batch's predictions before it queued the next batch, the
 queue would be empty while the host records them. So the copy to the host is queued, too, behind the work that computes
@@ -7,7 +7,7 @@ the predictions, and the host waits for it once the next batch is in the queue:
     device   | batch 0 | batch 1 | batch 2 | batch 3 |
     host     q0 q1      f0 q2     f1 q3     f2         f3      q: queue a batch, f: finish one
 
-On a CPU a copy has arrived when it has been started, and each batch is finished at once.
+On a CPU copies are synchronous, so each batch is finished at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Arriving(Protocol):
 
     @property
     def arrived(self) -> bool:
-        """Whether they are there, so that nobody need wait for them."""
+        """Whether they have arrived, so that reading them does not wait."""
         ...
 
 

@@ -1,10 +1,10 @@
-"""One rank's share of an evaluation, without the other ranks: what they did is read from the output, not asked of them.
+"""Evaluate one rank's share without communication: what other ranks have finished is read from the output.
 
-    share      = plan.share(K, rank, W), less what is recorded
-    then       = with `steal`, parts of what is not recorded yet, until nothing is missing
-    at the end = result and predictions from the records of all ranks, if no batch is missing
+    1. the batches of plan.share(K, rank, W) that have no record
+    2. with `steal`, parts of all batches that have no record, until none is missing
+    3. if no batch is missing, result and predictions from the records of all ranks
 
-A batch may be done by two ranks, which harms nothing: the records of a batch have the same content whoever made them.
+Two ranks may evaluate the same batch. If their predictions differ, reading the records raises an error.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ _MAX_NAMED = 10  # ranks in a message
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What became of one rank's share.
+    """The outcome of one rank's share.
 
     Attributes:
         world: The rank, and the number of ranks.
         num_batches: Batches of the whole run.
-        done: Numbers of the batches that this process did.
-        missing: Numbers of the batches that no rank had recorded when this one ended.
+        done: Numbers of the batches that this process evaluated.
+        missing: Numbers of the batches without a record when this rank ended.
         result: Of the whole run; None while batches are missing.
     """
 
@@ -107,18 +107,18 @@ def evaluate_share(  # noqa: PLR0913 -- what users expect to set here
     progress: Callable[[int, int], None] | bool = True,
     **fields: Unpack[EvalFields],
 ) -> Result | None:
-    """Evaluate one rank's share of `dataset`, without waiting for other ranks or talking to them.
+    """Evaluate one rank's share of `dataset`, without communicating with other ranks.
 
-    All ranks have the same `output`. Each records its batches there. The rank that finds all batches recorded when it
-    ends writes ``result.json`` and ``predictions.csv``; ``wds-real merge`` does so too. Ranks may start at any time, in
-    any order, again, and with another number of ranks.
+    All ranks have the same `output` and record their batches there. A rank that finds all batches recorded when it ends
+    writes ``result.json`` and ``predictions.csv``; ``wds-real merge`` writes them too. Ranks may start at any time, in
+    any order, more than once, and with another number of ranks.
 
     Args:
         model: As for `wds_real.evaluate`.
         dataset: As for `wds_real.evaluate`.
         output: A folder that all ranks see, or the URL of an object store.
         output_options: Storage options of `output`, if it is a URL.
-        rank: In [0, world_size); None means that of the launcher's variables: SLURM arrays, Kubernetes Indexed Jobs,
+        rank: In [0, world_size); None takes it from the launcher's variables: SLURM arrays, Kubernetes Indexed Jobs,
             AWS Batch arrays, SkyPilot, torchrun, srun; see `wds_real.data.launchers.independent_world`.
         world_size: Number of ranks; None as for `rank`.
         steal: After its own share, evaluate batches of other ranks that are not recorded yet, until none is missing.
@@ -126,14 +126,14 @@ def evaluate_share(  # noqa: PLR0913 -- what users expect to set here
         mean: As for `wds_real.evaluate`.
         std: As for `wds_real.evaluate`.
         options: How to run the model.
-        progress: As for `wds_real.evaluate`, of this rank's samples.
+        progress: As for `wds_real.evaluate`, but for the samples of this rank.
         **fields: Fields of `EvalOptions`, in place of `options`.
 
     Returns:
         The result of the whole run, or None while batches of other ranks are missing.
 
     Raises:
-        PlanError: the rank is not in [0, world_size), or no launcher says it.
+        PlanError: the rank is not in [0, world_size), or no launcher gives one.
         PredictionsError: `output` holds the records of another run, or two records of a batch differ.
         StoreError: `output` cannot be read or written.
         ModelError: as for `wds_real.evaluate`, as are the other errors.
@@ -182,7 +182,7 @@ def run_share(
 
 
 def _parts(run: ModelRun, total: int, world: World, *, steal: bool) -> Iterator[list[int]]:
-    """Yield the batches to do next: this rank's own, then with `steal` parts of those that nobody has recorded."""
+    """Yield the batches to do next: this rank's own, then with `steal` parts of all that have no record."""
     own = plan.share(total, rank=world.rank, world_size=world.world_size)
     yield [batch for batch in _missing(run, total) if batch in own]
     while steal and (missing := _missing(run, total)):
@@ -192,7 +192,7 @@ def _parts(run: ModelRun, total: int, world: World, *, steal: bool) -> Iterator[
 
 
 def _after(num_done: int, progress: Callable[[int, int], None] | bool) -> Callable[[int, int], None] | bool:
-    """Return what to tell the progress of a pass to, so that all passes of a rank are told as one."""
+    """Return the progress of one pass, whose total includes the samples of earlier passes."""
     if isinstance(progress, bool):
         return progress
     return lambda amount, of_pass: progress(amount, num_done + of_pass)

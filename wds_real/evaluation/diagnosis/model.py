@@ -1,10 +1,10 @@
-"""Why a model's accuracy is absurd: each known mistake in its input is made or undone on a sample of the images.
+"""Find the mistake in a model's input that explains a far too low accuracy, by trials on a sample of the images.
 
-The settings differ from the given one by one mistake each. The best of them becomes the given one, as long as it is
-better than chance allows, so that two mistakes at once are found one after the other.
+In each round, every trial differs from the current setting by one known mistake, made or undone. A setting that is
+significantly better becomes the current one of the next round, so several mistakes are found one after the other.
 
-The settings race: they are looked at after 64, 128, 256, ... images, and only those are tried further that can still
-be the best one. The race ends as soon as the verdict is certain, see `_Race`.
+A round is a sequential test: after 64, 128, 256, ... images, the trials that can no longer be the best one are dropped.
+It ends as soon as the verdict is certain, see `_Race`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelDiagnosis", "diagnose_model"]
 
-_LEVEL = 0.01  # of the family of all trials of a round, at all looks
-_OUT = 0.01  # a trial that is worse than the best one at this level is tried no further
-_SAME = 0.05
-_WORTH = 1.0  # point of accuracy: what is less is no mistake that explains an absurd number
+_LEVEL = 0.01  # significance of all trials of a round at all looks together
+_OUT = 0.01  # a trial that is worse than the best one at this level is dropped
+_SAME = 0.05  # above this p-value two trials cannot be told apart
+_WORTH = 1.0  # points of accuracy; a smaller gain is not reported as a mistake
 _ROUNDS = 3
 _AS_IT_IS = "as it is"
 
@@ -48,9 +48,9 @@ class ModelDiagnosis:
     """What was tried, and what explains the accuracy. Print it for the table.
 
     Attributes:
-        trials: Of the first round; the first is the model as it is.
-        steps: The changes that make the model better than chance allows, one after the other; none if it is sound.
-        classes: Of the predictions after these changes: whether their class numbers are wrong.
+        trials: The trials of the first round; the first is the model as it is.
+        steps: The changes that make the model significantly better, in order; empty if no mistake was found.
+        classes: The diagnosis of the class numbers, on the predictions after these changes.
         measured: Original top-1 that was measured elsewhere, in percent, or None.
     """
 
@@ -61,14 +61,14 @@ class ModelDiagnosis:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The options of ``wds-real eval`` that undo what was found, as far as there are some."""
+        """The options of ``wds-real eval`` that correct the mistakes; empty if no option does."""
         if not self.steps:
             return ()
         return option_words(self.trials[0].setting.transform, self.steps[-1].setting.transform)
 
     @property
     def advice(self) -> tuple[str, ...]:
-        """What to do where no option does it."""
+        """What to do about mistakes that no option corrects."""
         setting = (self.steps or self.trials)[-1 if self.steps else 0].setting
         found = []
         if setting.bgr:
@@ -93,7 +93,7 @@ class ModelDiagnosis:
 
     @property
     def perhaps(self) -> InputTrial | None:
-        """The trial that is better, but not beyond chance on so few images; None if there is none, or a verdict."""
+        """The best trial with p < 0.05 by itself; None if there is none, or if a mistake was found."""
         as_it_is, *others = self.trials
         better = [
             trial
@@ -157,7 +157,7 @@ def diagnose_model(
     options: EvalOptions | None = None,
     bar: Callable[[int], AbstractContextManager[Advance]] | None = None,
 ) -> ModelDiagnosis:
-    """Evaluate a model on a sample of the images with each known mistake in its input, until one is known or none.
+    """Evaluate a model on a sample of the images with each known mistake in its input, and return what explains it.
 
     Args:
         loaded: The model, with the transform that its source gives.
@@ -209,13 +209,15 @@ def diagnose_model(
 class _Race:
     """The trials of a round, of which the first is the setting as it is.
 
-    At each look, three tests decide. A trial is *better* than the setting as it is if chance is excluded at one percent
-    for all trials and looks together, and the answers themselves gain at least a point. A trial is *out* if it is worse
-    than the best one, or cannot gain a point on the setting as it is. The race ends if nothing is left to decide.
+    At each look, a trial is *better* than the setting as it is if it gains at least a point of accuracy, and if its
+    p-value, corrected for all trials and looks, is below one percent. A trial is dropped if it is worse than the best
+    one, or cannot gain a point on it; with `measured`, those that could give that accuracy stay. The race ends when
+    only the best one is left.
 
     Attributes:
-        trials: What was found, in the order of the settings; those that were out early have fewer images.
-        found: The better one; of several that cannot be told apart from the best, the first: the likeliest comes first.
+        trials: In the order of the settings; those that were dropped early have fewer images.
+        found: The better one, or None. Of several that cannot be told apart from the best, the first: the settings are
+            in the order of likelihood.
     """
 
     def __init__(self, runner: TrialRunner, settings: Mapping[str, Setting], *, measured: float | None) -> None:

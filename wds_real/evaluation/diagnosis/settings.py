@@ -1,4 +1,4 @@
-"""How images can be made a model's input, rightly or by a known mistake, and the options that choose between these."""
+"""Settings of a model's input, correct or with a known mistake, and the options of ``wds-real eval`` for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Three = tuple[float, float, float]
 _HALF, _ZERO, _ONE = (0.5, 0.5, 0.5), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 _BYTE = (1 / 255, 1 / 255, 1 / 255)  # the std that leaves pixels in 0..255
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-# Those that models are trained with come first: of settings that chance cannot tell apart, the first one is proposed.
+# Those that models are trained with come first: of settings that cannot be told apart, the first one is proposed.
 _NORMALISATIONS: dict[str, tuple[_Three, _Three]] = {
     "mean and std of ImageNet": (IMAGENET_MEAN, IMAGENET_STD),
     "mean and std 0.5, values in -1..1 (Inception, ViT)": (_HALF, _HALF),
@@ -39,8 +39,8 @@ class Setting:
 
     Attributes:
         transform: Resizing and cropping, mean and std.
-        bgr: Channels in the order blue, green, red, as OpenCV reads them.
-        training: The model in training mode.
+        bgr: Whether the channels are in the order blue, green, red, as OpenCV reads them.
+        training: Whether the model is in training mode.
     """
 
     transform: EvalTransform
@@ -56,12 +56,12 @@ class Setting:
 
 
 def variations(setting: Setting, own: EvalTransform, *, pixels: bool, module: bool) -> dict[str, Setting]:
-    """Return what differs from a setting by one known mistake, by what it is then.
+    """Return the settings that differ from a setting by one known mistake, by a title of the difference.
 
     Args:
         setting: The setting.
         own: The transform that the model's source gives.
-        pixels: Whether the model takes pixels, so that mean and std do not count.
+        pixels: Whether the model takes uint8 pixels, so that mean and std have no effect.
         module: Whether the model can be put into training mode.
     """
     transform = setting.transform
@@ -105,7 +105,7 @@ def option_words(before: EvalTransform, after: EvalTransform) -> tuple[str, ...]
 
 
 class Stacked:
-    """A transform that gives the pixels of several ones below each other, so that an image is decoded once.
+    """A transform that stacks the pixels of several transforms vertically, so that an image is decoded once.
 
     Args:
         transforms: Of one output size.

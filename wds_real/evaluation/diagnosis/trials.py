@@ -1,4 +1,4 @@
-"""The answers of a model with different settings, on the same images; what was found once is kept."""
+"""The predictions of a model with different settings on the same images; each is computed once."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ class InputTrial:
 
 
 def p_value(better: InputTrial, worse: InputTrial) -> float:
-    """Return how likely one trial is so much better than another by chance: of two paired tests, corrected for both.
+    """Return the p-value of one trial being better than another: the smaller of two paired tests, times two.
 
-    The one is McNemar's exact test of the answers. The other is a t-test of the labels' scores, which differ on every
-    image and not only where an answer changes; in standard deviations of the image's scores, they don't depend on how
-    confident a setting makes the model. A test that points the other way does not count.
+    One is McNemar's exact test of the answers. The other compares the labels' scores, by the normal approximation of a
+    paired t-test: they differ on every image, not only where an answer changes. In standard deviations of the image's
+    scores, they do not depend on how confident a setting makes the model. A test in the other direction counts as 1.
     """
     gained, lost = better.gained_and_lost(worse)
     answers = mcnemar_exact(gained, lost) if gained > lost else 1.0
@@ -90,14 +90,14 @@ def p_value(better: InputTrial, worse: InputTrial) -> float:
 
 
 def possible_gain(a: InputTrial, b: InputTrial) -> float:
-    """Return how many points more than `a` the other can have, at most: the upper end of the paired 95 % interval."""
+    """Return the upper end of the paired 95 % interval of the accuracy of `b` minus that of `a`, in points."""
     gained, lost = b.gained_and_lost(a)
     return paired_interval(lost, gained, min(len(a.correct), len(b.correct)))[1]
 
 
 @dataclass(slots=True)
 class _Answers:
-    """What was found with one setting, part by part: first classes, and the scores of the labels."""
+    """The results of one setting, part by part: predicted classes, and the scores of the labels."""
 
     predicted: list[NDArray[np.int64]] = field(default_factory=list)
     score: list[NDArray[np.float64]] = field(default_factory=list)
@@ -127,7 +127,7 @@ class TrialRunner:
         return len(self._parts)
 
     def run(self, settings: Sequence[Setting], look: int, advance: Advance | None) -> None:
-        """Let each setting have answers for the images of the first `look` looks; each image is decoded once for all.
+        """Evaluate each setting on the images of the first `look` looks; settings that miss a part share its decoding.
 
         Args:
             settings: Those that are tried.
@@ -189,11 +189,11 @@ class TrialRunner:
         if not setting.training:
             return prepare_forward(loaded, normalize, device, options, ModelStopwatch())
         dtype = input_dtype(loaded)
-        module = copy.deepcopy(loaded.module).train().to(device)  # type: ignore[attr-defined]  # BatchNorm changes it
+        module = copy.deepcopy(loaded.module).train().to(device)  # type: ignore[attr-defined]  # a copy: BatchNorm changes it
 
         def forward(image: torch.Tensor) -> Any:  # noqa: ANN401 -- whatever the model returns
             with model_errors("the model in training mode", batch_size=len(image)), torch.random.fork_rng():
-                torch.manual_seed(0)  # Dropout draws, the same in each run
+                torch.manual_seed(0)  # so that dropout is the same in each run
                 pixels = image if loaded.takes_pixels else normalize(image).to(dtype)
                 with torch.autocast(device.type, dtype=getattr(torch, options.amp_dtype), enabled=options.amp):
                     return module(pixels)
@@ -215,7 +215,7 @@ def _parts(batches: int, batch_size: int) -> list[range]:
 
 
 def _first_class(scores: torch.Tensor) -> NDArray[np.int64]:
-    """Return the class with the highest score, of classes the first; NaN, as half precision gives, is the lowest."""
+    """Return the class with the highest score, or the first of given classes; NaN, as in half precision, ranks last."""
     if not scores.is_floating_point():
         return scores.reshape(len(scores), -1)[:, 0].cpu().numpy().astype(np.int64)
     return scores.nan_to_num(nan=-math.inf).argmax(dim=1).cpu().numpy()

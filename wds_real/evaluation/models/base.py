@@ -38,7 +38,7 @@ class AcceptedInput:
     """The input that a program was exported for.
 
     Attributes:
-        sizes: Smallest and largest batch, channels, height and width; None where there is no largest.
+        sizes: Smallest and largest value of batch, channels, height and width; None where there is no largest.
         dtype: Of the images; for uint8, the program takes pixels as they were decoded, not normalised.
         devices: The types of devices that it runs on; None for those of torch.
     """
@@ -125,7 +125,7 @@ class OwnTransform:
         name: Of the preprocessing and its library.
         settings: What it is set to, JSON-ready.
         preprocess: From a Pillow image in mode RGB to float (3, H, W), normalised.
-        mean: For code that normalises pixels: floats are not normalised again.
+        mean: Not applied: `preprocess` returns normalised floats.
         std: As `mean`.
     """
 
@@ -159,7 +159,7 @@ class LoadedModel:
             torch, with its version.
         labels: What its source calls its outputs, where it says so. Without `classes`, they have to be the 1,000
             classes in their order.
-        place: Gives the model as it runs on a device; None for a module, or what runs on all of its devices alike.
+        place: Returns the model prepared for a device; None if it needs no preparation.
     """
 
     spec: str
@@ -190,9 +190,9 @@ class LoadedModel:
 
 
 def as_loaded(model: Callable[[torch.Tensor], Any] | LoadedModel) -> LoadedModel:
-    """Return a model as it is, or one without a name under that of its class or function.
+    """Return a `LoadedModel` as it is, and any other model under the name of its class or function.
 
-    A module's weights do not say all, such as its activations: a digest of its printed structure is a fact too.
+    A module's weights do not tell its activations, so the facts include a digest of its printed structure.
     """
     if isinstance(model, LoadedModel):
         return model

@@ -40,7 +40,7 @@ class _State:
 
     Attributes:
         place: Its name in the file.
-        tensors: By name, as far as they are tensors.
+        tensors: The state dict, by name.
         removed: Prefixes that were removed from names, and from how many.
         left_out: Names that belong to no layer.
     """
@@ -134,7 +134,7 @@ def _without_prefixes(file: WeightsFile, state: _State, wanted: Mapping[str, Any
         found[short], origins[short] = value, str(name)
         removed.update([prefix] if prefix else [])
     versions = _versions(state.tensors, removed)
-    if versions is None and found.keys() == wanted.keys():  # as in safetensors: nothing is to be converted
+    if versions is None and found.keys() == wanted.keys():  # safetensors has no versions: nothing is converted
         versions = _versions(wanted, {})
     kept = _StateDict(found)
     if versions is not None:
@@ -153,7 +153,7 @@ def _prefix_of(name: str, wanted: Collection[str]) -> str:
 
 
 def _prefixes_of(name: str) -> Iterator[str]:
-    """Give each known prefix of a name, from none to all of them."""
+    """Yield the known prefixes of a name, from none to all of them."""
     prefix = ""
     while True:
         yield prefix

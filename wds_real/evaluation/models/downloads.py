@@ -1,4 +1,4 @@
-"""Weights that have to be downloaded: by one process of a machine, with a line that says so, or a way to do without."""
+"""Downloads of weights: one process of a machine at a time, logged, with advice for machines without a network."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Weights:
 
 @contextmanager
 def downloaded(spec: str, weights: Weights | None) -> Iterator[None]:
-    """Run the block, in which a library downloads what is missing, on one process of this machine after another.
+    """Run the block, in which a library downloads missing files, under a lock between the processes of this machine.
 
-    The first process downloads, and logs a line; those that waited find the files there, and then run together. Where
-    the files are not missing, or `weights` is None, nothing waits.
+    The first process downloads and logs a line. The processes that waited find the files, and run the block without the
+    lock. If no file is missing, or `weights` is None, no lock is taken.
 
     Raises:
         ModelError: the block failed, and the files are still missing: there is no network, or they do not exist.
@@ -77,7 +77,7 @@ def downloaded(spec: str, weights: Weights | None) -> Iterator[None]:
 
 @contextmanager
 def _quiet_retries() -> Iterator[None]:
-    """Keep the hub's client from writing each of its retries twice; if they do not help, the error says why."""
+    """Silence the warnings of the hub's client about retries; if they all fail, the error says why."""
     client = logging.getLogger("huggingface_hub")
     level = client.level
     client.setLevel(logging.ERROR)

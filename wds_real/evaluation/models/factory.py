@@ -25,7 +25,7 @@ _FORM = "Expected package.module:factory, a module that Python can import from h
 
 
 def load_from_factory(spec: str, module_name: str, factory_name: str, build: BuildOptions) -> LoadedModel:
-    """Call a function that returns a module, or (module, EvalTransform); it gets no other arguments than `build` has.
+    """Call a function that returns a module, or (module, EvalTransform), with the arguments of `build`.
 
     Raises:
         ModelError: the module cannot be imported, or the function is missing, takes other arguments, raises something
@@ -52,7 +52,7 @@ def load_from_factory(spec: str, module_name: str, factory_name: str, build: Bui
 
 
 def _imported(spec: str, name: str) -> ModuleType:
-    """Import the user's module; what it raises is told apart from a module that is not there."""
+    """Import the user's module; a missing module and an error inside the module have different messages."""
     if not name or not all(part.isidentifier() for part in name.split(".")):
         advice = f" {_FORM}"
         if name.endswith(".py"):

@@ -62,7 +62,7 @@ def load_huggingface(spec: str, name: str) -> LoadedModel:
             folder,
             local_files_only=True,
             trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # and refuse them in words of our own
+            ignore_mismatched_sizes=True,  # `_check_complete` refuses them
             output_loading_info=True,
         )
         _check_complete(spec, library, report)
@@ -101,7 +101,7 @@ def _downloaded(spec: str, repository: str, revision: str | None) -> tuple[Path,
     try:
         with _silent_progress(hub):
             listed = hub.snapshot_download(repository, revision=revision, dry_run=True)
-    except Exception:  # noqa: BLE001 -- whatever prevents the listing: if the files are not cached, it is met again below
+    except Exception:  # noqa: BLE001 -- any failure: if the files are not cached, the download below raises it again
         listed = []
     wanted = _names_to_load({each.filename for each in listed})
     commit = listed[0].commit_hash if listed else revision
@@ -170,7 +170,7 @@ def _checked_config(transformers: ModuleType, spec: str, folder: Path) -> dict[s
 
 
 def _check_complete(spec: str, library: str, report: dict[str, Any]) -> None:
-    """Refuse weights that are not all there, or have other shapes: transformers makes up the others."""
+    """Refuse weights that are missing or have other shapes, which transformers would fill with random numbers."""
     for name, found, expected in sorted(report["mismatched_keys"]):
         shapes = ", but ".join("x".join(map(str, shape)) for shape in (found, expected))
         raise ModelError(f"{spec}: the weights are of another model: {name} is {shapes} by config.json.")
@@ -271,7 +271,7 @@ def _three(value: float | list[float]) -> tuple[float, float, float]:
 
 @contextmanager
 def _quiet(transformers: ModuleType) -> Iterator[None]:
-    """Keep transformers from writing reports and bars to stderr in the block: what matters of them is an error here."""
+    """Keep transformers from writing reports and bars to stderr in the block: what matters in them is raised here."""
     logging = transformers.utils.logging
     verbosity, had_bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity(logging.CRITICAL)

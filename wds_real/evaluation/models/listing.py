@@ -1,4 +1,4 @@
-"""Several models from few words: wildcards of timm, lists in files, and folders."""
+"""Names that stand for several models: wildcards of timm, lists in files, and folders."""
 
 from __future__ import annotations
 

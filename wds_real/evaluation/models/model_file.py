@@ -1,4 +1,4 @@
-"""Files of models: what they are before a runtime reads them, and the digest that identifies them."""
+"""Model files: a check before a runtime reads them, and the digest that identifies them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ def file_digest(path: str, expected: str) -> str:
         expected: What it should be, for the message.
 
     Raises:
-        ModelError: it is missing, a folder, empty, a web page, or a pointer of Git LFS; or
-            it cannot be read.
+        ModelError: it is missing, a folder, empty, a web page, or a pointer of Git LFS; or it cannot be read.
     """
     place = Path(path)
     if not place.is_file():

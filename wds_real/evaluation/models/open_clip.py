@@ -134,7 +134,7 @@ def _parts(open_clip: ModuleType, spec: str, name: str) -> tuple[str, str | None
 
 
 def _other_activation(spec: str, architecture: str, pretrained: str) -> ModelError:
-    """Return the error for weights of a QuickGELU in an architecture without: it would cost percents of accuracy."""
+    """Return the error for QuickGELU weights in an architecture without it, which would lose points of accuracy."""
     return ModelError(
         f"{spec}: the weights were trained with QuickGELU, {architecture} computes without it. Give "
         f"open_clip:{architecture}-quickgelu/{pretrained}."
@@ -211,7 +211,7 @@ def _classifier(open_clip: ModuleType, spec: str, clip: Any, tokenizer: Any) -> 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Drop what open_clip writes to the root logger in the block: what matters of it is an error here."""
+    """Drop what open_clip writes to the root logger in the block: what matters in it is raised here."""
     root, handler = logging.getLogger(), logging.NullHandler()
     root.addHandler(handler)  # or logging would add one that prints
     root.addFilter(_nothing)

@@ -29,10 +29,10 @@ class ModelSource:
 
     Attributes:
         name: What it is called in tables, messages, and the name of its folder.
-        load: Returns the model; called again if memory did not suffice for it beside others.
+        load: Returns the model; called again if memory ran out while others were loaded.
         where: The place that named it, such as ``models.txt:7``; "" for none.
-        asked: What is asked for besides the name, as far as it can change a result: options, JSON-ready. A result that
-            was asked for in another way is not taken for this one's.
+        asked: Options besides the name that can change a result, JSON-ready. An existing result with other options is
+            not reused.
     """
 
     name: str

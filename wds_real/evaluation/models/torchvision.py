@@ -57,7 +57,7 @@ def load_torchvision(spec: str, name: str, build: BuildOptions) -> LoadedModel:
 
 
 def _arguments(name: str, build: BuildOptions) -> dict[str, Any]:
-    """Return the arguments of the builder; weights that a checkpoint replaces are not drawn, which takes seconds."""
+    """Return the builder's arguments; the random weights that a checkpoint replaces are not drawn, as that is slow."""
     arguments = build.all_arguments()
     if not build.pretrained and name in ("googlenet", "inception_v3"):
         arguments.setdefault("init_weights", False)

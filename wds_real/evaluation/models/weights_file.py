@@ -1,4 +1,4 @@
-"""Files of weights: what kind of file it is, and what it holds, read without running any of it."""
+"""Files of weights: their kind and their content, read without running code from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WeightsFile", "digest_of", "read_weights_file"]
 
-# What the first bytes say that weights are not, and what to do.
+# First bytes of files that are no PyTorch weights, and what to do about them.
 _OTHER_KINDS: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF\r\n", "an HDF5 file, as Keras writes it, expected a PyTorch checkpoint. Convert it first."),
     (b"\x1f\x8b", "compressed with gzip. Unpack it: gunzip."),
@@ -83,10 +83,10 @@ def read_weights_file(path: Path) -> WeightsFile:
 
 
 def digest_of(path: Path) -> str:
-    """Return the SHA-256 (hex) of a file that another library loads, after a look at what kind of file it is.
+    """Return the SHA-256 (hex) of a file that another library loads, after a check of its kind.
 
     Raises:
-        ModelError: there is no such file, or it is something else than weights, and no JSON file of settings.
+        ModelError: there is no such file, or it holds neither weights nor JSON settings.
     """
     try:
         owned = OpenFile.open(path)

@@ -50,8 +50,8 @@ def progress_bar(title: str, total: int, *, unit: str, style: Style) -> Iterator
         title: What is being done.
         total: The number of units in all; 0 if it is not known yet.
         unit: ``bytes``, or the plural of what is counted.
-        style: How progress is shown. ``lines`` are one at the start, one at the end, and between them one after ten
-            seconds and then ever fewer, at least one in two minutes.
+        style: How progress is shown. ``lines`` writes one line at the start and one at the end, and between them one
+            after ten seconds and then at growing intervals of at most two minutes.
     """
     if style == "none":
         yield _show_nothing

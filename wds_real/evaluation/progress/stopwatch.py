@@ -37,7 +37,7 @@ class ModelStopwatch:
 
     @contextmanager
     def normalizing(self, device: torch.device) -> Iterator[None]:
-        """Add up the time of the block on a CPU; an accelerator works while the block has long returned."""
+        """Add up the time of the block on a CPU; on an accelerator the block only queues work, and is not measured."""
         began = time.perf_counter()
         yield
         if device.type == "cpu":

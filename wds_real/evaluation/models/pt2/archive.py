@@ -71,7 +71,7 @@ def check_archive(file: IO[bytes], path: str) -> None:
     from torch.export.pt2_archive import PT2ArchiveReader  # noqa: PLC0415 -- takes seconds, and imports torch's compiler
 
     try:
-        with zipfile.ZipFile(file) as archive:  # torch takes such a file for one of the older form if reading fails
+        with zipfile.ZipFile(file) as archive:  # torch reads such a file as the older format if reading fails
             older = "version" in archive.namelist()
         if older:
             raise ModelError(
@@ -110,7 +110,7 @@ def _not_exported(path: str, file: IO[bytes]) -> ModelError:
 
 
 def _check_records(records: list[str], path: str) -> None:
-    """Refuse native code, other programs, and what this package does not know."""
+    """Refuse native code, other programs, and unknown records."""
     for name in records:
         if name.startswith(_NATIVE):
             raise _code(path, f"native code ({name})")

@@ -42,7 +42,7 @@ _SEARCHED = [
 
 
 def is_torchscript(path: str) -> bool:
-    """Return whether a file is an archive of ``torch.jit.save``; of ``torch.save`` it is none."""
+    """Return whether a file is an archive of ``torch.jit.save``; one of ``torch.save`` is not."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name.partition("/")[2] for name in archive.namelist()]
@@ -54,8 +54,8 @@ def is_torchscript(path: str) -> bool:
 class TorchScript(torch.nn.Module):
     """A TorchScript program that runs each batch in the same way.
 
-    With torch's optimisations the first batches of a process run otherwise than the later ones, and scores may differ
-    in their last bits. They are off here: a batch gives the same scores wherever it comes.
+    With torch's optimisations, the first batches of a process run differently from the later ones, and the last bits of
+    scores may differ. They are off here, so a batch has the same scores at every position.
     """
 
     def __init__(self, program: torch.nn.Module) -> None:
@@ -83,7 +83,7 @@ def load_torchscript(path: str, *, trust_code: bool = False) -> LoadedModel:
 
     Args:
         path: The file.
-        trust_code: Load it although its text uses files or what is none of PyTorch's own.
+        trust_code: Load it even if its program uses files, or operators or classes of other libraries.
 
     Raises:
         ModelError: there is no such file, it is no whole TorchScript program, or the search refuses it.
@@ -95,7 +95,7 @@ def load_torchscript(path: str, *, trust_code: bool = False) -> LoadedModel:
         if not trust_code:
             _check_text(reader, path)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that torch.jit is deprecated is no news to who has the file
+            warnings.simplefilter("ignore")  # torch.jit is deprecated, which the user of a file cannot change
             program = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
     except ModelError:
         raise
@@ -108,7 +108,7 @@ def load_torchscript(path: str, *, trust_code: bool = False) -> LoadedModel:
 
 
 def _check_text(reader: Any, path: str) -> None:  # noqa: ANN401 -- torch does not export its type
-    """Refuse a program whose text, or pickles, name what is not arithmetic on tensors."""
+    """Refuse a program whose text or pickles use files, or anything that is not PyTorch's own."""
     names: Sequence[str] = reader.get_all_records()
     if "model.json" in names:
         raise ModelError(f"{path}: saved by torch 1.0. Load it there, and save it with a newer torch.")

@@ -1,1 +1,1 @@
-"""Models that another runtime than torch runs, on arrays: one adapter a file."""
+"""Models that other runtimes than torch run, on NumPy arrays: one module per runtime."""

@@ -1,4 +1,4 @@
-"""What the runtimes of arrays share: which input takes the images, which output has the scores, and the call itself."""
+"""What the modules of runtimes share: the input for images, the output with scores, and the call on NumPy arrays."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def loading(path: str, runtime: str, hints: Mapping[str, str]) -> Iterator[None]
     Args:
         path: The file.
         runtime: Its name, for the message.
-        hints: What the message means or what to do, by a part of it; that of "" goes with every other one.
+        hints: Advice by a part of the message; the one for "" is the default.
 
     Raises:
         ModelError: the runtime raised something.
@@ -223,7 +223,7 @@ def loading(path: str, runtime: str, hints: Mapping[str, str]) -> Iterator[None]
 
 
 def _told(text: str) -> str:
-    """Return what a runtime's message says, without where in the runtime it was found."""
+    """Return the last line of a runtime's message, without places in the runtime's code."""
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "no reason given")
     for part in _PLACES:
         last = part.sub("", last)

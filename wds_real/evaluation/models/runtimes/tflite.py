@@ -66,8 +66,8 @@ class _Quantization:
 def load_tflite(path: str) -> LoadedModel:
     """Return the model in a ``.tflite`` file, with the default preprocessing at its size.
 
-    An input of quantised numbers gets normalised images, stored by the scale and zero point of the file. The default
-    mean and standard deviation are then those with which each stored number is the pixel, or the pixel minus 128.
+    A quantised input gets normalised images, quantised by the scale and zero point of the file. With the default mean
+    and std, each quantised value equals the pixel, or the pixel minus 128.
 
     Raises:
         ModelError: no runtime is installed, the file is no whole TensorFlow Lite model, or it does not take images and
@@ -105,7 +105,7 @@ def load_tflite(path: str) -> LoadedModel:
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Drop what is written to stderr in the block: the runtime tells there which of its libraries it chose."""
+    """Drop what is written to stderr in the block: the runtime logs there which of its libraries it chose."""
     try:
         kept = os.dup(2)
     except OSError:  # stderr is closed
@@ -162,7 +162,7 @@ def _quantization(details: dict[str, Any]) -> _Quantization | None:
 
 
 def _of_pixels(transform: EvalTransform, stored: _Quantization) -> EvalTransform:
-    """Return the transform with the mean and standard deviation that store each pixel as itself, or minus 128."""
+    """Return the transform with the mean and std that quantise each pixel to itself, or to itself minus 128."""
     shift = _TO_PIXELS.get(stored.dtype.name)
     if shift is None:
         return transform
