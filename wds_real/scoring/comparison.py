@@ -200,7 +200,7 @@ def compare(
     """Compare the top-1 classes of two prediction files on the images that both scored.
 
     Args:
-        a: A prediction file, its path or URL, or what `wds_real.read_predictions` returned.
+        a: Path or URL of a prediction file or an output folder, or what `wds_real.read_predictions` returned.
         b: The same.
         against: ``real``: right if among the ReaL labels, on the images that have one; ``original``: on all.
         labels: Labels to use in place of the released ones.
@@ -252,7 +252,7 @@ def classes_compared(comparison: Comparison) -> dict[str, Sequence[Any]]:
 def flip_columns(comparison: Comparison) -> dict[str, Sequence[Any]]:
     """Return the images that only one of two models gets right: one row an image, in the order of the names.
 
-    The labels are the released ones, also where others were compared with.
+    The labels are the released ones, even if the comparison used others.
     """
     flips = comparison.flips
     labels, names = bundled(), classes()

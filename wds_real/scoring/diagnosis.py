@@ -1,7 +1,7 @@
-"""Why an accuracy is absurd: each known mistake is undone, and the accuracy that this gives is counted.
+"""Find the mistake in predictions that explains a far too low accuracy, by counting the accuracy with it undone.
 
-Two kinds of mistakes are tried, alone and together: the predictions are in another order than that of the sorted file
-names, and the class numbers are not the places of the wnids in the sorted list. Runs without torch.
+Two kinds of mistakes are tried, alone and together: the predictions are not in the order of the sorted file names, and
+the class numbers are not the positions of the wnids in the sorted list. Runs without torch.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ __all__ = [
     "diagnose_predictions",
 ]
 
-_MIN_GAIN = 0.05  # a mistake explains a number only if undoing it adds five points,
-_MIN_RATIO = 1.5  # and half as much again
-_SOUND = 0.02  # an accuracy above this has no order or class mistake of its own
+# A mistake explains an accuracy if undoing it adds five points and multiplies the accuracy by 1.5.
+_MIN_GAIN = 0.05
+_MIN_RATIO = 1.5
+_SOUND = 0.02  # above this accuracy, order and class numbers are taken to be right
 _INFERRED = "classes in an unknown order"
 _NAMES = "write the file name with each prediction"
 _WNIDS = "write wnids, or the places of the wnids in the sorted list"
@@ -59,7 +60,7 @@ class Mistake:
     Attributes:
         name: What is wrong with the predictions.
         advice: What to do.
-        options: Those of ``wds-real score`` that undo it; empty if there is none.
+        options: The options of ``wds-real score`` that undo it; empty if there are none.
     """
 
     name: str
@@ -72,8 +73,8 @@ class Trial:
     """The accuracy after some mistakes are undone.
 
     Attributes:
-        mistakes: Those that are undone; empty for the predictions as they are.
-        correct: Images whose original label is predicted then.
+        mistakes: The mistakes that are undone; empty for the predictions as they are.
+        correct: Images whose original label is then predicted.
         total: Images.
     """
 
@@ -94,12 +95,12 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What was tried, and what explains the number. Print it for the table.
+    """All trials, and the one that explains the accuracy. Print it for the table.
 
     Attributes:
         as_is: The predictions as they are.
         trials: All others, the best first.
-        explanation: The trial that explains the number, or None.
+        explanation: The trial that explains the accuracy, or None.
         arguments: The file of the predictions, and the options it is read with; empty if there is none.
     """
 
@@ -122,7 +123,7 @@ class Diagnosis:
 
     @property
     def command(self) -> str | None:
-        """The ``wds-real score`` that undoes the mistakes, or None if there is no mistake or none that can."""
+        """The ``wds-real score`` command that undoes the mistakes; None if there are none, or no option does it."""
         mistakes = () if self.explanation is None else self.explanation.mistakes
         if not mistakes or not all(mistake.options for mistake in mistakes):
             return None
@@ -170,7 +171,7 @@ def diagnose(
     """
     positions = np.arange(len(predicted)) if positions is None else positions
     orders: list[tuple[tuple[Mistake, ...], NDArray[np.int64]]] = [((), positions)]
-    if len(predicted) == len(original_label):  # another order is one of all images
+    if len(predicted) == len(original_label):  # an order is one of all images
         orders += [((mistake,), order(original_label)[positions]) for mistake, order in ORDER_MISTAKES.items()]
     trials = []
     for order_mistake, at in orders:
@@ -209,7 +210,7 @@ def diagnose_file(
 
     Its class numbers may be outside 0..999.
 
-    Rows without names are taken in the order of the sorted file names: whether that is their order is a question here.
+    Rows without names are first taken in the order of the sorted file names; the other orders are tried too.
 
     Raises:
         PredictionsError: the file cannot be read, or a prediction is of another image.
@@ -256,7 +257,7 @@ def _trial(mistakes: tuple[Mistake, ...], predicted: NDArray[np.int64], truth: N
 def _trial_of_inferred_map(
     mistakes: tuple[Mistake, ...], predicted: NDArray[np.int64], truth: NDArray[np.int64]
 ) -> Trial:
-    """Give each predicted number the class that it meets most often on half of the images; count the other half."""
+    """Map each number to its most frequent label on half of the images, and count on the other half."""
     inside = (predicted >= 0) & (predicted < 2 * NUM_CLASSES)
     half = np.arange(len(predicted)) % 2 == 0
     met = np.zeros((2 * NUM_CLASSES, NUM_CLASSES), dtype=np.int64)

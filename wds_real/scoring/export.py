@@ -29,10 +29,10 @@ def class_columns(breakdown: Breakdown) -> dict[str, Sequence[Any]]:
 
 
 def write_table(path: str | Path, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Write columns to a CSV or Parquet file, which replaces one that is there.
+    """Write columns to a CSV or Parquet file; an existing file is replaced.
 
     Raises:
-        PredictionsError: the name ends otherwise, the file cannot be written, or Parquet without pyarrow.
+        PredictionsError: the name has another ending, the file cannot be written, or pyarrow is not installed.
     """
     path = Path(path)
     kind = path.suffix.lower()

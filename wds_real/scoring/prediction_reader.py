@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["predictions_in", "read_predictions"]
 
-_MANY = 1000  # images; no model gives the original label of every one of so many
+_MANY = 1000  # images; no model predicts the original label of each of so many
 
 
 def read_predictions(
@@ -67,7 +67,7 @@ def read_predictions(
         class_column: The column of predictions, if it has another name, or if several columns could be.
         order: The order of all 50,000 rows, whose names are then not used: ``keys`` (sorted file names),
             ``imagefolder`` (class folders, then file names) or another one of `wds_real.scoring.reading.order.ORDERS`.
-            None means by the names, or the order that the labels prove.
+            None means by the names; without names, sorted file names, unless the original labels prove class folders.
         class_map: Which output of the model is which class, if the numbers or scores are not of the 1,000 classes in
             their order: a file with one wnid or class index a line, or a `ClassMap`.
         background: Whether the first or the last of 1,001 outputs is the background.
@@ -104,7 +104,7 @@ def predictions_in(
 
     Args:
         columns: By name.
-        where: They were read, for messages and as the source of the predictions.
+        where: Where they were read, for messages and for `Predictions.source`.
         name_column: As for `read_predictions`.
         class_column: The same.
         order: The same.
@@ -131,7 +131,7 @@ def predictions_in(
 
 
 def _said(predictions: Predictions, class_map: ClassMap, lost: int) -> Predictions:
-    """Return the predictions with the class map in their origin, and a note of the answers that it left out."""
+    """Return the predictions with the class map in `origin`, and a note about the answers that it left out."""
     said = " ".join(f"{name} {value}" for name, value in class_map.description.items() if name != "sha256")
     notes = predictions.notes
     if lost:

@@ -49,8 +49,8 @@ class Predictions:
         classes: int64 (N, 5), class indices 0..999, best first; -1 where the model gave fewer.
         probabilities: float32 (N, 5), of these classes; NaN where unknown.
         source: The file they were read from; "" if there is none.
-        origin: Text for people: which columns gave names and classes.
-        notes: Sentences for people: what is odd about the predictions.
+        origin: Which columns gave names and classes, as text to print.
+        notes: What is suspicious about the predictions, as sentences to print.
     """
 
     keys: tuple[str, ...]
@@ -105,7 +105,7 @@ class Predictions:
         """Return the bytes of the prediction file: a pure function of the content.
 
         Raises:
-            PredictionsError: Parquet without pyarrow installed.
+            PredictionsError: Parquet is asked for, and pyarrow is not installed.
         """
         if form == "npz":
             file = io.BytesIO()

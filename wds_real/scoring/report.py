@@ -18,6 +18,7 @@ __all__ = [
     "bridge_line",
     "coverage_lines",
     "execution_line",
+    "model_lines",
     "receipt",
     "title_line",
     "warned_line",
@@ -28,7 +29,7 @@ HEADER = f"{'correct':>35} / {'n':>7}  {'accuracy':>9}   95 % interval"
 
 
 def title_line(dataset: Mapping[str, Any], model: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> str:
-    """Return what was evaluated, on which data and with which preprocessing, as far as that is known; else ""."""
+    """Return what is known of the model, the data and the preprocessing, as one line."""
     where = ", ".join(str(dataset[name]) for name in ("name", "split") if name in dataset)
     title = f"{model['name']} on {where}" if "name" in model else where
     names = ("img_size", "crop_pct", "crop_mode", "interpolation")
@@ -42,7 +43,7 @@ def title_line(dataset: Mapping[str, Any], model: Mapping[str, Any], preprocessi
 
 
 def model_lines(model: Mapping[str, Any]) -> list[str]:
-    """Return which weights the model has, and which of its outputs is which class, where that was said."""
+    """Return the checkpoint and the class map of the model, if it has them."""
     checkpoint, classes = model.get("checkpoint"), model.get("class_map")
     lines = []
     if checkpoint:
@@ -54,7 +55,7 @@ def model_lines(model: Mapping[str, Any]) -> list[str]:
 
 
 def execution_line(execution: Mapping[str, Any]) -> str:
-    """Return how the model was run, as far as that is known; else ""."""
+    """Return how the model was run; "" if that is not known."""
     if not execution:
         return ""
     line = f" {_all_of(execution['precision'])}"

@@ -1,4 +1,4 @@
-"""Whether a result is the one that is published for the model. Runs without torch."""
+"""Compare a result with the one that is published for the model. Runs without torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SAME_WEIGHTS_IMAGES", "PublishedComparison", "compare_with_published", "published_name"]
 
-SAME_WEIGHTS_IMAGES = 15  # libraries, devices and precisions change up to so many answers of the same weights
+SAME_WEIGHTS_IMAGES = 15  # largest difference of the same weights between libraries, devices and precisions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,10 +29,10 @@ class PublishedComparison:
         published: The row of the published table: that with the same preprocessing, or the nearest.
         same_setting: Whether the row has the size, crop and interpolation of the result; None where the result does not
             say how its images were preprocessed.
-        differences: Correct images of the result less those published, for each count that both have:
+        differences: Correct images of the result minus the published ones, for each count that the result has:
             ``original_top1``, ``original_top5``, ``real_top1``, ``real_top5``.
         interval: 95 % interval of the difference of ``original_top1``, in percentage points, for two independent sets
-            of images; that of the same images is narrower, but the published answers of the images are not known.
+            of images. A paired interval would be narrower, but needs the published predictions.
         better: Another row, of the same model or another tag of it, whose counts fit; None if there is none or if
             `published` fits.
     """
@@ -80,7 +80,7 @@ class PublishedComparison:
 
 
 def published_name(model: Mapping[str, Any]) -> str:
-    """Return the name that a result's model has in the published table, as far as its name tells; "" with a checkpoint.
+    """Return the name of a result's model in the published table, from its own name; "" with a checkpoint.
 
     >>> published_name({"name": "timm:resnet18.a1_in1k"}), published_name({"name": "torchvision:resnet50"})
     ('resnet18.a1_in1k', 'resnet50.tv_in1k')
@@ -96,7 +96,7 @@ def published_name(model: Mapping[str, Any]) -> str:
 def compare_with_published(
     result: Result, name: str, *, preprocessing: Mapping[str, Any] | None = None
 ) -> PublishedComparison | None:
-    """Return how a result compares with what is published for a model, or None where nothing is or can be compared.
+    """Return how a result compares with the published one of a model; None if it cannot be compared.
 
     Only a result over all 50,000 images with the released labels, none of which was unreadable, is compared.
 

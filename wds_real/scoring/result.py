@@ -1,4 +1,4 @@
-"""The result: counts, intervals, the bridge from original to ReaL, and the receipt.
+"""The result: counts, intervals, the steps from original to ReaL accuracy, and the coverage.
 
 All totals are integers; a division happens only where a number is shown. Runs without torch.
 """
@@ -46,7 +46,7 @@ class Result:
         preprocessing: How images are made the model's input.
         execution: How the model was run, as far as it can change a prediction: ``precision``, ``batch_size``,
             ``device``, ``compile`` and ``channels_last``. A value is a list if parts of the run differed. Empty if no
-            model was run; without the last three if part of the records is of an earlier version.
+            model was run. The last three are missing if an earlier version wrote some of the records.
         warned: Keys of the images whose file the decoder warned about, most often because it is damaged. They are
             counted with the pixels that the decoder gave.
         run: Facts that may differ between two runs of the same evaluation: timings, machine, versions.

@@ -1,4 +1,4 @@
-"""The predictions of a data set's samples and the counts they give; the metric, `merge` and `score` all use this table.
+"""The table of predictions from which the metric, `merge` and `score` count a result.
 
 All totals are integers. Runs without torch.
 """
@@ -32,7 +32,7 @@ _NUM_COLUMNS = 3 + 2 * TOP
 
 
 class PredictionTable:
-    """One row a sample: how often it was seen, its five best classes and their probabilities.
+    """A row for each sample: how often it was seen, its five best classes and their probabilities.
 
     Attributes:
         targets: The samples and their labels.
@@ -58,7 +58,7 @@ class PredictionTable:
             positions: int64 (n,), in the data set.
             classes: int64 (n, 5), best first, -1 for none; a row of only -1 is a sample that could not be read.
             probabilities: float32 (n, 5) of these classes; None where unknown.
-            warned: bool (n,), whose file the decoder warned about; None means none.
+            warned: bool (n,), True where the decoder warned about the file; None means nowhere.
         """
         failed = classes[:, 0] < 0
         np.add.at(self.array[:, _SEEN], positions[~failed], 1)
@@ -76,7 +76,7 @@ class PredictionTable:
         return int((self.array[:, _SEEN] + self.array[:, _FAILED] > 0).sum())
 
     def result(self, *, world_size: int) -> Result:
-        """Count the table.
+        """Return the result.
 
         Args:
             world_size: Processes whose predictions are in the table, for the receipt.

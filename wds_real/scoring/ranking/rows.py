@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelRow", "find_results", "read_model_row", "row_of_outcome"]
 
 _ACCURACIES = ("original_top1", "original_top5", "real_top1", "real_top5")
-_HEAD_BYTES = 200  # of a result, which hold its format
+_HEAD_BYTES = 200  # the first bytes of a result file, which name its format
 _DATA = ("name", "split", "num_samples", "labels_digest")
 
 
@@ -82,9 +82,9 @@ class ModelRow:
 def find_results(
     places: Iterable[str | Path], *, storage_options: Mapping[str, str] | None = None
 ) -> tuple[list[str | Path], list[str]]:
-    """Return the results that paths and URLs name, and why models in them have none.
+    """Return the places of the results that paths and URLs name, and a sentence for each model without a result.
 
-    A folder that has results only in its folders is the --output of an evaluation of many models: each is taken. A
+    A folder without a result of its own is the --output of several models: each result in its subfolders is taken. A
     ``*`` in the last part of a URL stands for any text in a name, as in a shell.
 
     Raises:
@@ -108,7 +108,7 @@ def find_results(
 
 
 def _models_in(place: str | Path, storage_options: Mapping[str, str] | None) -> dict[str | Path, set[str]]:
-    """Return the folders in a folder without a result, with the names of their files."""
+    """Return the subfolders of a folder that has no result, with the names of their files."""
     if not is_folder(place) or has_file(place, RESULT_NAME, storage_options=storage_options):
         return {}
     store = store_at(place, storage_options)
@@ -136,7 +136,7 @@ def read_model_row(place: str | Path, *, storage_options: Mapping[str, str] | No
     """Read a result at a path or URL: the --output folder of ``wds-real eval``, its result.json, or a prediction file.
 
     Raises:
-        PredictionsError: the file cannot be read, or is neither.
+        PredictionsError: the file cannot be read, or is none of these.
         CoverageError: a prediction file lacks some of the 50,000 images.
         StoreError: the file at a URL is missing, too large or cannot be read.
     """
@@ -215,7 +215,7 @@ def _row_of_predictions(place: str | Path, storage_options: Mapping[str, str] | 
 
 
 def _with_answers(row: ModelRow, predictions: Predictions) -> ModelRow:
-    """Add which images are right; not where the counts are of other labels than the released ones."""
+    """Add which images are right, unless the counts of the result are by other labels than the released ones."""
     right = _right(predictions)
     return replace(row, right=right if int(right.sum()) == row.accuracies["real_top1"].correct else None)
 

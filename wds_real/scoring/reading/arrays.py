@@ -1,4 +1,4 @@
-"""NPY and NPZ files, with the size of every array known before memory is taken for it."""
+"""NPY and NPZ files; the size of every array is checked before memory is allocated for it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Predictions of a model with other outputs than the 1,000 classes in their order: from outputs to classes.
+"""Map the predictions of a model with other outputs to the 1,000 classes.
 
-Only numbers are of outputs: a wnid or a name of a class in the same column stays what it is.
+Only numbers are mapped; wnids and names of classes in the same column stay as they are.
 """
 
 from __future__ import annotations

@@ -29,9 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["KINDS", "MAX_BYTES", "is_prediction_name", "read_columns"]
 
-MAX_BYTES = (
-    2 << 30
-)  # of a file, and of what it inflates to; 50,000 x 1,000 scores take 0.4 GB in float64, 1.3 GB as text
+# Largest file, and largest content after decompression; 50,000 x 1,000 scores take 0.4 GB in float64, 1.3 GB as text.
+MAX_BYTES = 2 << 30
 
 _TEXT_READERS: dict[str, Callable[[TextIO], Columns]] = {
     ".csv": lambda file: read_table(file, ","),

@@ -1,7 +1,7 @@
-"""Folders of results, at a path or a URL: which file holds the predictions, and what stands below.
+"""Output folders at a path or a URL: their prediction file, and their subfolders.
 
-An object store has no folders: what a URL means is told by its end. One that ends like a prediction file, such as
-``s3://lab/run/predictions.csv``, is a file; every other is a folder.
+An object store has no folders, so the end of a URL decides: a URL that ends like a prediction file, such as
+``s3://lab/run/predictions.csv``, is a file, and any other a folder.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def prediction_file_in(folder: str | Path, *, storage_options: Mapping[str, str]
 
 
 def has_file(folder: str | Path, name: str, *, storage_options: Mapping[str, str] | None = None) -> bool:
-    """Return whether a folder has a file of this name; at a URL it is looked up, as a listing may be denied."""
+    """Return whether a folder has a file of this name; at a URL by a request for it, as listing may be denied."""
     if not is_remote(folder):
         return (Path(folder) / name).is_file()
     with contextlib.suppress(MissingError):

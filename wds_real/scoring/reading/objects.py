@@ -1,6 +1,6 @@
 """Predictions in memory as columns: arrays, tensors, mappings, and the tables of pandas and polars.
 
-None of these libraries is imported: an object of theirs is known by what it has.
+None of these libraries is imported: their objects are recognised by their attributes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SAMPLED_ROWS = 20
 
 
 def columns_of(source: Any) -> tuple[Columns, str]:  # noqa: ANN401 -- whatever users have
-    """Return columns, and words for messages, of a mapping, table, series, tensor, array or sequence.
+    """Return the columns of a mapping, table, series, tensor, array or sequence, and its name for messages.
 
     A mapping from names to predictions becomes the columns ``file_name`` and ``prediction``; row labels become the
     column "", an array the column ``0``.

@@ -1,4 +1,4 @@
-"""Which image each row is of: by its name, by its number, or by its place.
+"""Find the image of each row: by its name, by its number, or by its position.
 
 Files without names are mostly in one of two orders: that of the sorted file names, or that of folders for the classes,
 which torchvision's ImageFolder gives. The original labels tell the two apart: a model that is better than chance agrees
@@ -41,7 +41,7 @@ class Order:
 
     Attributes:
         images: int64 (50000,), image number minus one of each row.
-        said: Text for people.
+        said: The order, as text to print.
     """
 
     images: NDArray[np.int64]

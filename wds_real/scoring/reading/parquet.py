@@ -51,7 +51,7 @@ def read_parquet(file: IO[bytes], max_bytes: int) -> Columns:
 
 
 def _column(column: Any, *, is_score: bool) -> Any:  # noqa: ANN401 -- of an optional package
-    """Return a column as an array if it holds numbers of 1,000 such columns, or lists of 1,000; otherwise as a list."""
+    """Return scores, from one of 1,000 columns or from lists of 1,000, as an array; any other column as a list."""
     types = importlib.import_module("pyarrow.types")
     if is_score and types.is_floating(column.type) and not column.null_count:
         return column.to_numpy()

@@ -32,7 +32,7 @@ def is_remote(place: str | Path) -> bool:
 def check_place(place: str | Path, storage_options: Mapping[str, str] | None) -> None:
     """Raise StoreError for a URL or an option that cannot be used; no request is made.
 
-    A path takes no options, and they are not looked at: they are for the URLs that stand beside it.
+    A path takes no options. They are ignored, because they are for URLs that are given with it.
     """
     if is_remote(place):
         Location.parse(str(place), storage_options)
@@ -89,7 +89,7 @@ def opened(place: str | Path, *, storage_options: Mapping[str, str] | None, max_
 
     Args:
         place: A path or URL.
-        storage_options: For a URL; a path takes none, and they are not looked at.
+        storage_options: For a URL; ignored for a path.
         max_bytes: Largest file.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The words and cells by which prediction files are understood, the same for every kind of file."""
+"""The words that identify columns and headers, the same for every kind of prediction file."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TRUTH_WORDS = (
     "target", "targets", "truth", "gt", "ground_truth", "groundtruth", "y_true", "true_label", "true_class",
     "original_label", "real_label",
 )  # fmt: skip
-# How sure the model is: never the class, also where it is a whole number.
+# The model's confidence: never a class, even if it is a whole number.
 CONFIDENCE_WORDS = ("prob", "probs", "probability", "logit", "score", "confidence", "loss")
 # An object of JSON may hold all predictions under one of these names, beside facts about the model.
 WRAPPING_WORDS = ("prediction", "predictions", "preds", "results", "outputs")

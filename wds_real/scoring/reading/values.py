@@ -83,7 +83,7 @@ def holds_scores(column: Column) -> bool:
 
 
 def whole_numbers(column: Column) -> NDArray[np.int64] | None:
-    """Return a column of whole numbers as such, int64 (N,); None if any value is something else."""
+    """Return a column of whole numbers as int64 (N,); None if any value is something else."""
     if isinstance(column, np.ndarray) and column.dtype.kind in "iu" and column.ndim == 1:
         return column.astype(np.int64)
     numbers = []
@@ -167,7 +167,7 @@ def _from_value(value: Any, key: str) -> list[int]:  # noqa: ANN401 -- whatever 
 
 
 def parts_of(value: Any) -> list[Any]:  # noqa: ANN401 -- whatever a file holds
-    """Return the classes or scores that one value holds: of a list, of text with a printed list, or itself."""
+    """Return the classes or scores in one value: the items of a list or a printed list, else the value itself."""
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):

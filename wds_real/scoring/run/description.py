@@ -4,7 +4,7 @@
     execution-DIGEST.json   one way in which the model was run, of a run whose output has no single writer
 
 A run that owns its folder lists the ways in which the model was run in ``run.json`` itself. In an object store, or with
-independent ranks, ``run.json`` is written once, by whoever comes first, and never changed.
+independent ranks, ``run.json`` is written once, by the first process, and never changed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class RunKey:
 
 
 class RunDescription:
-    """``run.json`` of one run, made unless it is there.
+    """``run.json`` of one run, created unless it exists.
 
     Args:
         place: Of the output.
@@ -69,7 +69,7 @@ class RunDescription:
         about: More fields, such as the root of the data set; a writer that owns the place keeps those of its latest
             start.
         writes: Whether this process may write it.
-        shared: Whether others may write there meanwhile: then it is made exclusively, and never changed.
+        shared: Whether others may write there meanwhile: then it is created exclusively, and never changed.
 
     Raises:
         PredictionsError: the place holds another run.
@@ -106,8 +106,8 @@ class RunDescription:
     def add_execution(self, execution: dict[str, Any], *, has_records: Callable[[], bool]) -> None:
         """Add how the model is run from now on, unless it is known.
 
-        Records of earlier versions, which did not say this, get an empty entry: how they were computed is unknown.
-        `has_records` is asked only where ``run.json`` lists the executions, as it did for them.
+        Records of earlier versions get an empty entry, because it is unknown how the model was run for them.
+        `has_records` is called only if ``run.json`` itself lists the executions.
         """
         if not self._writes:
             return
@@ -130,7 +130,7 @@ class RunDescription:
             return False
         try:
             self._put(RUN_NAME, run)
-            self._put(RUN_NAME, run)  # refused, if the store can refuse it
+            self._put(RUN_NAME, run)  # fails if the store has conditional writes
         except _ThereError:
             if not self._place.store.emulates_exclusive:
                 return True
@@ -149,7 +149,7 @@ class RunDescription:
         """Write a file exclusively.
 
         Raises:
-            _ThereError: it is there.
+            _ThereError: it exists.
         """
         self._make_place()
         try:
@@ -169,7 +169,7 @@ class RunDescription:
 
 
 class _ThereError(Exception):
-    """A file that was to be made is there."""
+    """A file that was to be created exists."""
 
 
 def read_run(place: str | Path | OutputPlace) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Record:
         index: int64 (n,), positions in the data set.
         classes: int64 (n, 5), best first; -1 where the model gave fewer; all -1 for a sample that could not be read.
         probabilities: float32 (n, 5), NaN where unknown.
-        warned: bool (n,), whose file the decoder warned about; None means none.
+        warned: bool (n,), True where the decoder warned about the file; None means nowhere.
     """
 
     batch: int

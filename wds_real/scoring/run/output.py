@@ -3,7 +3,7 @@
 run.json, records/    while it runs: see `wds_real.scoring.run.records`
 predictions.csv       at the end: top-5 classes and probabilities, in key order
 result.json           last
-failed.json           why there is none, of one of several models
+failed.json           in place of a result: why one of several models has none
 """
 
 from __future__ import annotations
@@ -100,12 +100,12 @@ def read_output(output: str | Path | OutputPlace, dataset: Dataset) -> tuple[Res
 def merge(
     output: str | Path | OutputPlace, dataset: Dataset, *, records: RunRecords | None = None
 ) -> tuple[Result, Predictions]:
-    """Return the result and the predictions that the records in a place give: those of the run itself.
+    """Return result and predictions from the records in a place, equal to those of the run itself.
 
     Args:
         output: The place.
         dataset: The data set of the run.
-        records: Of the run in that place, if they are open: objects that they have read are not read again.
+        records: The open records of that run, if there are any: objects that they have read are not read again.
 
     Raises:
         PredictionsError: there is no run, the run is of another data set, or a batch has two different records.

@@ -1,7 +1,7 @@
 """Where a run's output is: a folder, or a place in an object store; checked before the model is loaded.
 
 A run, or a merge, locks a folder while it writes there, unless its ranks are independent. A place in an object store
-has no lock, and needs none: what is written there has names of its own, or is the same whoever writes it.
+needs no lock: each process writes objects with names of its own, or with the same content as the others.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["FOLDER_RIGHTS", "LOCK_NAME", "OutputPlace"]
 
-FOLDER_RIGHTS = 0o755  # others may read the results; who could write here could plant links
+FOLDER_RIGHTS = 0o755  # others may read the results; with write access they could plant links
 LOCK_NAME = ".wds_real.lock"
 
 _LOG = logging.getLogger(__name__)
 
 
 class OutputPlace:
-    """A folder, or the URL of a place in an object store. Making one makes no folder and sends no request.
+    """A folder, or the URL of a place in an object store. The constructor creates no folder and sends no request.
 
     Args:
         place: Path or URL.
@@ -75,7 +75,7 @@ class OutputPlace:
         return OutputPlace(place, self.options)
 
     def check(self) -> None:
-        """Return if a folder is there and can be written to, or can be made, or if an object store can be listed.
+        """Check that a folder can be written to or created, or that an object store can be listed.
 
         Raises:
             PredictionsError: it is a file, or this user may not write there.
@@ -112,7 +112,7 @@ class OutputPlace:
         A lock that a killed process left is free. A file system without locks gives a warning.
 
         Args:
-            work: What is done, such as ``eval``; who is refused is told.
+            work: What is done, such as ``eval``, for the message of a process that is refused.
 
         Raises:
             PredictionsError: another process writes there, or the folder cannot be written to.

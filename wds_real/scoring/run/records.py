@@ -1,4 +1,4 @@
-"""The records of a run: the predictions of each finished batch, saved while it runs, so that it can go on after a kill.
+"""The records of a run: each finished batch's predictions, saved during the run, so that a killed run can resume.
 
     run.json         the run's identity: see `wds_real.scoring.run.description`
     records/*.bin    frames (`wds_real.scoring.run.frame`): files that grow in a folder
