@@ -75,15 +75,15 @@ def show_examples(
 
     Args:
         dataset: From `wds_real.open_dataset`.
-        keys: Of the images to show; none means all images, or those of `where`.
+        keys: The keys of the images to show; none means all images, or those of `where`.
         where: A condition that chooses images, see `wds_real.explore.where`.
         predictions: From `wds_real.read_predictions`; each adds a line.
         num_images: How many images are shown at most.
         columns: Images in a row.
-        seed: Of a random choice; None means the first images.
+        seed: For a random choice of images; None means the first ones.
 
     Raises:
-        PlanError: a key is not in the data set, the condition is not one, or no image fits it.
+        PlanError: a key is not in the data set, the condition is not valid, or no image fits it.
         ShardError: the bytes of an image are damaged.
     """
     if num_images < 1 or columns < 1:

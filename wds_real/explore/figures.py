@@ -1,4 +1,4 @@
-"""Figures to files."""
+"""Write figures to files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from wds_real.errors import PlanError
 
-__all__ = ["Figure", "save_figure"]  # the first so that annotations elsewhere need no import of matplotlib
+__all__ = ["Figure", "save_figure"]  # Figure, so that annotations elsewhere need not import matplotlib
 
 _FORMATS = ("png", "jpg", "jpeg", "svg", "pdf")
 
@@ -17,7 +17,7 @@ def save_figure(figure: Figure, path: str) -> None:
     """Write a figure to a file, whose ending gives the format; the same figure gives the same bytes.
 
     Raises:
-        PlanError: the ending is none of png, jpg, svg and pdf, or the file cannot be written.
+        PlanError: the ending is not png, jpg, jpeg, svg or pdf, or the file cannot be written.
     """
     ending = PurePath(path).suffix.removeprefix(".").lower()
     if ending not in _FORMATS:

@@ -33,8 +33,8 @@ _BLUE, _ORANGE, _GREY = "#0072b2", "#d55e00", "#888888"
 def plot_ranking(ranking: Ranking) -> Figure:
     """Return a figure of original against ReaL top-1 accuracy, one point a model, with 95 % intervals.
 
-    A star is what the original labels reach as if they were a model's answers; it is drawn for results on all 50,000
-    images and the released labels.
+    A star marks the accuracy of the original labels, scored as predictions. It is drawn for results on all 50,000
+    images with the released labels.
     """
     rows = [model.row for model in ranking.models]
     original = [row.accuracies["original_top1"] for row in rows]
@@ -100,7 +100,7 @@ def plot_comparison(comparison: Comparison, names: tuple[str, str]) -> Figure:
 def plot_pairs(comparison: PairwiseComparison) -> Figure:
     """Return a figure of many models: the difference of every pair in percentage points, row minus column.
 
-    A pair that cannot be told apart on these images has a grey field.
+    The field of a pair that cannot be told apart on these images is grey.
     """
     names = list(comparison.accuracies)
     place = {name: at for at, name in enumerate(names)}

@@ -60,7 +60,7 @@ def as_dataframe(dataset: Dataset) -> SampleFrame:
 
 
 def _thumbnail(dataset: Dataset, key: str) -> str:
-    """Return the image, or why it cannot be shown: a table of a damaged set is worth a look."""
+    """Return the image, or why it cannot be shown, so that the table of a damaged set is shown too."""
     try:
         row = dataset.index.keys.index(key)
         return image_tag(thumbnail_jpeg(dataset.reader.read(row), _THUMBNAIL_SIDE), key)

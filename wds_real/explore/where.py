@@ -1,7 +1,7 @@
 """Conditions that choose images, such as ``len(real) > 1 and class == "tench"``.
 
-A condition is written in Python's notation, but nothing of it is run as Python: it is parsed, its names and operators
-are checked against those of this module, and each part becomes a function of an image's facts.
+A condition has Python's syntax, but is not run as Python: it is parsed, its names and operators are checked against
+those of this module, and each part becomes a function of an image's facts.
 
 ======================  ============================================================================================
 ``original``, ``class``  the original label
@@ -105,7 +105,7 @@ def choose(
         int64 (M,), in the order of the names, or ascending without names.
 
     Raises:
-        PlanError: a name is not in the data set, or the condition is not one, or needs predictions that are not given.
+        PlanError: a name is not in the data set, the condition is not valid, or it needs predictions that are missing.
     """
     places = np.arange(len(dataset)) if where is None else _matching(dataset, where, predictions)
     if not names:
@@ -191,7 +191,7 @@ def _example(kind: str) -> str:
 
 
 class _Compiler:
-    """From the syntax tree of a condition to functions, with the kinds of values checked on the way."""
+    """Compiles the syntax tree of a condition to functions, and checks the kinds of its values."""
 
     def __init__(self, condition: str, num_files: int) -> None:
         self._condition = condition
@@ -209,10 +209,10 @@ class _Compiler:
         }
 
     def part(self, node: ast.expr) -> _Part:
-        """Return the part of the condition that a node of the tree is.
+        """Return the compiled part for a node of the syntax tree.
 
         Raises:
-            PlanError: it is not in the notation.
+            PlanError: a condition may not hold this node.
         """
         if isinstance(node, ast.BoolOp):
             parts = [self._condition_of(value) for value in node.values]
@@ -273,7 +273,7 @@ class _Compiler:
         return lambda facts: compare(one.value(facts), other.value(facts))
 
     def _as_class(self, part: _Part, where: str) -> _Part:
-        """Return a class: as it is, or meant by an index, a wnid or a name."""
+        """Return a part as a class; a class may be given by its index, wnid or name."""
         if part.kind == _CLASS:
             return part
         if type(part.constant) is int and 0 <= part.constant < NUM_CLASSES:

@@ -1,4 +1,4 @@
-"""The explorer page as one HTML file: code, style and data inside, nothing from anywhere else but the shards.
+"""The explorer page as one HTML file, which holds code, style and data, and loads nothing but the shards.
 
 No name from a data set or a prediction file is in the HTML: names are inside the compressed data, and the page's code
 writes them as text. The content security policy allows the one script and the one style sheet by their digests,
@@ -33,8 +33,8 @@ def build_page(content: Content, *, shards_url: str | None = None) -> bytes:
 
     Args:
         content: What it shows.
-        shards_url: Where a browser finds the shards: an http or https URL, or a path relative to the page; None if
-            only by the file picker.
+        shards_url: Where a browser finds the shards: an http or https URL, or a path relative to the page. None if the
+            user has to choose the files.
 
     Raises:
         StoreError: `shards_url` is no such URL, or holds a secret.

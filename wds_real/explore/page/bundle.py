@@ -1,8 +1,7 @@
-"""The page's modules as one script: each is a function that returns what it exports, in the order of their imports.
+"""The page's modules as one script: each becomes a function that returns its exports, after the modules it imports.
 
-The modules of ``web/`` are ES modules that browsers and Node run as they are. What may be imported and exported is
-little, and all else is an error: ``import { a, b } from "./file.js";`` and ``export`` before a function, a class or a
-constant, each at the start of a line.
+The modules of ``web/`` are ES modules that browsers and Node run as they are. Only two forms are allowed, each at the
+start of a line: ``import { a, b } from "./file.js";``, and ``export`` before a function, a class or a constant.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def bundle(entry: str) -> str:
     """Return the module `entry` of the page and all that it imports, as one classic script.
 
     Raises:
-        BundleError: a module cannot be put into the script: an unknown form, a name that is not exported, or a circle.
+        BundleError: a module has an unknown form, imports a name that is not exported, or imports itself in a circle.
     """
     done = dict[str, str]()
     _add(entry, done, ())
@@ -45,7 +44,7 @@ def read_page_file(place: str) -> str:
 
 
 def _add(place: str, done: dict[str, str], path: tuple[str, ...]) -> None:
-    """Add a module behind those that it imports."""
+    """Add a module after those that it imports."""
     if place in path:
         raise BundleError(f"{place}: imports itself by {' > '.join(path)}.")
     if place in done:

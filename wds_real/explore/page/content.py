@@ -34,11 +34,11 @@ class Answers:
 
     Attributes:
         name: Of the model; another one for each model of a page.
-        source: File name that the answers were read from; "" if there is none.
+        source: Name of the file that the answers were read from; "" if there is none.
         answered: bool (N,), images that the predictions are of.
         classes: int64 (N, 5), class indices, best first; -1 for none.
         probabilities: float32 (N, 5), of these classes; NaN where unknown.
-        notes: Sentences for people: what is odd about the predictions.
+        notes: What is suspicious about the predictions, as sentences to print.
     """
 
     name: str
@@ -93,9 +93,8 @@ class Content:
         answers: Of the models, in the order in which they were given.
         places: Where the images lie; None without a data set.
         digest: Identity of the data set; "" without one.
-        threshold: Rater threshold in thousandths that gives `real_label`, or that the page starts with; None where the
-            labels are others, and the page starts with `real_label`.
-        given: Whether `real_label` differs from the labels at every threshold, so that the page offers both.
+        threshold: Rater threshold in thousandths that the page starts with; None if it starts with `real_label`.
+        given: Whether `real_label` differs from the labels at the released threshold, so that the page offers both.
     """
 
     title: str

@@ -1,6 +1,6 @@
 """A web server for one explorer page and its shards, on this machine only: GET and HEAD, with ranges.
 
-It serves the page and the shards of the manifest by their names, nothing else: no other name leads to a file.
+It serves the page, and the shards by their names in the manifest. No other name leads to a file.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _respond(self, *, with_body: bool) -> None:
         site = self.server.site
-        if self.headers.get("Host", "").lower() not in self.server.hosts:  # a name that another site made lead here
+        if self.headers.get("Host", "").lower() not in self.server.hosts:  # a foreign host name (DNS rebinding)
             self._refuse(HTTPStatus.FORBIDDEN, with_body=with_body)
             return
         path = urlsplit(self.path).path
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(body)
-        except OSError:  # the browser left
+        except OSError:  # the browser closed the connection
             self.close_connection = True
 
 

@@ -1,4 +1,4 @@
-"""Where a browser finds the shards of a data set, as far as that follows from where the data set is."""
+"""The address at which a browser finds the shards of a data set, derived from the place of the data set."""
 
 from __future__ import annotations
 

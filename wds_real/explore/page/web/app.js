@@ -1,4 +1,4 @@
-// The page: its address decides what is shown; the header, the view, and what they share.
+// The entry: reads the data, makes the header and the dialogs, and shows the view that the address names.
 
 import { Numbers } from "./data/numbers.js";
 import { formatRoute, parseRoute, thresholdOf, thresholdText } from "./data/route.js";
@@ -44,7 +44,7 @@ start().catch((error) => {
 async function start() {
   const block = /** @type {HTMLElement} */ (document.querySelector("#data"));
   const table = await readTable(block.textContent ?? "");
-  block.remove(); // the text of the data is not needed twice
+  block.remove(); // frees the memory of the text
   history.scrollRestoration = "manual";
 
   let route = parseRoute(location.hash);
@@ -52,7 +52,7 @@ async function start() {
   /** @type {View | null} */
   let view = null;
   let timer = 0;
-  let shown = location.hash; // what `route` was read from
+  let shown = location.hash; // the address that `route` was read from
 
   const main = h("main", { id: "main", tabindex: "-1" });
   const images = new Images(table, (error) => shards.failed(error));
@@ -114,7 +114,7 @@ async function start() {
     clearTimeout(timer);
     timer = setTimeout(() => {
       timer = 0;
-      if (location.hash !== shown) return; // a link was followed, and its event is still to come
+      if (location.hash !== shown) return; // a link was followed, and its hashchange event follows
       history.replaceState({ y: scrollY }, "", formatRoute(route.path, route.query));
       shown = location.hash;
     }, WRITE_ADDRESS_MS);
@@ -135,7 +135,10 @@ async function start() {
     if (again) again.focus({ preventScroll: true });
   }
 
-  /** @param {Event} event The address is not that of an anchor. */
+  /**
+   * Move the focus to the content; the address must stay a route.
+   * @param {Event} event
+   */
   function skip(event) {
     event.preventDefault();
     main.focus();

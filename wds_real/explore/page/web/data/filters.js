@@ -1,4 +1,4 @@
-// Which images are shown, and in which order: conditions that all must hold, as they stand in the page's address.
+// Which images are shown, and in which order: the conditions in the page's address, all of which must hold.
 
 import { FLIPS, flipOf } from "./comparison.js";
 import { KINDS, accepts } from "./labels.js";
@@ -139,7 +139,7 @@ function sorted(numbers, rows, order) {
   return rows.slice().sort((one, other) => places[other] - places[one] || one - other);
 }
 
-/** @param {import("./table.js").Table} table @param {number} row @returns {number} Unrated images are sure. */
+/** @param {import("./table.js").Table} table @param {number} row @returns {number} 1000 for images that were not rated. */
 function highestScore({ rated }, row) {
   if (rated.start[row] === rated.start[row + 1]) return 1000;
   let best = -1;

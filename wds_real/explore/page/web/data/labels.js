@@ -23,8 +23,8 @@ export const KIND_NONE = 4;
 /**
  * Return the ReaL labels of all images.
  *
- * The arithmetic is that of `wds_real.labels.at_threshold`: of a rated image the labels with a score above the
- * threshold, of another one the original label. Images that are not of the validation set keep the given labels.
+ * The arithmetic is that of `wds_real.labels.at_threshold`: a rated image has the labels with a score above the
+ * threshold, any other validation image has the original label. Images of other sets keep the given labels.
  * @param {Table} table
  * @param {number | null} threshold  In thousandths; null for the labels that the page was made with.
  * @returns {Accepted}

@@ -1,4 +1,4 @@
-// What each answer of a model is worth: the same integer counts as `wds_real.scoring.table.PredictionTable.result`.
+// The outcomes of a model's answers: the same integer counts as `wds_real.scoring.table.PredictionTable.result`.
 
 import { NO_CLASS, TOP } from "./table.js";
 
@@ -24,7 +24,7 @@ export const REAL5 = 8;
 export const READ = 16;
 export const EXPECTED = 32;
 export const LABELLED = 64;
-const BITS = 128; // values of them all
+const BITS = 128; // number of combinations of the bits above
 const KINDS_OF_LABELS = 5;
 const CHUNK = 2048; // rows
 
@@ -194,7 +194,7 @@ export function countResults(outcome) {
 }
 
 /**
- * Score the original labels as if they were a model's answers: the point that a model cannot pass by copying labels.
+ * Score the original labels as predictions: the ReaL top-1 of a model that always gives the original label.
  * @param {Accepted} accepted
  * @returns {Accuracy}
  */

@@ -1,4 +1,4 @@
-// The page's address: which view, of what, with which filter, at which threshold. All state is in it.
+// The page's address, which holds all state: the view, its subject, the filter and the threshold.
 
 /**
  * @typedef {object} Route
@@ -15,7 +15,7 @@ export function parseRoute(hash) {
   return {
     path: path.split("/").filter(Boolean).map(decoded),
     query: Object.fromEntries(
-      [...new URLSearchParams(query)].filter(([name]) => name !== "__proto__"), // it is no name of a parameter
+      [...new URLSearchParams(query)].filter(([name]) => name !== "__proto__"), // never a parameter of the page
     ),
   };
 }

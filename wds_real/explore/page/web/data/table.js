@@ -35,7 +35,7 @@
  * @property {Uint16Array} original
  * @property {{start: Uint32Array, label: Uint16Array}} given  The labels that the page was made with.
  * @property {{byThreshold: Uint8Array, start: Uint32Array, label: Uint16Array, permille: Int16Array}} rated
- * @property {boolean} hasGiven  Whether the given labels follow from no threshold.
+ * @property {boolean} hasGiven  Whether the given labels differ from those at the released threshold.
  * @property {boolean} hasThresholds  Whether any image's labels follow from a threshold.
  * @property {number | null} threshold  In thousandths; null for the given labels.
  * @property {Model[]} models
@@ -141,7 +141,7 @@ function placesOf(shards, columns) {
 }
 
 /**
- * Return where the entries of each image start in a list of all entries; one more for the end of the last.
+ * Return where the entries of each image start in a list of all entries, and the end of the last ones.
  * @param {ArrayLike<number>} counts
  * @returns {Uint32Array}
  */

@@ -4,9 +4,10 @@ import { ImageError, sizeText } from "./errors.js";
 
 /** @typedef {{name: string, num_bytes: number}} Shard */
 
-const KEPT_SHARD = 64 * 2 ** 20; // a server without ranges sends whole shards: small ones are kept
+// A server without ranges sends whole shards.
+const KEPT_SHARD = 64 * 2 ** 20; // larger ones are not kept
 const KEPT_SHARDS = 4;
-const MOST_READ = 512 * 2 ** 20; // and of a large one no more than this is read
+const MOST_READ = 512 * 2 ** 20; // the most that is read of one for an image
 
 /** Shards below a URL. */
 export class HttpShards {
@@ -161,7 +162,7 @@ async function slice(blob, start, length) {
 }
 
 /**
- * Read a response up to the end of a part, keep the part, and give up the rest.
+ * Return a part of a response, and cancel what follows it.
  * @param {Shard} shard
  * @param {Response} response
  * @param {number} start

@@ -1,4 +1,4 @@
-// Images as addresses that <img> can show: few at a time, the newest first, the last ones kept.
+// Loads images as URLs for <img>: few at a time, the latest request first; the last ones used are kept.
 
 import { ImageError } from "./errors.js";
 import { SHORTEST, xxh3 } from "./xxh3.js";
@@ -35,13 +35,13 @@ export class Images {
     this.version = 0;
   }
 
-  /** @param {Source | null} source  From which images are read from now on. */
+  /** @param {Source | null} source  Where images are read from now on. */
   use(source) {
     this.source = source;
     this.retry();
   }
 
-  /** Forget what failed, and ask again. */
+  /** Forget all images and failures, so that they are read again. */
   retry() {
     for (const known of this.#known.values()) known.then((url) => URL.revokeObjectURL(url), () => {});
     this.#known.clear();
@@ -70,7 +70,10 @@ export class Images {
     return found;
   }
 
-  /** @param {number} row  Which is not needed any more; if it is being read, it is read. */
+  /**
+   * Reject the promise of an image whose turn has not come.
+   * @param {number} row
+   */
   drop(row) {
     const place = this.#waiting.findIndex((entry) => entry.row === row);
     if (place >= 0) this.#waiting.splice(place, 1)[0].drop();
@@ -152,7 +155,7 @@ function damaged(where, what) {
 }
 
 /**
- * Return the checksum that the index has of an image; null for none.
+ * Return the checksum of an image in the index; null if it has none.
  * @param {Places} places
  * @param {number} row
  * @returns {string | null}
@@ -163,7 +166,7 @@ export function checksumText(places, row) {
   return high.toString(HEX).padStart(8, "0") + low.toString(HEX).padStart(8, "0");
 }
 
-/** @param {Uint8Array} data @returns {string | null} The kind of image, by its first bytes; only what cannot hold code. */
+/** @param {Uint8Array} data @returns {string | null} The media type, by the first bytes; null for others, such as SVG, which can hold code. */
 function typeOf(data) {
   const start = String.fromCharCode(...data.subarray(0, 12));
   if (start.startsWith("\xff\xd8\xff")) return "image/jpeg";

@@ -15,7 +15,7 @@ import { kindBadge, resultBadge } from "./parts.js";
  */
 
 /**
- * Return a place for an image, which fills when the image arrives.
+ * Return an element that shows an image when it has been read.
  * @param {Context} context
  * @param {number} row
  * @param {string} description
@@ -74,8 +74,8 @@ export function realText({ table, numbers }, row) {
  * Return a grid of images.
  * @param {Context} context
  * @param {Uint32Array} rows
- * @param {{filter: Filter, sort?: string, label: string, model?: number}} options  The filter and order go with the
- *   links, so that an image page knows its neighbours; the answers shown are of `model`.
+ * @param {{filter: Filter, sort?: string, label: string, model?: number}} options  The links hold filter
+ *   and order, so that an image page knows its neighbours; the answers shown are those of `model`.
  * @returns {{node: HTMLElement, mounted: () => void, dispose: () => void}}
  */
 export function imageGrid(context, rows, { filter, sort, label, model }) {

@@ -1,4 +1,4 @@
-// The bar at the top: where to go, the search, the threshold, and the theme.
+// The bar at the top: navigation, search, threshold and theme.
 
 import { search } from "../data/search.js";
 import { h, link } from "./dom.js";

@@ -11,12 +11,12 @@ import { h, link } from "./dom.js";
  * @typedef {import("../data/table.js").Model} Model
  * @typedef {import("./dom.js").Child} Child
  *
- * @typedef {object} Context  What a view is made of; it is made again when any of this changes.
+ * @typedef {object} Context  The input of a view; the view is made again when any of it changes.
  * @property {Table} table
  * @property {import("../data/numbers.js").Numbers} numbers
  * @property {import("../data/route.js").Route} route
  * @property {import("../images/loader.js").Images} images
- * @property {(path: (string | number)[], query?: Record<string, any>) => string} to  Address with the threshold of now.
+ * @property {(path: (string | number)[], query?: Record<string, any>) => string} to  Address that keeps the current threshold.
  *
  * @typedef {{title: string, node: HTMLElement, mounted?: () => void, dispose?: () => void}} View
  */
@@ -173,7 +173,7 @@ function sortedRows(rows, value, down) {
 }
 
 /**
- * Return a choice whose change leads to another address.
+ * Return a labelled select.
  * @param {string} id
  * @param {string} text
  * @param {{value: string, text: string}[]} options

@@ -1,4 +1,4 @@
-// The plot of original against ReaL accuracy: one point a model, and a line for the original labels as if a model's.
+// The plot of original against ReaL accuracy: a point for each model, and a line for the original labels as predictions.
 
 import { fixed, percent, share, wilson } from "../data/statistics.js";
 import { h, svg } from "./dom.js";

@@ -87,7 +87,7 @@ export function createShards(table, images, onChange) {
     notice,
     dialog,
     open,
-    /** @param {Error} error  Because of which no image can be read. */
+    /** @param {Error} error  Why no image can be read. */
     failed(error) {
       const again = h("button", { type: "button", onclick: () => { notice.replaceChildren(); images.retry(); onChange(); } }, "Try again");
       say(error.message, "error", again, openButton("Choose files…"));
@@ -95,11 +95,11 @@ export function createShards(table, images, onChange) {
   };
 }
 
-/** @returns {string | null} The URL that the page was made with, where a page at its own place can use it. */
+/** @returns {string | null} The URL of the shards; null if the page has none or cannot read it. */
 function serverPlace() {
   const place = document.querySelector('meta[name="shards"]')?.getAttribute("content") ?? "";
   if (!place) return null;
   if (/^https?:/i.test(place)) return place;
-  if (!/^https?:$/.test(location.protocol)) return null; // beside a page on the disk, browsers read no files
+  if (!/^https?:$/.test(location.protocol)) return null; // a page on disk may not read files beside it
   return new URL(place, document.baseURI).href.replace(/\/$/, "");
 }

@@ -1,4 +1,4 @@
-// Two models on the same images: who is right where, and the classes that moved.
+// Two models on the same images: their accuracies, the images that one gets right, and the classes that moved.
 
 import { FLIPS, movedClasses } from "../data/comparison.js";
 import { formatRoute } from "../data/route.js";

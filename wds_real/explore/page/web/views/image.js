@@ -2,7 +2,7 @@
 
 import { matchingRows } from "../data/filters.js";
 import { accepts } from "../data/labels.js";
-import { RESULTS, resultOf } from "../data/outcomes.js";
+import { resultOf } from "../data/outcomes.js";
 import { count, fixed, percent } from "../data/statistics.js";
 import { NO_CLASS } from "../data/table.js";
 import { sizeText } from "../images/errors.js";
@@ -68,7 +68,11 @@ function realLinks(context, row) {
   return labels.map((one, at) => [at ? ", " : "", classLink(context, one)]);
 }
 
-/** @param {Context} context @param {number} row The links to the images before and after, in the grid that led here. */
+/**
+ * Return links to the previous and the next image of the list.
+ * @param {Context} context
+ * @param {number} row
+ */
 function neighbours(context, row) {
   const { table, route, numbers } = context;
   const filter = filterOf(route.query);
@@ -177,7 +181,7 @@ function answersSection(context, row) {
       `Answers of the models to image ${shortKey(table.keys[row])}; ✓ marks ReaL labels`,
       [
         { id: "model", text: "model", cell: ({ model }) => modelLink(context, model), sort: ({ model }) => model.name.toLowerCase() },
-        { id: "result", text: "result", cell: ({ result }) => resultBadge(result), sort: ({ result }) => RESULTS[result].id && result },
+        { id: "result", text: "result", cell: ({ result }) => resultBadge(result), sort: ({ result }) => result },
         ...[0, 1, 2, 3, 4].map((at) => ({ id: `top${at}`, text: at ? `${at + 1}.` : "answer", cell: (/** @type {any} */ { model }) => answer(model, at) })),
       ],
       rows,

@@ -1,4 +1,4 @@
-// The first view: what the data set holds, how the models do; every count leads to its images.
+// The first view: the labels of the data set and the accuracy of the models; every count links to its images.
 
 import { KINDS, countKinds, countLengths } from "../data/labels.js";
 import { count } from "../data/statistics.js";
