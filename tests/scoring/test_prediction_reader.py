@@ -366,7 +366,7 @@ BAD: dict[str, tuple[str, str | bytes, list[str]]] = {
     "deep JSONL": ("p.jsonl", '{"a":' * 100_000, []),
     "a byte that is no text": ("p.csv", b"\xff\xfe1\n", []),
     "an array of another kind": ("p.npy", npz(loss=[1.0]), ["array"]),
-    "pickle": ("p.npy", pickle.dumps(list(range(50_000))), ["no array that NumPy wrote"]),
+    "pickle": ("p.npy", pickle.dumps(list(range(50_000))), ["not an array that NumPy wrote"]),
     "array of pickles": ("p.npy", npy(np.array([{}] * 3, object)), ["Python objects, which are not loaded"]),
     "array of pickles in an NPZ": (
         "p.npz", npz(key=OF_KEY, classes=np.array([{}], object)), ["'classes' holds Python objects"],

@@ -230,7 +230,7 @@ class _Compiler:
             return _Part(_NUMBER, lambda _: node.value, node.value)
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             return _Part(_TEXT, lambda _: node.value, node.value)
-        raise self._error(f"{self._text(node)} is not taken", "Use names, numbers, texts, comparisons, and, or, not.")
+        raise self._error(f"{self._text(node)} is not allowed", "Use names, numbers, texts, comparisons, and, or, not.")
 
     def _condition_of(self, node: ast.expr) -> _Part:
         part = self.part(node)
@@ -256,14 +256,14 @@ class _Compiler:
         where = f"{self._text(left)} ... {self._text(right)}"
         if isinstance(operation, (ast.In, ast.NotIn)):
             if other.kind != _CLASSES:
-                raise self._error(f"{self._text(right)} is {other.kind}", "`in` asks for a set: real or top5.")
+                raise self._error(f"{self._text(right)} is {other.kind}", "`in` needs a set: real or top5.")
             meant = self._as_class(one, where)
             if isinstance(operation, ast.In):
                 return lambda facts: meant.value(facts) in other.value(facts)
             return lambda facts: meant.value(facts) not in other.value(facts)
         compare = _COMPARISONS.get(type(operation))
         if compare is None:
-            raise self._error(f"{where}: `is` is not taken", "Use == or !=.")
+            raise self._error(f"{where}: `is` is not allowed", "Use == or !=.")
         if _CLASS in (one.kind, other.kind):
             if not isinstance(operation, (ast.Eq, ast.NotEq)):
                 raise self._error(f"{where}: classes have no order", "Use == or !=.")
@@ -294,20 +294,22 @@ class _Compiler:
             meant = " or ".join(f"{classes()[index].wnid} ({index})" for index in indices)
             raise self._error(f"{text!r} is the name of {len(indices)} classes", f"Give the wnid or index: {meant}.")
         near = difflib.get_close_matches(plain_name(text), classes_by_name(), n=3)
-        advice = f"Near: {', '.join(near)}." if near else "`wds-real info` shows the names of an image's classes."
-        raise self._error(f"{text!r} is no class", advice)
+        advice = f"Similar: {', '.join(near)}." if near else "`wds-real info` shows the names of an image's classes."
+        raise self._error(f"{text!r} is not a class", advice)
 
     def _call(self, node: ast.Call) -> _Part:
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if node.keywords or name not in ("len", "flipped"):
-            raise self._error(f"{self._text(node)} is not taken", "The functions are len(real) and flipped(A, B).")
+            raise self._error(f"{self._text(node)} is not allowed", "The functions are len(real) and flipped(A, B).")
         parts = [self.part(argument) for argument in node.args]
         if name == "len":
             if [part.kind for part in parts] != [_CLASSES]:
-                raise self._error(f"{self._text(node)} is not taken", "Expected len(real) or len(top5).")
+                raise self._error(f"{self._text(node)} is not allowed", "Expected len(real) or len(top5).")
             return _Part(_NUMBER, lambda facts: len(parts[0].value(facts)))
         if [part.kind for part in parts] != [_CLASS, _CLASS]:
-            raise self._error(f"{self._text(node)} is not taken", "Expected flipped(A, B), with two prediction files.")
+            raise self._error(
+                f"{self._text(node)} is not allowed", "Expected flipped(A, B), with two prediction files."
+            )
         one, other = parts
         return _Part(
             _TRUTH,

@@ -123,7 +123,7 @@ test("short, changed and foreign bytes are damage, with the place", async () => 
   await assert.rejects(images(jpeg.slice(0, 50)).blob(0), /a b\.tar: k \[bytes 100-604\): 50 bytes, expected 504/);
   await assert.rejects(images(changed).blob(0), /checksum is [0-9a-f]{16}, the index says [0-9a-f]{16}/);
   const script = new TextEncoder().encode(`<svg onload="alert(1)">${" ".repeat(504)}`).slice(0, 504);
-  await assert.rejects(images(script, { checksum: "0000000000000000" }).blob(0), /these bytes are no image/);
+  await assert.rejects(images(script, { checksum: "0000000000000000" }).blob(0), /these bytes are not an image/);
 });
 
 test("few images are read at once, the newest first, and dropped ones not at all", async () => {

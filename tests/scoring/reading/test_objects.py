@@ -73,7 +73,7 @@ def test_a_mapping_of_columns_is_a_table(tmp_path: Any) -> None:
 @pytest.mark.parametrize("source", [5, None, object(), {"pred": [1, 2], "filename": NAMES[:3]}, {"pred": 5, "key": 6}])
 def test_what_is_no_table_is_named(source: Any) -> None:
     """A number, nothing, and columns of different lengths are refused in words."""
-    with pytest.raises(PredictionsError, match=r"is no predictions|have different lengths"):
+    with pytest.raises(PredictionsError, match=r"cannot be read as predictions|have different lengths"):
         columns_of(source)
 
 

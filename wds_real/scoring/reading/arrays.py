@@ -32,7 +32,7 @@ def read_npy(file: IO[bytes], max_bytes: int) -> Columns:
     """Read an array as the column ``0``.
 
     Raises:
-        PredictionsError: it is no array, holds Python objects, or needs more than `max_bytes`.
+        PredictionsError: it is not an array, holds Python objects, or needs more than `max_bytes`.
     """
     num_bytes = file.seek(0, 2)
     file.seek(0)
@@ -46,7 +46,7 @@ def read_npz(file: IO[bytes], max_bytes: int) -> Columns:
     """Read arrays as columns; a single array without a name becomes the column ``0``.
 
     Raises:
-        PredictionsError: a member is no array or is there twice, an array holds Python objects, or all arrays
+        PredictionsError: a member is not an array or is there twice, an array holds Python objects, or all arrays
             together need more than `max_bytes`.
     """
     with zipfile.ZipFile(file) as archive:
@@ -70,9 +70,9 @@ def _check_members(members: Sequence[zipfile.ZipInfo]) -> None:
     for member in members:
         name = member.filename.removesuffix(".npy")
         if name == member.filename:
-            raise PredictionsError(f"member {name[:80]!r} is no array. Expected what np.savez writes.")
+            raise PredictionsError(f"member {name[:80]!r} is not an array. Expected what np.savez writes.")
         if name.lower() in seen:
-            raise PredictionsError(f"two arrays are called {name[:80].lower()!r}, apart from upper and lower case.")
+            raise PredictionsError(f"two arrays are called {name[:80].lower()!r} when case is ignored.")
         if member.flag_bits & _ENCRYPTED or member.compress_type not in _ZIP_METHODS:
             raise PredictionsError(f"{name[:80]!r} is encrypted or compressed in another way than np.savez does.")
         seen.add(name.lower())
@@ -91,7 +91,7 @@ def _array(file: IO[bytes], num_bytes: int, max_bytes: int, name: str) -> NDArra
         version = np.lib.format.read_magic(file)
         shape, _, dtype = _HEADER_READERS[version](file)
     except (ValueError, KeyError, TypeError, SyntaxError, RecursionError) as error:
-        raise PredictionsError(f"{name} is no array that NumPy wrote.") from error
+        raise PredictionsError(f"{name} is not an array that NumPy wrote.") from error
     if dtype.hasobject:
         raise PredictionsError(
             f"{name} holds Python objects, which are not loaded. Save numbers, or text with .astype(str)."

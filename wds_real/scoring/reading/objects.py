@@ -40,8 +40,8 @@ def columns_of(source: Any) -> tuple[Columns, str]:  # noqa: ANN401 -- whatever 
         return {"0": _of_tensor(source)}, "the tensor"
     if not hasattr(source, "__len__") or not hasattr(source, "__getitem__"):
         raise PredictionsError(
-            f"a {type(source).__name__} is no predictions. Expected a path, a mapping from file names to classes, a "
-            "table with columns, or an array of the 50,000."
+            f"a {type(source).__name__} cannot be read as predictions. Expected a path, a mapping from file names to "
+            "classes, a table with columns, or an array of the 50,000."
         )
     return {"0": source}, "the array"
 

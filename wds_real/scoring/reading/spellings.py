@@ -127,5 +127,5 @@ def check_distinct(names: Sequence[str]) -> None:
     seen = set[str]()
     for name in names:
         if name in seen:
-            raise PredictionsError(f"two columns are called {name!r}, apart from upper and lower case.")
+            raise PredictionsError(f"two columns are called {name!r} when case is ignored.")
         seen.add(name)

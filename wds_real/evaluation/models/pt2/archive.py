@@ -181,9 +181,9 @@ def _check_string(key: str, text: str, path: str) -> None:
         _check_tree(json.loads(text), path)
     elif key in ("name", "as_name", "forward_arg_names"):
         if text and not text.isidentifier():
-            raise _code(path, f"a name that is none ({_shown(text)})")
+            raise _code(path, f"an invalid name ({_shown(text)})")
     elif not _WORDS.fullmatch(text):
-        raise _code(path, f"a name that is none ({_shown(text)})")
+        raise _code(path, f"an invalid name ({_shown(text)})")
 
 
 def _check_operator(target: str, path: str) -> None:
@@ -191,7 +191,7 @@ def _check_operator(target: str, path: str) -> None:
     if target in _HIGHER_ORDER | _ON_NUMBERS:
         return
     if not _OPERATOR.fullmatch(target) or target.startswith(_FILE_OPERATORS):
-        raise _code(path, f"a call of {_shown(target)}, which is none of PyTorch's operators on tensors")
+        raise _code(path, f"a call of {_shown(target)}, which is not one of PyTorch's operators on tensors")
     found: Any = torch.ops
     for name in target.split(".")[2:]:
         found = getattr(found, name, None)

@@ -34,10 +34,10 @@ _CLASSES = re.compile(r"\btorch\.classes\b(?!\.(?:quantized|rnn|sparse|xnnpack|m
 _NAMESPACES = re.compile(r"\b__torch__\b(?!\.\w)|\b__torch__\.torch\b(?!\.\w)")  # given another name, or looked into
 _SEARCHED = [
     (_FILES, "an operator that reads or writes files"),
-    (_NAMED, "a name that is formed while it runs"),
-    (_OPERATORS, "operators that are none of PyTorch's own"),
-    (_NAMESPACES, "a name that is formed while it runs"),
-    (_CLASSES, "a class that is none of PyTorch's own"),
+    (_NAMED, "a name that it computes at run time"),
+    (_OPERATORS, "operators that are not PyTorch's own"),
+    (_NAMESPACES, "a name that it computes at run time"),
+    (_CLASSES, "a class that is not PyTorch's own"),
 ]
 
 

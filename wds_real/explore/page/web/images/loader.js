@@ -135,7 +135,7 @@ export class Images {
       if (found !== expected) throw damaged(where, `checksum is ${found}, the index says ${expected}.`);
     }
     const type = typeOf(data);
-    if (type === null) throw damaged(where, "these bytes are no image.");
+    if (type === null) throw damaged(where, "these bytes are not an image.");
     return new Blob([data], { type });
   }
 
