@@ -548,6 +548,31 @@ def test_what_a_model_did_before_memory_ran_out_is_not_done_again(ds: Dataset, t
         shutil.rmtree(tmp_path / "late")
 
 
+def test_a_model_that_is_loaded_again_is_prepared_for_its_device_again(ds: Dataset) -> None:
+    """A model of a runtime, which runs on an accelerator only after its `place`, is placed at each load."""
+    calls: list[int] = []
+
+    class Late(Scripted):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            calls.append(1)
+            if len(calls) == 2:
+                raise MemoryError
+            return super().forward(image)
+
+    class NotPlaced(Scripted):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            raise AssertionError(f"not placed, and called with {len(image)} images")
+
+    def load() -> LoadedModel:
+        placed = LoadedModel("late", Late(0.1), TRANSFORM)
+        return LoadedModel("late", NotPlaced(0.1), TRANSFORM, place=lambda _: placed)
+
+    sources = [ModelSource("late", load), ModelSource("b", lambda: loaded("b"))]
+    outcomes = evaluate_many(sources, ds, options=OPTIONS, progress=False)
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert len(calls) == NUM_BATCHES + 1
+
+
 def test_a_model_that_does_not_fit_alone_has_failed(ds: Dataset, tmp_path: Path) -> None:
     """It is tried once more without the others, then the message says what to try."""
     allocator = Allocator(0, "load")

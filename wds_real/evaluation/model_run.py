@@ -129,7 +129,7 @@ class ModelRun:
 
     def take(self, loaded: LoadedModel) -> None:
         """Go on with the same model, loaded again."""
-        self._loaded = loaded
+        self._loaded = place(loaded, self._device, self._options)
 
     def num_samples(self, batches: Iterable[int]) -> int:
         """Return the number of samples in some batches."""
