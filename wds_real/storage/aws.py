@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Profile", "abort_uploads", "have_boto3"]
 
-_REFRESH_AFTER = timedelta(minutes=10)  # boto3 renews its credentials at least this long before they expire
+_REFRESH_AFTER = timedelta(minutes=10)  # obstore asks again then; boto3 renews them this long before they expire
 
 
 def have_boto3() -> bool:
@@ -30,7 +30,7 @@ class Profile:
     """The credentials and region that boto3 finds in the environment, a profile, single sign-on or an AWS role.
 
     Args:
-        name: Of a profile, or None for the default one.
+        name: Name of a profile, or None for the default one.
 
     Raises:
         UnavailableError: there is no profile of that name, or the configuration cannot be read.

@@ -1,4 +1,4 @@
-"""The protocols of storage: reading ranges of named files, and reading and writing whole files.
+"""Protocols of the storage backends: `RangeReader` reads ranges of named files, `Store` also lists and writes files.
 
 File names are flat: every file lies directly under the store's URL.
 """
@@ -33,7 +33,7 @@ class FileReader(Protocol):
         ...
 
     def version(self, name: str) -> FileVersion:
-        """Return what changes when the file that is read is changed."""
+        """Return length and times of the open file, which differ after the file was changed."""
         ...
 
     def view(self, name: str, start: int, stop: int) -> memoryview:
@@ -44,8 +44,8 @@ class FileReader(Protocol):
 class RangeReader(Protocol):
     """Reads byte ranges of named files.
 
-    `get_range` raises `MissingError` where there is no such file, `UnavailableError` where an object store denies
-    access or all retries failed, and `StoreError` where the file is not as expected.
+    `get_range` raises `MissingError` if there is no such file, `UnavailableError` if the store denies access or all
+    retries failed, and `StoreError` if the file has another length or version than expected.
     """
 
     @property
@@ -55,12 +55,12 @@ class RangeReader(Protocol):
 
     @property
     def remote(self) -> bool:
-        """Whether reads go over a network; then large reads and prefetching pay."""
+        """Whether reads go over a network, so that callers should prefetch and make large reads."""
         ...
 
     @property
     def file_reader(self) -> FileReader | None:
-        """Reads into given memory and memory maps, or None where the bytes are not files of this machine."""
+        """A reader of the same files without copies, or None if they are not files on this machine."""
         ...
 
     def get_range(
@@ -69,7 +69,7 @@ class RangeReader(Protocol):
         """Return exactly the bytes of the half-open range.
 
         Args:
-            name: Of the file.
+            name: Name of the file.
             start: First byte.
             stop: Byte after the last one.
             size: Expected length of the whole file, or None for any.
@@ -88,7 +88,7 @@ class Store(RangeReader, Protocol):
 
     @property
     def emulates_exclusive(self) -> bool:
-        """Whether an exclusive `put` looked first and wrote then: the server has no conditional writes."""
+        """Whether an exclusive `put` had to check for the file first, because the server has no conditional writes."""
         ...
 
     def exists(self) -> bool:
@@ -100,7 +100,7 @@ class Store(RangeReader, Protocol):
         ...
 
     def folders(self) -> builtins.list[str]:
-        """Return the names of the folders directly below, sorted; of object stores, the next parts of longer names."""
+        """Return the names of the folders directly below the URL, sorted; in an object store, parts of longer keys."""
         ...
 
     def head(self, name: str) -> int:
@@ -111,9 +111,9 @@ class Store(RangeReader, Protocol):
         """Return a whole file.
 
         Args:
-            name: Of the file.
-            fresh: Return it as it is now, in one request, whatever version was read before: for small files that
-                others replace.
+            name: Name of the file.
+            fresh: Return the current version, in one request, even if another one was read before; for small files
+                that other processes replace.
         """
         ...
 
@@ -130,12 +130,12 @@ class Store(RangeReader, Protocol):
         ...
 
     def decide_by_checksums(self, names: Iterable[str]) -> None:
-        """Accept other ETags of these files: the caller compares their bytes with checksums.
+        """Accept other ETags of these files, because the caller compares their bytes with checksums.
 
-        Mirrors of a file may give it different ETags. The length must agree in any case.
+        Mirrors of a file may give it different ETags. Another length is still an error.
         """
         ...
 
     def delete_leftovers(self) -> builtins.list[str]:
-        """Remove unfinished files of writers that have ended, and return their names."""
+        """Remove temporary files and unfinished uploads of killed writers, and return their names."""
         ...

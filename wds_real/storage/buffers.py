@@ -1,7 +1,7 @@
 """Pool of reusable buffers: the system zeroes newly allocated memory, which takes longer than reading into it.
 
-A buffer is free when no view of it exists. A view holds a reference to its buffer, so the reference count shows this in
-CPython, and the bytes of an existing view are never overwritten.
+A buffer is free when no view of it exists, which CPython's reference count shows: each view holds a reference to its
+buffer. So the bytes of an existing view are never overwritten.
 """
 
 from __future__ import annotations
@@ -44,5 +44,5 @@ def _references(buffers: list[np.ndarray[tuple[int], np.dtype[np.uint8]]], numbe
     return sys.getrefcount(buffers[number])
 
 
-# Measured, because it depends on the interpreter how many references the call itself holds.
+# Measured, because the number of references that the call itself holds depends on the interpreter.
 _REFERENCES_IF_FREE = _references([np.empty(1, dtype=np.uint8)], 0)

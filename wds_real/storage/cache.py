@@ -1,16 +1,16 @@
 """Cache on this machine for shards read over a network: pieces of shards, named by the SHA-256 of the whole shard.
 
-The digest identifies the content: the same shard is kept once whatever its URL, and a shard that was packed again is
-another one. Every piece ends with a checksum, which is compared when a process first uses the piece. Samples have
-checksums of their own; where one is wrong, the sample is read again past the cache.
+The digest identifies the content: the same shard is kept once whatever its URL, and a shard with other bytes is another
+one. Every piece ends with a checksum, which is compared when a process first uses the piece. Samples have checksums of
+their own; if one is wrong, the sample is read again from the source.
 
-Any number of processes of one user share a folder. It is made for that user alone; a folder or piece of another user
-than this one and root is not used, and symbolic links in the folder are not followed.
+Any number of processes of one user share a folder. It is made for that user alone. A folder or piece that belongs to
+neither this user nor root is not used, and symbolic links in the folder are not followed.
 
 A process that fetches a piece locks a file for it; the others wait for the lock, which the system releases if the
 holder dies. Pieces of other data sets are evicted to make room, least recently used first. Pieces of the data set being
-read are never evicted: ranges that do not fit are read over the network each time. If the folder cannot be written,
-everything is.
+read are never evicted: ranges that do not fit are read over the network each time. If the folder cannot be written, all
+ranges are read over the network.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class CachedRanges:
     def get_range(
         self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False
     ) -> bytes | memoryview:
-        """Return exactly the bytes of the half-open range; `fresh` reads past the cache and drops the pieces.
+        """Return exactly the bytes of the half-open range; `fresh` reads from the source and drops the pieces.
 
         Raises:
             StoreError: the range or `size` does not fit the shard; otherwise the errors of the source.

@@ -1,4 +1,4 @@
-"""Whole objects in unlinked temporary files: downloads, and uploads."""
+"""Whole objects in temporary files: downloads, and data to upload."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _MAX_REQUESTS = 4
 
 
 def download(store: Store, name: str, *, max_bytes: int) -> io.FileIO:
-    """Return a file of a store, opened for reading: a copy without a name, which is gone when it is closed.
+    """Copy a file of a store to a temporary file, open for reading, which is deleted when it is closed.
 
-    Its length is known before it is read, and its ranges are of one version.
+    The length is checked before the download, and all bytes are of one version.
 
     Raises:
         MissingError: there is no such file.
@@ -66,7 +66,7 @@ class Downloads:
 
 
 class TemporaryFile:
-    """A file without a name, which is gone when this object or the process ends."""
+    """A temporary file without a name, which is deleted when this object or the process ends."""
 
     def __init__(self) -> None:
         self.num_bytes = 0
@@ -86,7 +86,7 @@ class TemporaryFile:
         return os.pread(self._file.descriptor, stop - start, start)
 
     def opened(self) -> io.FileIO:
-        """Return the file opened for reading; closing that leaves this one open."""
+        """Return a file object for reading; closing it does not close this file."""
         return io.FileIO(os.dup(self._file.descriptor), "rb")
 
 

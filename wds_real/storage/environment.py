@@ -1,4 +1,4 @@
-"""Environment variables that say where a store is, and what its client library reads."""
+"""Environment variables of stores: endpoints, and what the client library reads."""
 
 from __future__ import annotations
 

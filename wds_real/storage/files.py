@@ -1,7 +1,7 @@
-"""Files of the operating system: owned descriptors, complete writes, locks, and errors of this package's own.
+"""Files of the operating system: descriptors with an owner, complete writes, locks, and reasons of errors.
 
-Every file is opened by `OpenFile.open`, which never waits: something else than a regular file is an error, because
-opening a named pipe would block until another process writes to it.
+`OpenFile.open` never blocks. Anything but a regular file is an error, because opening a named pipe would block until
+another process writes to it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = [
 
 _MAX_KEPT_FILES = 128
 _SHARE_OF_LIMIT = 4  # a process has other files open: the interpreter's, the model's, those of other stores
-# What these errors say is a fact about the named file. All others are about the machine: its limits, memory, disks.
+# These errors are about the named file. All others are about the machine: its limits, memory, disks, permissions.
 _OF_THE_FILE = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO}
 _ADVICE = {
     errno.ENFILE: "The machine has too many open files.",
@@ -62,12 +62,12 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What changes when a file's content is changed or another file takes its name.
+    """Length and times of a file, which differ after its content was changed or another file took its name.
 
     Attributes:
         num_bytes: The file's length.
         mtime_ns: Time of the last write.
-        ctime_ns: Time of the last change of any kind, which programs cannot set.
+        ctime_ns: Time of the last change of content or metadata, which programs cannot set.
     """
 
     num_bytes: int
@@ -76,18 +76,18 @@ class FileVersion:
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileVersion:
-        """Return the version that the system's `stat` gives."""
+        """Return the version in the result of `os.stat`."""
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 class OpenFile:
     """An open file, closed when the last reference to this object is gone.
 
-    Threads and forked processes may share it for reads and writes by position. A thread in the middle of one holds a
-    reference, so the descriptor is neither closed nor reused under it.
+    Threads and forked processes may share it for reads and writes by position. A thread that reads or writes holds a
+    reference, so the descriptor is neither closed nor reused meanwhile.
 
     Args:
-        descriptor: Of the open file; this object closes it.
+        descriptor: Descriptor of the open file, which this object closes.
     """
 
     __slots__ = ("_mapped", "descriptor")
@@ -98,7 +98,7 @@ class OpenFile:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> OpenFile:
-        """Open a regular file, for reading by default; child processes that run another program do not inherit it.
+        """Open a regular file, for reading by default; programs that this process starts do not inherit it.
 
         With ``os.O_DIRECTORY`` in `flags`, open a folder.
 
@@ -121,7 +121,7 @@ class OpenFile:
     def mapped(self) -> memoryview:
         """Return a read-only memory map of the whole file, the same one each time.
 
-        The map outlives this object where a part of it is still referenced.
+        The map outlives this object as long as a part of it is referenced.
 
         Raises:
             OSError: the file cannot be mapped.
@@ -134,17 +134,17 @@ class OpenFile:
         return self._mapped
 
     def is_at(self, path: Path) -> bool:
-        """Return whether `path` is this file, rather than missing or another file."""
+        """Return whether `path` still names this file."""
         try:
             return os.path.samestat(os.fstat(self.descriptor), path.stat())
         except FileNotFoundError:
             return False
 
     def close(self, _close: Callable[[int], None] = os.close) -> None:
-        """Close the file now; only for a file that no other thread uses."""
+        """Close the file now, while no other thread uses it."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
-            _close(descriptor)  # where Python ends, the module `os` is gone before the last of these objects
+            _close(descriptor)  # an argument, because at exit Python may clear the module `os` first
 
     def __del__(self) -> None:
         self.close()
@@ -164,14 +164,14 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         OSError: as `OpenFile.open`, or the file cannot be read.
     """
     file, parts = OpenFile.open(path), list[bytes]()
-    num_bytes = os.fstat(file.descriptor).st_size + 1  # one more shows the end without another large buffer
+    num_bytes = os.fstat(file.descriptor).st_size + 1  # not 0 for files that report no length, such as those of /proc
     while part := os.read(file.descriptor, num_bytes):
         parts.append(part)
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def max_kept_files() -> int:
-    """Return how many files may be kept open only to save opening them again, by the limit of this process."""
+    """Return how many files a store may keep open for later reads, given the limit of this process."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _MAX_KEPT_FILES
@@ -179,12 +179,12 @@ def max_kept_files() -> int:
 
 
 def is_of_the_machine(error: OSError) -> bool:
-    """Return whether an error is about this machine (limits, memory, disk, rights) and says nothing of the file."""
+    """Return whether an error is about this machine (limits, memory, disk, permissions), not about the file."""
     return error.errno is not None and error.errno not in _OF_THE_FILE
 
 
 def reason_of(error: OSError) -> str:
-    """Return the system's reason as a sentence, and what to do where that is known."""
+    """Return the system's reason as a sentence, followed by what to do if that is known."""
     reason = f"{error.strerror or error}."
     if error.errno == errno.EMFILE:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -193,10 +193,10 @@ def reason_of(error: OSError) -> str:
 
 
 def make_own_folder(path: Path, *, mode: int = 0o700) -> None:
-    """Make a folder with these rights unless it is there, and check its owner; its parents get the usual rights.
+    """Make a folder with these permissions unless it exists, and check its owner; parents get the usual permissions.
 
     Raises:
-        OSError: it cannot be made, or another user owns it, who could plant links and files in it.
+        OSError: it cannot be made, or another user owns it, who could put links and files into it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.suppress(FileExistsError):
@@ -205,7 +205,7 @@ def make_own_folder(path: Path, *, mode: int = 0o700) -> None:
 
 
 def check_owner(status: os.stat_result, path: Path) -> None:
-    """Raise PermissionError unless this user or root owns a file or folder; for root, any owner is good."""
+    """Raise PermissionError unless this user or root owns a file or folder; root accepts any owner."""
     user = os.geteuid()
     if user and status.st_uid not in (user, 0):
         raise PermissionError(errno.EACCES, f"belongs to another user (uid {status.st_uid})", str(path))
@@ -238,7 +238,7 @@ def locked(path: Path) -> Iterator[OpenFile]:
     """Hold an exclusive lock on a file, which is created if it does not exist; a symbolic link is not followed.
 
     Raises:
-        OSError: the file can be neither opened nor locked, or has a second name elsewhere.
+        OSError: the file cannot be opened or locked, or has a second hard link.
     """
     file = OpenFile.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     check_single_name(file, path)
@@ -250,13 +250,13 @@ def locked(path: Path) -> Iterator[OpenFile]:
 
 
 def check_single_name(file: OpenFile, path: Path) -> None:
-    """Raise OSError if a file has a second name elsewhere, under which writing to it would change it too."""
+    """Raise OSError if a file has a second hard link: writing to it would change that file too."""
     if os.fstat(file.descriptor).st_nlink > 1:
         raise OSError(errno.EMLINK, "has a second name elsewhere (a hard link)", str(path))
 
 
 def remove_if_unlocked(path: Path) -> bool:
-    """Remove a file unless it is locked, which its writer does while it lives; return whether it was removed.
+    """Remove a file unless its writer, which locks it, is still running; return whether it was removed.
 
     Raises:
         OSError: the file cannot be removed.
@@ -264,7 +264,7 @@ def remove_if_unlocked(path: Path) -> bool:
     try:
         file = OpenFile.open(path, os.O_RDWR | os.O_NOFOLLOW)
         lock(file.descriptor, wait=False)
-    except OSError:  # no permission, or no locks: the writer may be alive
+    except OSError:  # locked, no permission, or no locks: the writer may be running
         return False
     if not file.is_at(path):
         return False
@@ -282,14 +282,14 @@ def os_errors_as(error_of: Callable[[OSError], Exception]) -> Iterator[None]:
 
 
 def stand_in(start: bytes, *, may_be_xml: bool = False) -> str | None:
-    r"""Return what a file is if it only stands in for another one, and what to do; None if it does not.
+    r"""Return what a file is that was downloaded in place of another one, and what to do; None for any other file.
 
     >>> stand_in(b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n")
     'a Git LFS pointer, not the file itself. Run `git lfs pull` where it was cloned.'
 
     Args:
         start: The first bytes of the file; 256 are enough.
-        may_be_xml: The file itself may be XML, so that only HTML is a web page, and not a server's error in XML.
+        may_be_xml: Whether the expected file may be XML; if so, only HTML counts as a web page.
     """
     if start.startswith(_LFS_POINTER):
         return "a Git LFS pointer, not the file itself. Run `git lfs pull` where it was cloned."

@@ -1,7 +1,7 @@
 """Typed errors of HTTP requests: status, kind and the server's error code, parsed from the client library's errors.
 
-The library puts all it knows into one text: the URL with its signature, and the body of the response. Both may hold
-secrets, so only a status, one word of the server's code and the kind of error are taken from the text. The messages
+An error of the library has one text, with the URL, its signature and the body of the response, which may hold secrets.
+So only the status, the server's error code, the two clocks and the kind of error are taken from the text. The messages
 are this module's own.
 """
 
@@ -114,7 +114,7 @@ _BY_STATUS = {
     416: Kind.RANGE_NOT_SATISFIABLE,
     501: Kind.NOT_IMPLEMENTED,
 }
-# Messages by the error code of the server. They take the place of the kind's message; the kind stays as it is.
+# Messages by the server's error code; they replace the message of the kind.
 _BY_CODE = {
     "ExpiredToken": _EXPIRED,
     "TokenRefreshRequired": _EXPIRED,
@@ -143,17 +143,17 @@ _BY_TEXT = (
     (re.compile(r"kind: Connect"), Kind.NO_CONNECTION),
     (re.compile(r"kind: Interrupted|body error"), Kind.BROKEN_CONNECTION),
 )
-# Kinds that say more than the code of the server.
+# Kinds whose message is not replaced by that of the server's error code.
 _OWN_MESSAGES = frozenset({Kind.BAD_REQUEST_ON_WEB, Kind.EXPIRED_URL, Kind.FORBIDDEN_ON_WEB, Kind.WRONG_CLOCK})
 _ON_WEB = {Kind.BAD_REQUEST: Kind.BAD_REQUEST_ON_WEB, Kind.FORBIDDEN: Kind.FORBIDDEN_ON_WEB}
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,60})</Code>")
 _URL = re.compile(r"https?://[^\s,\"]+")
-# What S3, Azure and Google's sign-in answer where a request says that it was made at another time.
+# Responses of S3, Azure and Google's sign-in to a request whose date is too far from the server's clock.
 _CLOCK = re.compile(
     r"<Code>RequestTimeTooSkewed</Code>|Request date header too old|Invalid JWT: Token must be a short-lived token"
 )
-# What S3, Azure and Google answer to a signed URL whose time is over.
+# Responses of S3, Azure and Google to an expired signed URL.
 _EXPIRED_URL = re.compile(
     r"<Message>Request has expired|Signature not valid in the specified time frame|Request signature expired"
 )
@@ -161,7 +161,7 @@ _TIMES = (
     (re.compile(r"<RequestTime>([0-9TZ:.-]{1,40})</"), re.compile(r"<ServerTime>([0-9TZ:.-]{1,40})</")),
     (re.compile(r"date header too old: '([\w ,:]{1,40})'"), re.compile(r"Time:([0-9TZ:.-]{1,40})")),
 )
-# Where the library asks for credentials if it was given none; no object has such a URL.
+# Metadata servers, which the library asks for credentials if it was given none; no object has such a URL.
 _METADATA = re.compile(
     r"http://(169\.254\.169\.254|metadata\.google\.internal|[^/]+"
     r"(/latest/api/token$|/latest/meta-data/iam/security-credentials|/computeMetadata/v1/|/metadata/identity/oauth2/))"
@@ -176,7 +176,7 @@ class ErrorResponse:
         status: The HTTP status, or None if there was no response.
         kind: What went wrong.
         code: The error code in the body, such as ``NoSuchKey``, or None.
-        ahead_s: How far this machine's clock is ahead of the server's, in seconds, where the response tells it.
+        ahead_s: Seconds that this machine's clock is ahead of the server's, or None if the response does not tell.
     """
 
     status: int | None
@@ -196,7 +196,7 @@ class ErrorResponse:
         return message if self.kind in _OWN_MESSAGES else _BY_CODE.get(self.code or "", message)
 
     def asked_of(self, store: str, request: str) -> ErrorResponse:
-        """Return the response with the kind that it has for this kind of store and this request.
+        """Return the response with the kind that fits the store and the request.
 
         Args:
             store: ``s3``, ``gs``, ``az``, ``http`` or ``memory``.
@@ -213,7 +213,7 @@ class ErrorResponse:
 
 
 def is_panic(error: BaseException) -> bool:
-    """Return whether the client library failed on its own, which is no Exception and has no class to be imported."""
+    """Return whether the client library panicked; its PanicException is no Exception and cannot be imported."""
     return type(error).__name__ == "PanicException"
 
 
@@ -223,7 +223,7 @@ def parse_error(error: Exception) -> ErrorResponse:
     found = _STATUS.search(text)
     status = int(found[1]) if found else None
     code = found[1] if (found := _CODE.search(text)) else None
-    without_urls = _URL.sub("", text)  # names decide nothing
+    without_urls = _URL.sub("", text)  # a file name must not match
     if _CLOCK.search(without_urls):
         return ErrorResponse(status, Kind.WRONG_CLOCK, code, _ahead_s(text))
     if _EXPIRED_URL.search(without_urls):
@@ -232,7 +232,7 @@ def parse_error(error: Exception) -> ErrorResponse:
 
 
 def _ahead_s(text: str) -> float | None:
-    """Return the time of the request minus that of the server, in seconds, or None where they are not both there."""
+    """Return the time of the request minus that of the server, in seconds, or None if the text lacks one of them."""
     for request, server in _TIMES:
         found = [pattern.search(text) for pattern in (request, server)]
         with contextlib.suppress(ValueError):
@@ -250,7 +250,7 @@ def _time(text: str) -> dt.datetime:
 
 
 def _span(seconds: float) -> str:
-    """Return a time as people say it.
+    """Return a time in its largest unit and the next one.
 
     >>> _span(7265), _span(95), _span(200_000)
     ('2 h 1 min', '1 min 35 s', '2 d 7 h')
@@ -265,7 +265,7 @@ def _span(seconds: float) -> str:
 
 
 def _kind_of(error: Exception, text: str, status: int | None, code: str | None) -> Kind:
-    without_urls = _URL.sub("", text)  # file names decide nothing
+    without_urls = _URL.sub("", text)  # a file name must not match
     by_text = next((kind for pattern, kind in _BY_TEXT if pattern.search(without_urls)), None)
     if by_text is Kind.RANGE_IGNORED:
         return by_text
@@ -286,13 +286,13 @@ def error_of(response: ErrorResponse, *, where: str, request: str) -> StoreError
     """Return the error to raise for a response that is not retried.
 
     Args:
-        response: As parsed.
+        response: From `parse_error`.
         where: The file's URL, without secrets.
         request: What was requested, such as ``bytes 0-512``.
 
     Returns:
         MissingError for a missing file; StoreError where the object exists, was replaced or is too short;
-        UnavailableError for everything else, which says nothing about the object.
+        UnavailableError for everything else, which is not about the object.
     """
     kind = response.kind
     if kind is Kind.NOT_FOUND:

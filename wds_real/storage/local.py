@@ -41,7 +41,7 @@ __all__ = ["LocalStore"]
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _FLUSH_BYTES = 8 << 20
-# What file systems answer that have no such operation: exFAT and SMB, FUSE file systems such as gcsfuse, old kernels.
+# Errors for an operation that is missing: in exFAT, SMB, FUSE file systems such as gcsfuse, and old kernels.
 _UNSUPPORTED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # of Linux
 
@@ -49,8 +49,8 @@ _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # of Linux
 class LocalStore:
     """A folder; also a `FileReader`.
 
-    Every method raises StoreError, with the path and the system's reason, where a system call fails: UnavailableError
-    where the reason is the machine's (limits, memory, the disk, rights), which says nothing of the file.
+    Every method raises StoreError, with the path and the system's reason, if a system call fails; an UnavailableError
+    if the reason is this machine (limits, memory, disk, permissions) and not the file.
     """
 
     listable = True
@@ -101,7 +101,7 @@ class LocalStore:
             return (self.root / name).stat().st_size
 
     def get(self, name: str, *, fresh: bool = False) -> bytes:
-        """Return a whole file, always as it is now."""
+        """Return a whole file, always its current content."""
         del fresh
         with self._errors(name):
             return read_bytes(self.root / name)
@@ -109,7 +109,7 @@ class LocalStore:
     def get_range(self, name: str, start: int, stop: int, *, size: int | None = None, fresh: bool = False) -> bytes:
         """Return exactly the bytes of the half-open range; check that the file has `size` bytes if that is given.
 
-        The file stays open: if another process replaces it, later reads still return the bytes of the first one.
+        The file stays open: if another process replaces it, later reads still return the bytes of the old one.
 
         Raises:
             MissingError: there is no such file.
@@ -139,7 +139,7 @@ class LocalStore:
             raise self._error(name, error) from error
 
     def version(self, name: str) -> FileVersion:
-        """Return what changes when the file that is read is changed, or when another file takes its name.
+        """Return length and times of the open file, which differ after the file was changed or replaced.
 
         Raises:
             MissingError: there is no such file.
@@ -202,7 +202,7 @@ class LocalStore:
                 except OSError as error:
                     if error.errno != errno.EMFILE or not self._files:
                         raise
-                    self._files.clear()  # others in this process need more than their share
+                    self._files.clear()  # other code in this process has the most files open
             return file
 
     def put(self, name: str, data: bytes, *, exclusive: bool = False) -> None:
@@ -227,7 +227,7 @@ class LocalStore:
             file = OpenFile.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
         try:
             with contextlib.suppress(OSError):  # without locks on this file system, leftovers stay
-                lock(file.descriptor)  # shows `delete_leftovers` that the writer lives
+                lock(file.descriptor)  # tells `delete_leftovers` that the writer is running
             yield _Writer(file, errors)
             with os_errors_as(errors):
                 os.fsync(file.descriptor)
@@ -305,8 +305,8 @@ def _rename(temporary: Path, final: Path, *, exclusive: bool) -> None:
 def _rename_new(source: Path, target: Path) -> None:
     """Rename a file, atomically, unless `target` exists already.
 
-    Where the system has no such rename, a hard link does the same; where there are no hard links either, a lock keeps
-    other callers of this function away between the look and the rename.
+    If the system has no such rename, a hard link does the same. If the file system has no hard links either, a lock
+    excludes other callers of this function between the check and the rename.
 
     Raises:
         FileExistsError: `target` exists.
@@ -322,7 +322,7 @@ def _rename_new(source: Path, target: Path) -> None:
                 raise
         else:
             return
-    guard = target.with_name(f".{target.name}.{0:032x}.tmp")  # one of a killed process is removed as a temporary file
+    guard = target.with_name(f".{target.name}.{0:032x}.tmp")  # after a kill it is removed as a temporary file
     with _guarded(guard):
         if target.exists():
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
@@ -335,7 +335,7 @@ def _guarded(guard: Path) -> Iterator[None]:
     file = OpenFile.open(guard, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
     with contextlib.suppress(OSError):
         lock(file.descriptor)
-        while not file.is_at(guard):  # the one before removed it
+        while not file.is_at(guard):  # the last holder has removed it
             file = OpenFile.open(guard, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
             lock(file.descriptor)
     try:

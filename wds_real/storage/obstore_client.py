@@ -56,7 +56,7 @@ class Response:
         data: The bytes.
         start: First byte of the range that the server says it sent.
         stop: Byte after the last one.
-        version: Of the object.
+        version: Version of the object.
     """
 
     data: memoryview
@@ -66,7 +66,7 @@ class Response:
 
 
 class ObstoreClient:
-    """Makes one obstore request per method, without obstore's own retries.
+    """Makes single requests through obstore, without obstore's own retries.
 
     Attributes:
         errors: The exceptions that a failed request raises.
@@ -112,7 +112,7 @@ class ObstoreClient:
         return self._obstore.list_with_delimiter(self._place("")[0], self._key.rstrip("/") or None)
 
     def _below(self, paths: Iterable[str]) -> builtins.list[str]:
-        """Return the names of paths, sorted, without the location's own: the mark of a folder has the folder's path."""
+        """Return the names of paths below the location, sorted, without the object that marks the folder itself."""
         names = (path.removeprefix(self._key) for path in paths if path.startswith(self._key))
         return sorted(name for name in names if name and "/" not in name)
 
@@ -129,7 +129,7 @@ class ObstoreClient:
     def get(self, name: str, start: int, stop: int, if_match: str | None) -> Response:
         """Return the half-open range, of the version with the ETag `if_match` unless that is None."""
         options: GetOptions = {"range": (start, stop)}
-        if if_match is not None and self._location.kind != "memory":  # its If-Match does not take its own ETags
+        if if_match is not None and self._location.kind != "memory":  # its If-Match rejects its own ETags
             options["if_match"] = if_match
         response = self._obstore.get(*self._place(name), options=options)
         found, version = response.range, _version(response.meta)
@@ -139,7 +139,9 @@ class ObstoreClient:
         memory, filled = self._buffers.take(stop - start), 0
         for chunk in response.stream(min_chunk_size=_CHUNK_BYTES):
             if filled + len(chunk) > len(memory):
-                return Response(memoryview(b""), *found, version=version)  # longer than it says: the caller rejects it
+                return Response(
+                    memoryview(b""), *found, version=version
+                )  # longer than its header says: the caller rejects it
             memory[filled : filled + len(chunk)] = memoryview(chunk)
             filled += len(chunk)
         return Response(memory[:filled].toreadonly(), *found, version=version)
@@ -184,10 +186,10 @@ class ObstoreClient:
             raise UnavailableError(f"{redact_url(self._location.url)}: {error}") from None
 
     def _place(self, name: str, *, timeout: str | None = None) -> tuple[ObjectStore, str]:
-        """Return the library's store and the path in it: of an object store, the key as it is.
+        """Return the library's store of an object, and the object's path in it; in an object store, that is the key.
 
-        A web server is one store, which keeps its connections open. If its URL has a query, which the library would put
-        before the name, or if the library would quote the name in another way, each file is a store of its own.
+        The files of a web server share one store, which keeps connections open. A file has a store of its own if the
+        URL has a query, after which the library would put the name, or if the library would quote the name differently.
         """
         if self._root is not None and timeout is None:
             return self._root, f"{self._key}{name}"
@@ -211,7 +213,7 @@ class ObstoreClient:
                 return HTTPStore(url, **shared)
             config: dict[str, Any] = dict(location.config)
             if location.kind == "s3":
-                config.setdefault("checksum_algorithm", "sha256")  # the server refuses corrupted uploads
+                config.setdefault("checksum_algorithm", "sha256")  # so that the server refuses corrupted uploads
                 if "access_key_id" in config:  # not mixed with those of the environment
                     shared["credential_provider"] = functools.partial(_given_credentials, _pop_credentials(config))
                 if self._profile is not None:
@@ -231,7 +233,7 @@ class ObstoreClient:
 
 
 def _profile(location: Location) -> Profile | None:
-    """Return boto3's credentials unless the options hold some, or None if the library finds them itself."""
+    """Return the profile from which boto3 takes credentials; None if the options hold some, or none are needed."""
     config = location.config
     if location.kind != "s3" or "access_key_id" in config or config.get("skip_signature", "").lower() == "true":
         return None
@@ -265,7 +267,7 @@ def _version(meta: ObjectMeta) -> Version:
 
 @functools.cache
 def _memory_store(url: str) -> MemoryStore:
-    """Return the store of that name, the same one for the whole process, which holds its objects."""
+    """Return the store of that name, which holds its objects in memory; each process has one."""
     from obstore.store import MemoryStore
 
     del url
@@ -273,7 +275,7 @@ def _memory_store(url: str) -> MemoryStore:
 
 
 class _ForkGuard:
-    """Whether this process was forked from one that had used a client; the state of a process, not of a store."""
+    """Refuses requests in a process that was forked from one that had used a client; there is one for each process."""
 
     def __init__(self) -> None:
         self._used = self._forked = False

@@ -1,6 +1,6 @@
 """Storage options, checked before the client library sees them: it aborts with a panic on some values.
 
-Names are obstore's. Those of fsspec and boto3 are understood too, and so are the prefixes of environment variables.
+Names are obstore's. Those of fsspec and boto3 are accepted too, and the prefixes of environment variables (``aws_``).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ _DURATION = re.compile(r"(\d{1,12}(?:\.\d{1,9})?)\s*(ms|s|m|min|h)?")
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, None: 1.0}
 _MAX_SECONDS = 30 * 24 * 3600.0
 _HEADER = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)[ \t]*")
-_HEADERS = ("authorization", "cookie")  # those that the client does not send on to another host
+_HEADERS = ("authorization", "cookie")  # the client drops these if a redirect leads to another host
 _SECRET = re.compile(
     r"key|secret|token|sas|password|credential|account_identity|authority|bearer|headers", re.IGNORECASE
 )
@@ -160,8 +160,8 @@ def check_value(name: str, value: str, what: str) -> str:
     """Return the value of an option as the client library takes it.
 
     Args:
-        name: Of the option, obstore's.
-        value: As given.
+        name: Name of the option in obstore.
+        value: Value as the user gave it.
         what: The option in messages, such as ``storage option region``.
 
     Raises:

@@ -48,7 +48,7 @@ class ByteRange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One request, for the ranges with the numbers ``first..last`` (half open) in their sequence."""
+    """One request, for the ranges with the numbers [first, last) in their sequence."""
 
     name: str
     start: int

@@ -1,7 +1,7 @@
-"""Object store client: pins the ETag, checks lengths, retries, redacts credentials.
+"""Object stores and web servers as a store: pins the ETag, checks lengths, retries, redacts credentials.
 
 The first response about an object pins its version. Every later request names that version, and every response is
-compared with it, with the requested range, and with the length that the caller expects. Where the caller compares the
+compared with it, with the requested range, and with the length that the caller expects. If the caller compares the
 bytes with checksums, another ETag of an object of the same length is accepted: mirrors may give different ones.
 """
 
@@ -78,7 +78,7 @@ class RemoteStore:
         self._downloads = Downloads()
         self._download_locks: dict[str, threading.Lock] = {}
         self._checksummed: frozenset[str] = frozenset()
-        self._etags_differ = False  # seen for a file whose bytes decide
+        self._etags_differ = False  # whether a file with checksums had another ETag
         self._has_responded = self._ignores_ranges = False
         self._opened_at = time.monotonic()
         self._lock = threading.Lock()
@@ -254,7 +254,7 @@ class RemoteStore:
         self._versions.pop(name, None)
 
     def decide_by_checksums(self, names: Iterable[str]) -> None:
-        """Accept other ETags of these objects: the caller compares their bytes with checksums."""
+        """Accept other ETags of these objects, because the caller compares their bytes with checksums."""
         self._checksummed |= frozenset(names)
 
     def delete_leftovers(self) -> builtins.list[str]:

@@ -32,7 +32,7 @@ class TransientError(Exception):
     Args:
         kind: What went wrong.
         reason: The message of the error, without secrets; None means the message of `kind`.
-        final: Raised when the third attempt in a row fails with the same kind, or None to retry until the deadline.
+        final: Error to raise when the third attempt in a row fails with this kind; None to retry until the deadline.
     """
 
     def __init__(self, kind: Kind, reason: str | None = None, *, final: Exception | None = None) -> None:
@@ -42,7 +42,7 @@ class TransientError(Exception):
 
 
 class GaveUpError(Exception):
-    """The last attempt failed too, or there was no time for one; callers raise an error that says where."""
+    """The last attempt failed too, or there was no time for one; callers raise an error that names the file."""
 
     def __init__(self, attempts: int, elapsed_s: float, reason: str) -> None:
         super().__init__(
@@ -55,11 +55,11 @@ class RetryPolicy:
     """Timeouts and deadlines, in seconds.
 
     Attributes:
-        connect_timeout_s: For a connection.
-        read_timeout_s: For the next bytes of a response; ends stalled connections.
-        timeout_s: For a whole request of at most 8 MiB; shorter where a deadline leaves no time for a second one.
-        give_up_after_s: For a request with all its retries.
-        run_deadline_s: For everything since the store was opened; None means no such deadline.
+        connect_timeout_s: Limit for opening a connection.
+        read_timeout_s: Limit for the wait for the next bytes of a response; ends stalled connections.
+        timeout_s: Limit for one request of at most 8 MiB; `request_timeout_s` may be shorter.
+        give_up_after_s: Limit for a request with all its retries.
+        run_deadline_s: Limit for all requests, counted from when the store was opened; None means no limit.
     """
 
     connect_timeout_s: float = 5.0
@@ -70,7 +70,7 @@ class RetryPolicy:
 
     @property
     def request_timeout_s(self) -> float:
-        """For one attempt: short enough for a second one, with a wait in between, before each deadline."""
+        """Limit for one attempt, short enough that a second attempt after a wait ends before each deadline."""
         limits = [self.timeout_s, 0.45 * self.give_up_after_s]
         if self.run_deadline_s is not None:
             limits.append(0.45 * self.run_deadline_s)
@@ -95,7 +95,7 @@ def retry(
         policy: The deadlines.
         opened_at: When the run began, by ``time.monotonic()``.
         jitter: Draws a number between two others.
-        sleep: Waits.
+        sleep: Waits for a number of seconds.
 
     Raises:
         GaveUpError: the next attempt might end after a deadline.
@@ -124,7 +124,7 @@ def retry(
 
 
 def interruptible(call: Callable[[], _T]) -> _T:
-    """Run `call` so that Ctrl-C interrupts it: the client library does not check for signals in the main thread."""
+    """Run `call` outside the main thread, so that Ctrl-C interrupts it: the client library checks for no signals."""
     if threading.current_thread() is not threading.main_thread():
         return call()
     outcome: list[_T] = []

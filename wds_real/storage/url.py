@@ -1,8 +1,8 @@
-"""URLs and storage options, parsed; URLs without secrets for messages.
+"""Parse URLs with their storage options, and redact URLs for messages.
 
-Of a web server's URL, the path is percent-encoded and a query, such as a signature, belongs to every file. Of an object
-store's URL, everything behind the bucket is the key, character for character: ``#``, ``%``, blanks and braces have no
-meaning. ``?`` is refused there, because other tools put options and secrets behind it.
+In a web server's URL, the path is percent-encoded, and a query, such as a signature, applies to every file. In an
+object store's URL, everything after the bucket is the key, character for character: ``#``, ``%``, blanks and braces
+have no special meaning. ``?`` is refused there, because other tools put options and secrets after it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Location:
 
     Attributes:
         kind: ``s3``, ``gs``, ``az``, ``http`` or ``memory``.
-        url: The URL as given, with secrets, for the client only; of Hugging Face's ``hf://``, the hub's URL.
+        url: The URL as given, with secrets, for the client only; for ``hf://``, the URL on Hugging Face's hub.
         config: Options of this kind of store, by obstore's names; may hold secrets.
         client: Options of the HTTP client, by obstore's names.
         policy: Deadlines and timeouts.
@@ -132,11 +132,11 @@ class Location:
 
     @property
     def prefix(self) -> str:
-        """The key behind the bucket, as it is, without slashes at its ends; "" for the whole bucket."""
+        """The key after the bucket, without slashes at its ends; "" for the whole bucket."""
         return self.url.partition("://")[2].partition("/")[2].strip("/")
 
     def without_user(self) -> tuple[str, dict[str, str]]:
-        """Return the URL without user name and password, and the headers, which then hold the basic authentication."""
+        """Return the URL without user name and password, and the headers, with these as basic authentication."""
         parts = urlsplit(self.url)
         user, at, host = parts.netloc.rpartition("@")
         if self.kind != "http" or not at:
@@ -156,7 +156,7 @@ def is_url(text: str) -> bool:
 
 
 def refuse_broken_url(text: str) -> None:
-    """Raise StoreError for a URL that lost a slash, which would be the name of a folder; pathlib removes one."""
+    """Raise StoreError for a URL without its second slash, which pathlib removes: it would be taken for a folder."""
     found = _BROKEN_URL.match(text)
     if found is not None:
         scheme = found[1].lower()
@@ -179,7 +179,7 @@ def redact_url(url: str) -> str:
 
 
 def same_host(one: str, other: str) -> bool:
-    """Return whether the requests for two URLs go to the same host by the same protocol; a bucket is no host.
+    """Return whether the requests for two URLs go to the same host by the same protocol; two buckets share a host.
 
     >>> same_host("https://host/a", "https://host:444/a"), same_host("s3://one/a", "s3://two/b")
     (False, True)
