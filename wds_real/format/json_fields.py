@@ -60,10 +60,10 @@ def field(body: dict[str, Any], name: str, kind: type[_T], where: str) -> _T:
     """Return a field of that type; integers are in [0, 2**62), and strings are text without control characters.
 
     Raises:
-        ManifestError: the field is missing or is not so.
+        ManifestError: the field is missing, of another type or out of range.
     """
     value = body.get(name)
-    # bool is an int to isinstance, and neither may stand for the other here.
+    # isinstance takes a bool for an int, but neither is accepted for the other here.
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
         raise ManifestError(f"{where}: field {name!r} is {shown(value)}, expected {kind.__name__}.")
     if isinstance(value, int) and not 0 <= value < 2**62:

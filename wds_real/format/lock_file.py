@@ -1,4 +1,4 @@
-"""A lock file that says who holds it; one that a killed process left holds nothing."""
+"""A lock file whose content says who holds it."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def held(path: Path, content: bytes = b"") -> Iterator[OpenFile]:
     A file that a killed process left is not locked, so it is taken over.
 
     Args:
-        path: Of the lock file; its folder exists.
-        content: Written to the file.
+        path: Path of the lock file, in a folder that exists.
+        content: What is written to the file.
 
     Raises:
         LockHeldError: another process, or another block of this one, holds the lock.

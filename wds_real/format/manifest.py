@@ -1,7 +1,7 @@
 """``manifest.json``: what a data set is.
 
-It is checked whole when it is read: a field that is missing, of another type or out of range is a ManifestError, so
-nothing further on needs to doubt it.
+Reading it checks all of it, so that no other code needs to: a field that is missing, of another type or out of range
+is a ManifestError.
 """
 
 from __future__ import annotations
@@ -64,13 +64,13 @@ class Manifest:
         version: Its version, of the labels and their layout.
         split: Name of the split.
         num_samples: Samples in all shards together.
-        partial: True if the source was allowed to hold fewer than the 50,000 validation images.
+        partial: True if the set does not hold all 50,000 validation images.
         external: True if the shards were not written by wds_real (``"foreign"`` in the JSON): their layout is free, and
             digests are empty where they were not computed.
         shards_at: URL or path of the shards, if they are not beside the manifest; no part of the identity.
         source_tar: The tar that all 50,000 images came from; None for a part of them, for a folder, and in sets of
             earlier versions. No part of the identity: the same images in another tar are the same data set.
-        source_num_bytes: JPEG bytes of the source, without any container.
+        source_num_bytes: Length of all JPEG files together.
         source_digest: SHA-256 over the lines ``FILE_NAME NUM_BYTES XXH3`` of the source's images in key order; the same
             for a tar and a folder that hold the same files.
         labels_digest: `wds_real.labels.digest_labels` over the samples.
@@ -164,7 +164,7 @@ class Manifest:
             ),
         )
         stored = field(body, "digest", str, where)
-        # Over what was read, so that a field this version does not know is not dropped from the identity unseen.
+        # Computed over the content as read, so that fields which this version does not know count too.
         content = {name: value for name, value in body.items() if name not in _NOT_IDENTITY}
         digest = _digest(content)
         if stored != digest:

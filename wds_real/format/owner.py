@@ -1,4 +1,4 @@
-"""Who writes to a root: a process, named so that others can say who it is, and whether it still runs."""
+"""The process that writes to a root, described so that others can name it and see whether it still runs."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pathlib import Path
 
 __all__ = ["Owner", "utc"]
 
-_MAX_SHOWN = 80  # characters of a text that somebody else wrote
-_ENDED = "ZX"  # states of Linux: the process has ended, and its parent has not asked for its exit status yet
+_MAX_SHOWN = 80  # characters of a text that another process wrote
+_ENDED = "ZX"  # Linux's states of a process that has ended, but whose exit status its parent has not read
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +25,11 @@ class Owner:
     Attributes:
         work: What it does, such as ``pack``.
         host: Name of its machine.
-        pid: Its number there.
+        pid: Its process ID there.
         user: Name of its user.
         started: When it began to write, in UTC.
-        machine: The same for all processes that see each other's numbers, since that machine started; "" if unknown.
-        process: When the process started, which tells it from a later one with the same number; "" if unknown.
+        machine: Boot ID and PID namespace, the same for all processes that see each other's IDs; "" if unknown.
+        process: Start time of the process, by which it differs from a later one with the same ID; "" if unknown.
     """
 
     work: str

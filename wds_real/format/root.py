@@ -41,19 +41,19 @@ _T = TypeVar("_T")
 
 
 def open_root(root: str | os.PathLike[str], storage_options: Mapping[str, str] | None) -> Store:
-    """Return the store at a path or URL; a folder takes no storage options, so they are dropped for one."""
+    """Return the store at a path or URL; storage options are ignored for a folder."""
     return open_store(root, storage_options=storage_options if is_url(os.fspath(root)) else None)
 
 
 def open_shards(root: Store, manifest: Manifest, storage_options: Mapping[str, str] | None) -> Store:
     """Return the store of a manifest's shards, which may be elsewhere than the manifest.
 
-    The manifest's own words are not trusted with this: one at a URL can neither name a folder of this machine nor,
-    unless the option ``allow_other_host`` is true, another host, which gets no secrets from the options in any case.
+    A manifest at a URL is not trusted. It must not name a folder of this machine. It may name another host only if the
+    option ``allow_other_host`` is true, and that host never gets secrets from the options.
 
     Raises:
-        StoreError: there are storage options, but root and shards are folders; or the manifest names a place that it
-            must not.
+        StoreError: there are storage options, but root and shards are folders; or the manifest names a place that is
+            not allowed.
     """
     place = root.url if manifest.shards_at is None else manifest.shards_at
     options = storage_options if is_url(place) or not is_url(root.url) else None
@@ -141,7 +141,7 @@ def read_index(root: Store, manifest: Manifest) -> SampleIndex:
 
 
 def holds_manifest(root: Store) -> bool:
-    """Return whether there is a ``manifest.json``: without one a set is incomplete."""
+    """Return whether there is a ``manifest.json``; a set without one is incomplete."""
     try:
         root.head(MANIFEST_NAME)
     except MissingError:
@@ -158,7 +158,7 @@ def refuse_finished_root(root: Store) -> None:
 
 
 def remove_manifest(root: Store) -> None:
-    """Remove ``manifest.json`` if there is one: from then on the set is incomplete."""
+    """Remove ``manifest.json`` if there is one, which makes the set incomplete."""
     if holds_manifest(root):
         root.delete(MANIFEST_NAME)
 
@@ -207,7 +207,7 @@ def write_root(root: Store, rows: Sequence[SampleRow], shards: Sequence[ShardInf
         source_tar=provenance.source_tar,
     )
     root.put(INDEX_NAME, encoded)
-    root.put(MANIFEST_NAME, manifest.to_json(), exclusive=True)  # of two runs at once, one succeeds
+    root.put(MANIFEST_NAME, manifest.to_json(), exclusive=True)  # of two concurrent runs, one fails
     return manifest
 
 

@@ -1,6 +1,6 @@
 """``index.json``: where each sample lies and what it is, as columns.
 
-It is checked whole when it is read, against the manifest, so nothing further on needs to doubt it.
+Reading it checks all of it, against the manifest, so that no other code needs to.
 """
 
 from __future__ import annotations

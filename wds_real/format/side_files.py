@@ -1,4 +1,4 @@
-"""The side files that other libraries read beside the shards, and what becomes of them when the set is replaced."""
+"""The side files that other libraries read beside the shards, and their removal when the set is replaced."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def dali_name(shard: str) -> str:
 
 
 def refuse_old_card(root: Store) -> None:
-    """Refuse to replace a set whose digest is in a ``README.md`` beside it, which people may have added to.
+    """Refuse to replace a set whose digest is in a ``README.md`` beside it, which people may have edited.
 
     Raises:
         StoreError: there is such a file.
@@ -43,13 +43,13 @@ def refuse_old_card(root: Store) -> None:
 
 
 def remove_side_files(root: Store, *, shards_stay: bool = False) -> None:
-    """Remove the side files that describe the set in `root`, which is about to be replaced, and say which.
+    """Remove the side files that describe the set in `root`, which is about to be replaced, and log their names.
 
-    Those of other sets and tools, which name neither its shards nor its digests, stay.
+    Side files that name neither its shards nor its digests, because they are of other sets and tools, are kept.
 
     Args:
-        root: Where the set is; ``manifest.json`` is still there.
-        shards_stay: Only index and manifest are replaced, so files that describe single shards stay true.
+        root: Where the set is, still with its ``manifest.json``.
+        shards_stay: Whether only index and manifest are replaced; then files that describe single shards are kept.
     """
     manifest, names = _manifest(root), set(root.list())
     found = []
@@ -70,7 +70,7 @@ def remove_side_files(root: Store, *, shards_stay: bool = False) -> None:
 
 
 def _manifest(root: Store) -> dict[str, Any]:
-    """Return the manifest as it is, though the set may be damaged; empty where it cannot be read."""
+    """Return the manifest unchecked, because the set may be damaged; empty if it is not JSON."""
     try:
         found = json.loads(_text(root, MANIFEST_NAME))
     except ValueError:
@@ -85,7 +85,7 @@ def _shards(manifest: dict[str, Any]) -> list[str]:
 
 
 def _text(root: Store, name: str) -> str:
-    """Return the content of a file as text, and none where there is no file."""
+    """Return the content of a file as text, "" if there is no file."""
     try:
         return root.get(name).decode("utf-8", errors="replace")
     except MissingError:

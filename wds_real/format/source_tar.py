@@ -20,8 +20,8 @@ class SourceTar:
 
     Attributes:
         num_bytes: Its length.
-        sha256: Its SHA-256 (hex), or "" where that was not computed: for another length than the official one's it
-            tells nothing, and a tar at a URL would have to be downloaded twice.
+        sha256: Its SHA-256 (hex), or "" if it was not computed: for a tar whose length is not the official one's, or
+            a tar at a URL, which would have to be downloaded twice.
     """
 
     num_bytes: int
@@ -56,7 +56,7 @@ _ADVICE = "The manifest was edited or damaged. Copy it again, or pack again."
 
 
 def describe_source(tar: SourceTar | None, *, partial: bool) -> str:
-    """Return in words whether a data set was packed from the official tar, as far as its manifest tells."""
+    """Return in words whether a data set was packed from the official tar, according to its manifest."""
     if partial:
         return "a part of the validation set"
     if tar is None:

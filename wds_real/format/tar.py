@@ -1,9 +1,8 @@
-"""ustar bytes in and out: pure functions over 512-byte blocks.
+"""Write and read ustar archives: pure functions over 512-byte blocks.
 
-Writing knows one kind of member: a regular file whose header is a function of its name and size alone, so the same
-input gives the same bytes. Reading is strict, because ``tarfile`` is not: a cut or damaged archive is an error here,
-never a shorter list of members. Foreign archives may carry directories, GNU long names, pax headers and hard links;
-the checks are the same.
+Only regular files are written, and a header depends on name and size alone, so the same input gives the same bytes.
+Reading is strict, unlike ``tarfile``: a cut or damaged archive is an error, never a shorter list of members. Archives
+of other tools may hold directories, GNU long names, pax headers and hard links; the checks are the same.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ BLOCK = 512
 END = bytes(2 * BLOCK)
 
 # Programs pad an archive with zeros to a multiple of a record: 10 KiB, or what `tar -b` says, usually a power of two.
-# Not any size: whatever length the lost end of an archive has, some size would fit it.
+# No other sizes are accepted: zeros in place of a lost end, whatever their number, would fit one of them.
 _MAX_RECORD = 64 << 20
 _RECORDS = (20 * BLOCK, *(1 << power for power in range(9, 27)))
 _MAX_NAME = 100
 _MAX_SIZE = 8**11 - 1
 _MAX_EXTENSION = 1 << 20  # a pax or long-name record beyond 1 MiB is damage, not a name
-_LABEL = b"V"  # of a volume, by GNU tar; no member
-_FILES = frozenset((b"0", b"\0", b"7", _LABEL))  # 7 asks for contiguous blocks, and is a file like others
+_LABEL = b"V"  # GNU tar's label of a volume, which is no member
+_FILES = frozenset((b"0", b"\0", b"7", _LABEL))  # 7 asks for contiguous storage; it is a file like others
 _EXTENSIONS = frozenset((b"x", b"X", b"g", b"L", b"K"))  # of pax and of GNU tar; X is what Solaris writes for x
 _LEAVE_OUT = "Only files and directories are read: leave it out"
 _UNREAD = {
@@ -61,7 +60,7 @@ class TarError(ValueError):
 
 
 class UnreadEntryError(TarError):
-    """The archive may be whole, but holds what is not read. The message says what to do, but for its full stop."""
+    """The archive holds an entry of a kind that is not read. The message says what to do, without a final full stop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class Member:
         size: Bytes of data.
         offset: Where the data starts in the archive, in bytes.
         is_file: Whether this is a regular file; the only other entries let through are directories.
-        link: Path of the file that a hard link names, as stored; None for other entries, and where links are resolved.
+        link: Path of the file that a hard link names, as stored; None for other entries, and after `resolve_links`.
     """
 
     name: str
@@ -159,8 +158,8 @@ def iter_members(read: Callable[[int, int], bytes], num_bytes: int) -> Iterator[
     """Yield the files and directories of an archive of `num_bytes` bytes, reading headers only.
 
     `read(start, stop)` returns exactly the bytes of that half-open range. The archive must end with two zero blocks,
-    and hold nothing but zeros after them up to the end of a record, so a cut never goes unseen. A hard link is the file
-    that it names.
+    and hold nothing but zeros after them up to the end of a record, so a cut archive is always an error. A hard link is
+    yielded as the file that it names.
 
     Raises:
         UnreadEntryError: an entry is a symbolic link, a device or a sparse file, or a hard link without its file.
@@ -263,7 +262,7 @@ def _check_end(read: Callable[[int, int], bytes], offset: int, num_bytes: int) -
         raise TarError(f"end-of-archive marker at byte {offset}, but the archive goes on to byte {num_bytes}")
     if any(read(offset, num_bytes)):
         raise TarError(f"bytes that are not zero after the end-of-archive marker at byte {offset}")
-    # The zeros fill at most one record. More would be what a crash or an unfinished download leaves of lost members.
+    # Zeros fill at most one record. A crash or an unfinished download leaves more, in place of members.
     if left > len(END) and not any(num_bytes % size == 0 and left < len(END) + size for size in _RECORDS):
         raise UnreadEntryError(
             f"{left:,} zeros from byte {offset} to the end fill no tar record of a usual size. Either members are lost "
@@ -280,7 +279,7 @@ def _extension(
     if size > _MAX_EXTENSION or start + size > num_bytes:
         raise TarError(f"byte {offset}: extended header of {size} bytes is damaged or cut")
     data = read(start, start + size)
-    if flag == b"g":  # a global header says nothing of where data lies
+    if flag == b"g":  # a global header does not say where data lies
         return {}
     if flag in b"LK":
         return {"path" if flag == b"L" else "linkpath": _text(data)}

@@ -1,4 +1,4 @@
-"""Say what a file is that cannot be read as a tar, and what to do."""
+"""Explain why a file cannot be read as a tar, and what to do."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class TarReader:
         self.num_bytes = store.head(name)
 
     def first_block(self) -> bytes:
-        """Return the first 512 bytes, or fewer if the file is shorter: they tell what a file is that is no tar."""
+        """Return the first 512 bytes, or fewer if the file is shorter, for `explain_tar_error`."""
         return self.read(0, min(BLOCK, self.num_bytes))
 
     def members(self) -> list[Member]:

@@ -1,4 +1,4 @@
-"""Follow the headers of a tar while its bytes pass by, to see whether the end-of-archive marker is among them."""
+"""Scan the headers of a tar while it is streamed, to check that it ends with the end-of-archive marker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WITHOUT_DATA = b"123456"  # links, devices, directories and pipes
 
 
 class TarScanner:
-    """A streaming check of an archive's end: `ended` turns True when the end-of-archive marker was fed.
+    """Scans a tar that is fed block by block; `ended` becomes True at the end-of-archive marker.
 
     A damaged header stops the scan without an error: the program that unpacks the archive reports it.
     """

@@ -1,10 +1,10 @@
-"""Find the members of an archive that is far away: many chains of headers walked at the same time.
+"""List the members of a tar at a URL with many requests at a time.
 
-Headers form a chain, since each says where the next one is, and one request after the other would take hours. So the
-archive is cut into parts; in each the first header is looked for, and its chain is walked up to the next part. Where
-every chain ends exactly at the header that the next part found, together they are the one chain from the start, and so
-the same members as `wds_real.format.tar.iter_members` finds. If not, because data looked like a header
-somewhere, the members of `iter_members` are returned.
+Each header says where the next one is, so reading them one after the other would take hours. Instead the archive is cut
+into parts. In each part the first header is searched for, and the chain of headers from there is followed up to the
+next part. If every chain ends exactly at the first header of the next part, the chains together hold the same members
+as `wds_real.format.tar.iter_members` finds. Otherwise some data looked like a header, and the members are those that
+`iter_members` finds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["walk_members"]
 
-_PART_BYTES = 2 << 20  # at least; several of the usual images
+_PART_BYTES = 2 << 20  # smallest part, which holds several images
 _LOOKED_AT = 256 << 10  # bytes searched at a time for a header
 
 
@@ -31,7 +31,7 @@ def walk_members(read: Callable[[int, int], bytes], num_bytes: int, *, chains: i
     Args:
         read: Returns exactly the bytes of a half-open range; called from several threads.
         num_bytes: Length of the archive.
-        chains: Parts walked at a time.
+        chains: Largest number of parts, which are walked at the same time.
 
     Raises:
         TarError: as `wds_real.format.tar.iter_members`.
@@ -59,7 +59,7 @@ def walk_members(read: Callable[[int, int], bytes], num_bytes: int, *, chains: i
 
 
 def _find_header(read: Callable[[int, int], bytes], start: int, stop: int) -> int | None:
-    """Return the place of the first block that is a member's header, or None if there is none."""
+    """Return where the first block that is a member's header starts, or None if there is none."""
     for at in range(start, stop, _LOOKED_AT):
         data = read(at, min(at + _LOOKED_AT, stop))
         for place in range(0, len(data) - BLOCK + 1, BLOCK):

@@ -1,4 +1,4 @@
-"""How the ReaL labels of an image stand to its original label: one list for tables, drawings, cards and explorer."""
+"""How the ReaL labels of an image differ from its original label, in categories for tables, plots and cards."""
 
 from __future__ import annotations
 

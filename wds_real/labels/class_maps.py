@@ -1,6 +1,6 @@
 """Other numberings of the 1,000 classes, and models whose outputs are not the 1,000 classes in their order.
 
-A numbering is an int64 array whose entry i is the class index 0..999 of number i; a `ClassMap` is the way back.
+A numbering is an int64 array whose entry i is the class index 0..999 of number i. A `ClassMap` is its inverse.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ClassMap:
     Attributes:
         outputs: int64 (1000,): the output of each class.
         num_outputs: How many outputs the model has.
-        description: The same in a few words, JSON-ready, for the identity of a run.
+        description: Where the map comes from, JSON-ready, for the identity of a run.
     """
 
     outputs: NDArray[np.int64]
@@ -89,13 +89,13 @@ def background_map(place: Literal["first", "last"]) -> ClassMap:
 def read_class_map(path: str | Path) -> ClassMap:
     """Return the map in a text file: line i names the class of output i, as a wnid or a class index 0..999.
 
-    A name of `NUMBERINGS`, such as ``devkit``, is the map of that numbering, unless a file is called so.
+    A name in `NUMBERINGS`, such as ``devkit``, stands for the map of that numbering, unless a file has that name.
 
     Each of the 1,000 classes is named exactly once. An output that is none of them has ``-`` or ``-1``, or another wnid
     in a file of more than 1,000 lines, such as the list of the 21,841 classes of ImageNet.
 
     Raises:
-        SourceError: the file cannot be read, a line is neither, or a class is missing or named twice.
+        SourceError: the file cannot be read, a line is none of these, or a class is missing or named twice.
     """
     if str(path) in NUMBERINGS and not Path(path).exists():
         return _map_of_numbering(str(path))

@@ -75,7 +75,7 @@ def sample_key(name: Name) -> str:
     r"""Return the key that a name given with a prediction stands for; `score` and `RealAccuracy.update` both use it.
 
     A name is a key, a file name or a path of any system, as text, bytes or `pathlib.Path`, or as the text ``b'...'``.
-    Of a validation image the official key is returned, otherwise the file name without its ending.
+    For a validation image the official key is returned, for another one the file name without its extension.
 
     >>> sample_key("val/n01751748/ILSVRC2012_val_00000001_n01751748.JPEG")
     'ILSVRC2012_val_00000001'

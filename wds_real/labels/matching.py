@@ -1,4 +1,4 @@
-"""From the names that a model gives its outputs to the classes that they can mean."""
+"""Find the classes that the names of a model's outputs can mean."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["classes_named", "order_of"]
 
-_MANY = 0.9  # of the names are known where the names are those of the classes: collections spell a few of them anew
-_IN_ORDER = 0.99
+_MANY = 0.9  # share of the names that must be known: collections of models spell a few names differently
+_IN_ORDER = 0.99  # share of the known names that must be in place
 
 
 def classes_named(name: str) -> frozenset[int]:
-    """Return the classes that a name can mean: a wnid one, a list of lemmas one, a lemma one or several.
+    """Return the classes that a name can mean: one for a wnid or a list of lemmas, one or several for a lemma.
 
     >>> [sorted(classes_named(name)) for name in ("n01440764", "tench, Tinca tinca", "great_white_shark", "crane", "x")]
     [[0], [0], [2], [134, 517], []]

@@ -71,9 +71,9 @@ def published_results() -> tuple[PublishedResult, ...]:
 
 
 def find_published(pattern: str) -> tuple[PublishedResult, ...]:
-    """Return the results of the models that a name or a pattern fits, in the table's order.
+    """Return the results of the models that match a name or a pattern, in the table's order.
 
-    A name without a tag fits every tag; a pattern has ``*``, ``?`` or ``[...]``.
+    A name without a tag matches every tag; a pattern has ``*``, ``?`` or ``[...]``.
 
     >>> sorted({result.model for result in find_published("vgg16")})
     ['vgg16.tv_in1k']

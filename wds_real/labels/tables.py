@@ -122,7 +122,7 @@ def load_real_json(path: str | Path) -> Labels:
 
 
 def at_threshold(threshold: float) -> Labels:
-    """Return the labels that follow from the published rater scores with another threshold than the released 0.8.
+    """Return the labels that the published rater scores give at another threshold than the released 0.8.
 
     For the 24,889 images that were rated, the ReaL labels are those with a score above `threshold`, ascending; for the
     others, the original label. At 0.8 these are the released sets.
@@ -144,7 +144,7 @@ def at_threshold(threshold: float) -> Labels:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RaterScores:
-    """The published rater scores: of each rated image the labels that the raters saw, and how far they agree with each.
+    """The published rater scores: for each rated image the labels that the raters saw, and the score of each.
 
     Attributes:
         image: int64 (24,889,), numbers 1..50,000 of the rated images, ascending.
@@ -170,7 +170,7 @@ def rater_scores() -> RaterScores:
 
 
 def parse_real_json(data: bytes, *, where: str) -> tuple[tuple[int, ...], ...]:
-    """Return 50,000 tuples of class indices from the bytes of a real.json; errors call the file `where`.
+    """Return 50,000 tuples of class indices from the bytes of a real.json; `where` names the file in errors.
 
     Raises:
         SourceError: not JSON, not 50,000 lists, or a list has an entry that is not a distinct integer 0..999.
