@@ -1,4 +1,4 @@
-"""Claim a root for one writer: a second one is refused at once, and told who writes there.
+"""Claim a root for one writer. A second writer gets an error at once, which names the first.
 
 In a folder the claim is a lock file, which the system unlocks when its process ends. In an object store, or in a folder
 whose file system has no locks, it is an object; see `wds_real.packing.object_claim`.
@@ -37,13 +37,13 @@ _ATTEMPTS = 100
 def claimed(root: Store, work: str, *, overwrite: bool, advice: str = _ADVICE) -> Iterator[Claim]:
     """Claim a root for writing, and remove what killed writers left there.
 
-    Entering it shows whether the root can be written to. A folder that did not exist is removed at the end if nothing
-    was written to it.
+    Entering the block checks that the root can be written to. A folder that did not exist is removed at the end if
+    nothing was written to it.
 
     Args:
         root: What to claim.
-        work: What it is claimed for, such as ``pack``; the others are told.
-        overwrite: A finished set there is no error; the caller replaces it.
+        work: What it is claimed for, such as ``pack``; the error of a second writer says so.
+        overwrite: Accept a finished set there, which the caller replaces.
         advice: What to do if it cannot be claimed.
 
     Raises:

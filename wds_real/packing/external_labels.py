@@ -1,4 +1,4 @@
-"""The label of a sample in an external shard: by its file name if that is a validation image's, else as given."""
+"""The label of a sample in an external shard: looked up if its name is a validation image's, else as given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Index external WebDataset shards where they are, with one small read a sample; nothing is copied.
+"""Index external WebDataset shards where they are, with one small read for each sample; nothing is copied.
 
 Samples are grouped as webdataset groups them: neighbouring members whose names agree up to the first dot. A sample
 needs an image and a label. If its file name is that of a validation image, its labels are the bundled ones, and a class
@@ -70,8 +70,8 @@ def index_shards(
             folder; or that folder or URL alone, for all its tar files.
         root: Where to write, if not beside the shards; the manifest then says where those are.
         storage_options: For URLs, as `wds_real.open_store` takes them.
-        checksums: Read every byte and store a checksum of each image, which later reads are compared with. Without
-            checksums, later reads are compared with the sizes of shards and the version of an object, not its content.
+        checksums: Read every byte and store a checksum of each image, against which later reads are checked. Without
+            checksums, later reads are checked only for the lengths of shards and the ETags of objects.
         overwrite: Replace an existing index.
         progress: Called with the bytes of each shard when it is done, from any thread.
 
@@ -175,7 +175,7 @@ class _Windows:
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """The members that have a key in common, by extension."""
+    """The members of one key, by extension."""
 
     key: str
     members: dict[str, Member]
@@ -194,7 +194,7 @@ def _samples(members: Iterator[Member], where: str) -> Iterator[_Sample]:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Return key and extension, split at the first dot after the folders as in webdataset; "" where it splits none."""
+    """Return key and extension, split at the first dot after the folders as in webdataset; "" if it skips the name."""
     folder, _, base = name.removeprefix("./").rpartition("/")
     stem, dot, extension = base.partition(".")
     if not (stem and dot and extension):

@@ -4,9 +4,9 @@ Each writer writes a claim under a name of its own, lists all claims, and goes o
 start together, the one that writes later sees the claim of the other, so they never both go on. That needs no
 conditional writes, which some servers lack. The one that started first waits a moment for the others to give up.
 
-A claim ends after `_LEASE_S`, unless it is renewed under a new name. If its process is one of this machine and has
-ended, it is removed at once. If it has ended by this machine's clock, it is watched for `_WATCHED_S` before it is
-removed, so that clocks need not agree.
+A claim expires after `_LEASE_S`, unless its writer renews it under a new name. If the writer was a process of this
+machine that has ended, the claim is removed at once. If the claim has expired by this machine's clock, it is removed
+only after it was not renewed for `_WATCHED_S`, so that clocks need not agree.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ _WATCHED_S = 45.0  # more than two renewals
 _CONTEST_S = 5.0  # how long the first of several that start together waits for the others
 _POLL_S = 0.25
 _RELEASED = b"released\n"  # content of a claim that has ended
-_MAX_BYTES = 4096  # of a claim that are looked at
+_MAX_BYTES = 4096  # of a claim that are read
 
 
 class Claim:
     """What a writer holds of a root while it writes there."""
 
     def check(self) -> None:
-        """Return if the root is still claimed; a lock file always is.
+        """Check that the root is still claimed; the claim of a lock file cannot be lost.
 
         Raises:
-            StoreError: another writer took over, because this process stood still for too long.
+            StoreError: another writer took over, because this process was stopped for too long.
         """
 
 
@@ -83,7 +83,7 @@ def refuse(root: Store, owner: Owner | None, advice: str, *, until_s: float | No
 
 @dataclass(frozen=True, slots=True, order=True)
 class _Holder:
-    """A claim, as its name says: when its writer started (in ms), a random word, and when the claim ends (in s)."""
+    """What the name of a claim says: start of its writer (in ms), a random word, and when the claim expires (in s)."""
 
     started: int
     word: str
@@ -100,7 +100,7 @@ class _ObjectClaim(Claim):
     def __init__(self, root: Store, owner: Owner, advice: str) -> None:
         self._root, self._content, self._advice = root, owner.to_json(), advice
         self._rank = (int(time.time() * 1000), secrets.token_hex(8))
-        self._names: list[str] = []  # that are in the store, the current one last
+        self._names: list[str] = []  # of the claims in the store, the current one last
         self._renewed_at = _clock()
         self._is_lost = False
         self._released = threading.Event()
@@ -119,8 +119,8 @@ class _ObjectClaim(Claim):
             try:
                 self._root.head(old)
             except MissingError:
-                self._is_lost = True  # only another writer removes it, once it has ended
-            with contextlib.suppress(StoreError):  # where nothing can be deleted, it ends by itself
+                self._is_lost = True  # another writer has removed it as expired
+            with contextlib.suppress(StoreError):  # where nothing can be deleted, it expires
                 self._root.delete(old)
             self._names.remove(old)
 
@@ -134,7 +134,7 @@ class _ObjectClaim(Claim):
                 self.put()
 
     def contest(self) -> None:
-        """Return once there is no other claim.
+        """Wait until there is no other claim.
 
         Raises:
             StoreError: another process writes there.
@@ -161,7 +161,7 @@ class _ObjectClaim(Claim):
         _LOG.warning(text, self._root.url, owner, _WATCHED_S)
 
     def _others(self) -> list[_Holder]:
-        """Return the newest claim of each other writer; claims of processes that have ended are removed."""
+        """Return the newest claim of each other writer; remove claims of processes that have ended."""
         newest = dict[str, _Holder]()
         for name in self._root.list():
             match = _NAME.fullmatch(name)
@@ -190,13 +190,13 @@ class _ObjectClaim(Claim):
             self._root.delete(name)
 
     def check(self) -> None:
-        """Return if the root is still claimed.
+        """Check that the root is still claimed.
 
         Raises:
             StoreError: another writer took over.
         """
         with self._lock:
-            if _clock() > self._renewed_at + _LEASE_S:  # this process stood still
+            if _clock() > self._renewed_at + _LEASE_S:  # this process was stopped, or the machine slept
                 self.put()
                 self._is_lost |= bool(self._others())
             if self._is_lost:
@@ -221,5 +221,5 @@ class _ObjectClaim(Claim):
 
 
 def _clock() -> float:
-    """Return seconds that go on while the machine sleeps."""
+    """Return a monotonic time in seconds, which includes the time that the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

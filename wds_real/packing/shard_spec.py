@@ -1,4 +1,4 @@
-"""Which shards a text names: a folder, a URL, one tar, or several in brace notation or by a pattern."""
+"""Find the shards that a text names: a folder, a URL, one tar, or several in brace notation or by a pattern."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class ShardNames:
 
 
 def find_shards(spec: str, storage_options: Mapping[str, str] | None = None) -> ShardNames:
-    """Return the shards that a text names; only what is a folder or a pattern is listed.
+    """Return the shards that a text names. The folder is listed only if the text names it alone or has a pattern.
 
     A path that exists is taken as it is, whatever braces it holds. Braces in the folder of a path are expanded only
     where there is no such folder.
@@ -141,7 +141,7 @@ def _expand_braces(text: str, spec: str) -> list[str]:
 
 
 def _most_expansions(text: str) -> int:
-    """Return at least the number of texts that braces stand for, without making them.
+    """Return an upper bound of the number of texts that braces stand for, without making them.
 
     >>> _most_expansions("{a,b}-{00..99}.tar")
     200

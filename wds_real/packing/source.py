@@ -56,7 +56,7 @@ class SourceImage:
 
     Attributes:
         label: Its official name and its labels.
-        path: The tar, or the JPEG file itself; of a tar at a URL, the URL without secrets.
+        path: The tar, or the JPEG file itself; for a tar at a URL, the URL without secrets.
         offset: First byte of the JPEG data in `path`.
         num_bytes: Length of the JPEG data.
     """
@@ -94,9 +94,9 @@ class Source:
 
     @contextlib.contextmanager
     def prefetch(self, images: Sequence[SourceImage]) -> Iterator[Iterator[bytes | memoryview]]:
-        """Give the JPEG data of these images, one after the other.
+        """Give an iterator over the JPEG data of these images, in their order.
 
-        Neighbours in a local tar are read at once; images at a URL are prefetched.
+        Images that are neighbours in a local tar are read with one call; images at a URL are prefetched.
 
         Raises:
             SourceError: as `read`.
@@ -105,10 +105,10 @@ class Source:
             yield _checked(images, jpegs)
 
     def tar(self, cancelled: threading.Event) -> SourceTar | None:
-        """Return which tar holds the whole validation set; None for a part of it, or a folder.
+        """Return length and SHA-256 of the tar; None if it does not hold all 50,000 images, or for a folder.
 
-        A local tar of the official length is read from its beginning to its end for its SHA-256; it may be called while
-        other threads read images.
+        The SHA-256 is computed for a local tar of the official length, which is read from beginning to end. Other
+        threads may read images meanwhile.
 
         Raises:
             SourceError: the tar cannot be read, or changed.
@@ -219,7 +219,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _listed(folder: Path, skipped: list[str]) -> list[Path]:
-    """Return the entries of a folder, sorted; those of file managers are added to `skipped` instead."""
+    """Return the entries of a folder, sorted; names that file managers leave are added to `skipped` instead."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
@@ -340,7 +340,7 @@ class _TarImages:
 
     @contextlib.contextmanager
     def _explained(self, before: str = "", after: str = "") -> Iterator[None]:
-        """Turn errors of a folder into SourceError, with words before and after; those of object stores pass."""
+        """Turn errors of a folder into SourceError, with text before and after; those of object stores pass through."""
         try:
             yield
         except StoreError as error:
@@ -351,7 +351,7 @@ class _TarImages:
     def _read_blocks(
         self, images: Sequence[SourceImage], ranges: Sequence[ByteRange], files: FileReader
     ) -> Iterator[memoryview]:
-        """Read neighbours at once, into buffers that are reused when no part of them is in use."""
+        """Read neighbouring images with one call, into buffers that are reused when no part of them is in use."""
         for block in merge(ranges, max_bytes=_BLOCK_BYTES):
             data = memoryview(b"")  # so that the buffer of the block before can be reused
             data = self._buffers.take(block.stop - block.start)

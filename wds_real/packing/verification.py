@@ -4,8 +4,8 @@ quick    manifest and index are valid, and every shard has the length that the m
 full     also every byte: each shard's SHA-256, its layout, each sample's checksum and label
 decode   also every image decodes to the size that the index says; what the decoder warns about is reported
 
-A warning of the decoder is no problem of the set: the image's bytes are those that were packed, so what is damaged was
-damaged in the source.
+A warning of the decoder is not a problem of the set: the image's bytes are those that were packed, so the image was
+damaged in the source already.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Warning:
-    """A line that is no problem of the set."""
+    """A warning of the decoder, in contrast to a problem."""
 
     text: str
 

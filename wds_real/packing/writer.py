@@ -2,8 +2,8 @@
 
     source -> plan_shards -> the bytes of each shard -> tar ... tar, index.json, manifest.json
 
-A shard's bytes are a pure function of its images and labels. That is what makes a killed run resumable: a shard that is
-already there is compared with what it should be, and written again if it differs in a single byte.
+A shard's bytes are a pure function of its images and labels. So a killed run can be resumed: a shard that exists is
+compared with the bytes that it should have, and written again if any byte differs.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _BLOCK_BYTES = 4 << 20  # written and hashed at a time: large steps hand over th
 
 @dataclass(frozen=True, slots=True)
 class ShardPlan:
-    """What one shard is to hold: its number, its name and its images in key order."""
+    """The content of one shard: its number, its name and its images in key order."""
 
     number: int
     name: str
@@ -135,7 +135,7 @@ class _PackedShard:
 
 
 def _pack_shards(shards: Sequence[ShardPlan], run: _Run, jobs: int | None) -> list[_PackedShard]:
-    """Bring all shards into the store, several at a time."""
+    """Write the shards that the store lacks, several at a time."""
     present = set(run.store.list())
     names = {shard.name for shard in shards}
     for name in sorted(present - names):
@@ -162,7 +162,7 @@ def _digest_source(rows: Sequence[SampleRow]) -> str:
 
 
 def _pack_shard(shard: ShardPlan, run: _Run, *, exists: bool) -> _PackedShard:
-    """Bring one shard into the store, unless its very bytes are there already."""
+    """Write one shard, unless the store has it with the same bytes."""
     if exists:
         stored = _StoredShard(run.store, shard.name)
         try:
@@ -189,7 +189,7 @@ def _pack_shard(shard: ShardPlan, run: _Run, *, exists: bool) -> _PackedShard:
 
 
 def _produce(shard: ShardPlan, run: _Run, write: Callable[[memoryview], None]) -> list[SampleRow]:
-    """Give a shard's bytes to `write`, block by block, and return its samples' rows of the index."""
+    """Pass a shard's bytes to `write`, block by block, and return its samples' rows of the index."""
     rows, position, blocks = list[SampleRow](), 0, _Blocks(write)
     with run.source.prefetch(shard.images) as jpegs:
         for image, data in zip(shard.images, jpegs, strict=True):
@@ -281,7 +281,7 @@ class _Digest:
 
 
 class _DiffersError(Exception):
-    """A stored shard is not what it should be."""
+    """A stored shard has other bytes than it should have."""
 
 
 class _StoredShard:
