@@ -25,7 +25,7 @@ _REAL_COLUMNS = 10  # the longest released list has 9 labels
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Batch:
-    """A batch of fixed size B; where there are fewer samples, padded rows are not `valid`.
+    """A batch of fixed size B; rows beyond the samples are padding, which is not `valid`.
 
     Attributes:
         image: uint8 (B, 3, H, W), RGB, 0..255, channels-last memory, not normalised; or what a custom transform gives.
@@ -36,8 +36,8 @@ class Batch:
         key: B strings; "" in padded rows.
         valid: bool (B,), False in padded rows, and in rows whose sample could not be read (``on_error="record"``),
             which keep their index.
-        number: Number of the batch in the plan; -1 if all of it is padding, or if it is not from a `Loader`.
-        warned: Rows whose file the decoder warned about, most often because it is damaged; see `Loader`.
+        number: Number of the batch in the plan; -1 if all rows are padding, or if the batch is not from a `Loader`.
+        warned: Rows with a file about which the decoder warned, most often because it is damaged; see `Loader`.
     """
 
     image: torch.Tensor
@@ -66,7 +66,7 @@ class Batch:
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Make a `Batch` of samples whose images are equally large: ``DataLoader(ds, collate_fn=wds_real.collate)``."""
+    """Make a `Batch` of samples whose images have one size: ``DataLoader(ds, collate_fn=wds_real.collate)``."""
     images = [channels_last(sample["image"]) for sample in samples]
     if len({image.shape for image in images}) > 1:
         raise ValueError(
@@ -86,7 +86,7 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class BatchLabels:
-    """The columns of a batch that follow from its positions; see `Batch` for each."""
+    """The columns of a batch that its positions determine; see `Batch` for each."""
 
     original_label: torch.Tensor
     real_label: torch.Tensor
@@ -96,7 +96,7 @@ class BatchLabels:
 
 
 class LabelTable:
-    """The labels of all samples as arrays, with one more row for padding: that of position -1."""
+    """The labels of all samples as arrays, with a last row for padding, which position -1 selects."""
 
     def __init__(self, index: SampleIndex) -> None:
         self._keys = (*index.keys, "")
@@ -111,7 +111,7 @@ class LabelTable:
             num_rows: Rows of the batch; those after the samples are padding.
             failed: Rows whose sample could not be read.
         """
-        index = np.full(num_rows, -1, dtype=np.int64)  # NumPy's small steps take a tenth of torch's time
+        index = np.full(num_rows, -1, dtype=np.int64)  # on small arrays NumPy takes a tenth of torch's time
         index[: len(positions)] = positions
         valid = index >= 0
         valid[list(failed)] = False

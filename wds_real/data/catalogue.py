@@ -78,7 +78,7 @@ def image_modes(dataset: Dataset, *, advance: Callable[[int], None] = lambda _: 
     """Return how many images of `dataset` have which colour mode, in Pillow's names; every image is read.
 
     Args:
-        dataset: Whose images are read, without decoding them.
+        dataset: The data set whose images are read, without decoding.
         advance: Called with the number of images after each.
 
     Raises:
@@ -98,7 +98,7 @@ def image_modes(dataset: Dataset, *, advance: Callable[[int], None] = lambda _: 
 
 
 def _spread(values: NDArray[np.int64]) -> dict[str, int] | None:
-    """Return the smallest, the median and the largest value; None where some are not known."""
+    """Return the smallest, the median and the largest value; None if some are not known."""
     if not values.all():
         return None
     return {"min": int(values.min()), "median": int(np.median(values)), "max": int(values.max())}

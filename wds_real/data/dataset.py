@@ -36,7 +36,7 @@ _THUMBNAIL_SIDE = 224
 
 
 class Sample(TypedDict):
-    """One sample: TFDS's features, and where it stands.
+    """One sample: TFDS's features, its key and its position.
 
     Keys:
         file_name: ``ILSVRC2012_val_00000001.JPEG``.
@@ -59,7 +59,7 @@ class _ShownSample(dict[str, Any]):
     """A `Sample` that notebooks show with its image and the names of its classes."""
 
     def _repr_html_(self) -> str:
-        """Return a table; a batch that a DataLoader collated of samples is shown as the dict that it is."""
+        """Return a table; a batch that a DataLoader collated from samples is shown as a plain dict."""
         if not isinstance(self["key"], str):
             return facts_table("batch", {name: repr(value) for name, value in self.items()})
         original, real = self["original_label"], self["real_label"]
@@ -78,8 +78,8 @@ class _ShownSample(dict[str, Any]):
 
 
 if TYPE_CHECKING:
-    # For type checkers, which accept it in a DataLoader then. At run time any object with a length and items will do,
-    # and reading labels does not take the seconds that importing torch does.
+    # The base class is for type checkers, so that they accept a Dataset in a DataLoader. At run time DataLoader takes
+    # any object with a length and items, and code that only reads labels need not import torch, which takes seconds.
     from torch.utils.data import Dataset as TorchDataset
 
     _MapStyle = TorchDataset[Sample]
@@ -93,10 +93,10 @@ class Dataset(_MapStyle):
     Attributes:
         root: The folder or URL, without secrets.
         manifest: What the whole set is.
-        index: Where all its samples lie and their labels.
+        index: The index of the whole set: where samples lie, and their labels.
         positions: int64 (N,), ascending or as sliced: the samples of this view, as rows of `index`.
-        split: How this view was asked for.
-        reader: Gives verified JPEG bytes by position.
+        split: The split of this view, in the notation that `open_dataset` takes.
+        reader: Reads verified JPEG bytes by position.
         transform: Applied to each sample's image; None leaves the Pillow image.
     """
 
@@ -126,11 +126,11 @@ class Dataset(_MapStyle):
     @overload
     def __getitem__(self, item: slice) -> Dataset: ...
     def __getitem__(self, item: int | str | slice) -> Sample | Dataset:
-        """Return a sample by place or key, or a part of the data set by slice.
+        """Return a sample by its place in this view or by its key, or a part of the view by slice.
 
         Raises:
-            IndexError: the place is not in the data set.
-            KeyError: the key is not in the data set.
+            IndexError: the place is not in this view.
+            KeyError: the key is not in this view.
             ShardError: the bytes are damaged.
         """
         if isinstance(item, slice):
@@ -173,7 +173,7 @@ class Dataset(_MapStyle):
         return self.manifest.digest
 
     def as_dataframe(self) -> pd.DataFrame:
-        """Return keys, labels and sizes as a pandas DataFrame with one row a sample, no images (needs pandas)."""
+        """Return keys, labels and sizes as a pandas DataFrame one row for each sample, no images (needs pandas)."""
         import pandas as pd  # noqa: PLC0415 -- an extra
 
         index, rows = self.index, self.positions

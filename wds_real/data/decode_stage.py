@@ -44,7 +44,7 @@ _MAX_BUFFERS = BATCHES_IN_PROGRESS + 3  # the batch being started, and two that 
 class _Pixels:
     """The memory of a batch: `pixels` (rows, H, W, C), and `array`, the same memory for NumPy.
 
-    The threads append to `warned` the rows whose file the decoder warns about.
+    The threads append to `warned` the rows with a file about which the decoder warns.
     """
 
     step: Step
@@ -57,9 +57,9 @@ class DecodeStage:
     """A `wds_real.data.pipeline.Stage` that gives a `Batch` of images.
 
     Args:
-        dataset: Whose samples are read.
+        dataset: The data set whose samples are read.
         transform: An `EvalTransform`, or a function of a Pillow image.
-        padded_rows: Rows of every batch, the samples' and padding; None means no padding.
+        padded_rows: Rows of every batch, with padding; None means no padding.
         record_errors: Mark samples that cannot be read as not valid, instead of raising.
         pixel_cache: Holds transformed pixels, or None.
         check_files: Read each JPEG to its end for the decoder's warnings.

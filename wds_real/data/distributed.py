@@ -1,6 +1,6 @@
 """Process groups and reductions: the only module that imports ``torch.distributed``.
 
-Functions import torch themselves, so that commands that only need their number of threads start without it.
+Functions import torch themselves, so that importing this module does not take the seconds that torch takes.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def _launchers_store(world: World, timeout: dt.timedelta) -> Any:  # noqa: ANN40
 
 
 def device_identity(device: torch.device) -> str:
-    """Return what tells an accelerator from all others, whatever number it has in the process that uses it."""
+    """Return an identifier of an accelerator, the same in all processes, whatever number each gives the device."""
     import torch
 
     properties = getattr(torch.get_device_module(device), "get_device_properties", None)
@@ -189,9 +189,9 @@ def agree_on_backend(store: _Store, world: World, identity: str, *, own: str) ->
     NCCL refuses two ranks on one device. What is reduced here are integers on the CPU, which gloo adds up as well.
 
     Args:
-        store: Of all ranks.
+        store: Key-value store of all ranks.
         world: The place of this process.
-        identity: Of its device, `device_identity`.
+        identity: `device_identity` of its device.
         own: The backend for ranks with a device each.
 
     Raises:
@@ -273,13 +273,13 @@ def all_reduce(tensor: torch.Tensor, operation: Literal["sum", "min"]) -> torch.
 
 
 class SharedCount:
-    """A number to which all ranks add, without waiting for each other; for a process alone, its own number.
+    """A count to which all ranks add without waiting for each other; without a process group, a count of this process.
 
-    It lives in the key-value store of the process group. Each rank makes the same counts in the same order. Where the
-    store does not answer any more, because rank 0 ended, the number stays as it was.
+    It is kept in the key-value store of the process group. Each rank must make the same counts in the same order. When
+    the store does not respond any more, because rank 0 ended, the count no longer changes.
 
     Args:
-        name: Of what is counted.
+        name: Name of what is counted.
     """
 
     def __init__(self, name: str) -> None:

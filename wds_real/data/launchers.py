@@ -1,8 +1,8 @@
-"""What launchers tell a process: its rank, the world size, and where rank 0 listens.
+"""What launchers tell a process: its rank, the world size, and the address of rank 0.
 
-The only module that reads launchers' variables. It runs without torch, so that commands that only need their rank start
+The only module that reads launchers' variables. It needs no torch, so that commands that only need their rank start
 without it. `launched_world` is for ranks that work together, and so for launchers that start all processes at once;
-`independent_world` is for ranks that need nothing of each other, and takes the indices of job arrays too.
+`independent_world` is for ranks that run without each other, and takes the indices of job arrays too.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class Rendezvous:
     """Where the ranks of a process group meet.
 
     Attributes:
-        address: Of rank 0.
-        port: Of rank 0.
-        is_kept: Whether the launcher keeps its store there, even if it restarts the processes.
+        address: Address of rank 0.
+        port: Port of rank 0.
+        is_kept: Whether the launcher runs the key-value store there, and keeps it when it restarts the processes.
     """
 
     address: str
@@ -57,11 +57,11 @@ class _Launcher:
     """The names of the variables by which a launcher numbers the processes that it starts.
 
     Attributes:
-        name: Of the launcher, in messages.
-        rank: An index; of an array with `span`, one that need not start at 0.
-        world_size: Empty if there is no such variable.
-        local: Local rank and local world size, as far as the launcher sets them.
-        span: The smallest index of an array, the largest, and the step between two.
+        name: Name of the launcher, for messages.
+        rank: Variable of the rank; with `span`, of an index that need not start at 0.
+        world_size: Variable of the world size, empty if there is none.
+        local: Variables of local rank and local world size, as far as the launcher sets them.
+        span: Variables of the smallest index of an array, the largest, and the step between two.
     """
 
     name: str
@@ -173,7 +173,7 @@ def rendezvous(world: World, environ: Mapping[str, str] | None = None) -> Rendez
 def independent_world(
     environ: Mapping[str, str] | None = None, *, rank: int | None = None, world_size: int | None = None
 ) -> World:
-    """Return the place of a rank that needs nothing of the others: the one given, else the one its launcher gave.
+    """Return the place of a rank that runs without the others: the one given, else the one that its launcher gave.
 
     The launchers are torchrun (Ray Train sets its variables too), mpirun, srun, arrays of SLURM, Grid Engine and AWS
     Batch, nodes of AWS Batch and SkyPilot, jobs of a SkyPilot pool, tasks of Google Cloud Batch and Cloud Run, and
@@ -228,9 +228,9 @@ def _place_among(place: _Place | None, world_size: int, environ: Mapping[str, st
 
 
 def _place_that_counts(environ: Mapping[str, str]) -> _Place | None:
-    """Return the one place by which this process is known, None if there is none.
+    """Return the place from the launcher that numbers this process, None if there is none.
 
-    Launchers that started one process only do not count where another one started several, or may have.
+    A launcher that started one process only is ignored if another one started several, or may have.
 
     Raises:
         PlanError: there are several, and which one counts is not certain.
@@ -250,8 +250,8 @@ def _place_that_counts(environ: Mapping[str, str]) -> _Place | None:
 def _is_within(outer: _Place, torchrun: _Place, environ: Mapping[str, str]) -> bool:
     """Return whether the ranks of torchrun are those of all processes that `outer` started, not of this one alone.
 
-    So it is if torchrun runs on as many nodes as `outer` started processes, or if a person gave the numbers of `outer`
-    the names of torchrun's: ``export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS``.
+    This is so if torchrun runs on as many nodes as `outer` started processes, or if a script copied the numbers of
+    `outer` to torchrun's variables: ``export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS``.
     """
     if environ.get("GROUP_WORLD_SIZE"):  # torchrun's number of nodes; nothing else sets it
         nodes = _number(environ, "GROUP_WORLD_SIZE")
@@ -272,7 +272,7 @@ def _clash(several: list[_Place]) -> str:
 
 
 def _place(environ: Mapping[str, str], launcher: _Launcher) -> _Place | None:
-    """Return the place that a launcher gave this process, None if it did not start it; an empty value is none.
+    """Return the place that a launcher gave this process, None if there is none; an empty variable counts as unset.
 
     Raises:
         PlanError: a variable is not a number, the rank is not below the world size, or the indices of an array are not
@@ -281,7 +281,7 @@ def _place(environ: Mapping[str, str], launcher: _Launcher) -> _Place | None:
     needed = [name for name in (launcher.rank, launcher.world_size, *launcher.span[:2]) if name]
     if not all(environ.get(name) for name in needed):
         return None
-    if environ[launcher.rank] == "undefined":  # so Grid Engine says that a job is no array
+    if environ[launcher.rank] == "undefined":  # Grid Engine's value for a job that is no array
         return None
     if launcher.span:
         return _place_in_array(environ, launcher)
@@ -336,7 +336,7 @@ def _check(rank: int, world_size: int, rank_name: str, world_size_name: str) -> 
 
 
 def _launcher_of_all(environ: Mapping[str, str]) -> _Launcher | None:
-    """Return the launcher that set rank and world size of ranks that work together; an empty value is none."""
+    """Return the launcher that set rank and world size of ranks that work together, if any."""
     return next((found for found in _TOGETHER if environ.get(found.rank) and environ.get(found.world_size)), None)
 
 

@@ -46,7 +46,7 @@ class Loader(IterableDataset[Batch]):
         transform: An `EvalTransform`, or any callable that takes a Pillow image in mode RGB and returns an image, an
             array (H, W, 3) or a tensor (C, H, W), always of the same shape. None means ``EvalTransform()``.
         shuffle: Permute the samples by `wds_real.data.plan.shuffled_order`, anew for each epoch.
-        seed: Of the permutation.
+        seed: Seed of the permutation.
         threads: Decoding threads; None means one for each core, divided between the processes of this node.
         rank: Place among the processes; None means the process group's, torchrun's or SLURM's, or 0.
         world_size: Number of processes; None as for `rank`.
@@ -62,7 +62,7 @@ class Loader(IterableDataset[Batch]):
 
     Raises:
         PlanError: rank, world_size or batch_size are impossible.
-        ValueError: `on_error` is neither, or `pixel_cache` is given with another transform than an `EvalTransform`.
+        ValueError: `on_error` is not one of its values, or `pixel_cache` is given without an `EvalTransform`.
     """
 
     def __init__(  # noqa: PLR0913 -- what users of DataLoader expect to set here
@@ -166,7 +166,7 @@ class Loader(IterableDataset[Batch]):
 
     @property
     def epoch(self) -> int:
-        """Of the next ``iter()``."""
+        """Epoch of the next ``iter()``."""
         return self._state.epoch
 
     @property
@@ -190,9 +190,9 @@ class Loader(IterableDataset[Batch]):
         self._state.set_epoch(epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the place after the last batch that was yielded, and what it belongs to.
+        """Return the place after the last batch that was yielded, and the settings for which it is valid.
 
-        Inside a DataLoader with workers the batches are yielded by the workers' copies: this one's place does not move.
+        In a DataLoader with workers, the workers' copies yield the batches, so the place of this object does not move.
         """
         return self._state.state_dict()
 
@@ -200,8 +200,7 @@ class Loader(IterableDataset[Batch]):
         """Let the next ``iter()`` begin where `state` was saved.
 
         Raises:
-            PlanError: `state` is of another data set, batch size, seed, rank or world size, so its place means nothing
-                here.
+            PlanError: `state` is of another data set, batch size, seed, rank or world size.
         """
         self._state.load_state_dict(state)
 
@@ -217,6 +216,6 @@ def _refuse_accelerate(frame: FrameType | None) -> None:
 
 
 def worker_places(places: range) -> range:
-    """Return the places that this DataLoader worker takes: the workers take them in turn, which keeps their order."""
+    """Return the places of this DataLoader worker; DataLoader asks the workers in turn, which keeps the order."""
     worker = get_worker_info()
     return places if worker is None else places[worker.id :: worker.num_workers]

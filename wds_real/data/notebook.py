@@ -1,4 +1,4 @@
-"""Small tables in HTML, as notebooks show them for an object's ``_repr_html_``; every text is escaped."""
+"""Small HTML tables for ``_repr_html_``, which notebooks show; all text is escaped."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Tag(str):
 
 
 def image_tag(jpeg: bytes, description: str) -> str:
-    r"""Return an image with its bytes in it, and the text that stands for it.
+    r"""Return an HTML image that holds its bytes, and its alternative text.
 
     >>> image_tag(b"\xff\xd8", 'a "b"')
     '<img src="data:image/jpeg;base64,/9g=" alt="a &quot;b&quot;">'

@@ -1,6 +1,6 @@
-"""Run the steps of a pass through a pool of threads: batches are allocated, filled in parts, and yielded in order.
+"""Run the steps of a pass in a pool of threads: batches are allocated, filled in parts, and yielded in order.
 
-A stage says what a batch is made of: `data.decode_stage` decodes images, `data.undecoded` keeps the files.
+A stage makes the batches: `data.decode_stage` decodes images, `data.undecoded` keeps the files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BATCHES_IN_PROGRESS", "FilledRows", "Stage", "StageTimes", "run_stage"]
 
-BATCHES_IN_PROGRESS = 2  # behind the one that is yielded
+BATCHES_IN_PROGRESS = 2  # after the one that is yielded
 
 _Memory = TypeVar("_Memory")
 _Batch_co = TypeVar("_Batch_co", covariant=True)
@@ -52,7 +52,7 @@ class StageTimes:
 
 
 class Stage(Protocol[_Memory, _Batch_co]):
-    """What a pass does with its samples. `fill` is called from several threads, for disjoint rows."""
+    """Makes batches of samples. `fill` is called from several threads, for disjoint rows."""
 
     @property
     def rows_per_task(self) -> int:

@@ -18,8 +18,8 @@ once for all processes of a node in both cases.
 
 Nothing is evicted: the full size is known beforehand, and a disk without room for it is an error.
 
-Who could write the file could forge rows. So the folder is made for this user alone, a file or folder of another user
-than this one and root is an error, and a symbolic link in place of the file is not followed. Runs without torch.
+Whoever can write the file can forge rows. So the folder is made for this user alone, a file that belongs to neither
+this user nor root is an error, and a symbolic link in place of the file is not followed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who evaluates what: integers only, the same at every world size.
+"""Which batch holds which samples, and which rank takes which batches: integers only.
 
     order    = identity, or a permutation that is a pure function of (keys, seed, epoch)
     batch k  = order[k*B : (k+1)*B]            K = ceil(N / B) batches
@@ -79,8 +79,8 @@ def num_steps(total_batches: int, *, world_size: int) -> int:
 def shuffled_order(keys: Sequence[str], *, seed: int, epoch: int) -> NDArray[np.int64]:
     """Return the positions of `keys` sorted by a keyed hash: int64 (N,), a pure function of its arguments.
 
-    Each key is hashed by BLAKE2b with (seed, epoch) as the hash's key, so seed 42 epoch 1 shares nothing with seed 43
-    epoch 0, a subset keeps the order it has in the whole, and no random number generator of any library is involved.
+    Each key is hashed by BLAKE2b with (seed, epoch) as the hash's key, so seed 42 epoch 1 differs from seed 43
+    epoch 0, a subset keeps the order it has in the whole, and no library's random number generator is involved.
 
     >>> shuffled_order(["a", "b", "c", "d"], seed=0, epoch=0)
     array([0, 2, 3, 1])

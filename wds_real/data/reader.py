@@ -1,4 +1,4 @@
-"""From positions to verified JPEG bytes."""
+"""Read the verified JPEG bytes of samples by position."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = ["SampleReader", "Samples"]
 
 
 class Samples(Protocol):
-    """Gives the verified JPEG bytes of samples."""
+    """Reads the verified JPEG bytes of samples."""
 
     def read(self, position: int, /) -> bytes | memoryview:
         """Return the JPEG bytes of the sample at `position`, after checking them against the index."""
@@ -44,7 +44,7 @@ class Samples(Protocol):
     def read_many(
         self, positions: Sequence[int], buffers: Buffers, *, mapped: bool = False
     ) -> list[bytes | memoryview | ShardError]:
-        """Return the JPEG bytes of several samples; an error in place of those that cannot be read."""
+        """Return the JPEG bytes of several samples, or the error of each that cannot be read."""
         ...
 
 
@@ -64,7 +64,7 @@ class SampleReader:
 
     @property
     def shards(self) -> RangeReader:
-        """The shards, for reads of other parts than samples; nothing checks these."""
+        """The store of the shards, for other reads than samples; these are not verified."""
         return self._shards
 
     @property
@@ -81,7 +81,7 @@ class SampleReader:
         """Return the JPEG bytes of the sample at `position`, after checking them against the index.
 
         Args:
-            position: Of the sample in the data set.
+            position: Position of the sample in the data set.
             prefetched: Its bytes, if they were fetched before; read again if their checksum is wrong.
 
         Raises:
@@ -89,7 +89,7 @@ class SampleReader:
             UnavailableError: the object store denies access, or gave up.
         """
         expected = self._checksums[position]
-        for fresh in (False, True):  # a second read tells a passing fault from damage
+        for fresh in (False, True):  # a second read tells a transient fault from damage
             data = self._fetch(position, fresh=fresh) if fresh or prefetched is None else prefetched
             found = xxhash.xxh3_64_intdigest(data)
             if found == expected or (not expected and self._external):
@@ -105,11 +105,11 @@ class SampleReader:
     ) -> list[bytes | memoryview | ShardError]:
         """Return the JPEG bytes of several samples, after checking them against the index.
 
-        In a folder, neighbours in a shard are read at once, into a buffer that is reused when no part of it is in use.
+        In a folder, neighbours in a shard are read with one call, into a buffer that is reused when no part is in use.
 
         Args:
-            positions: Of the samples in the data set.
-            buffers: Where the buffers come from.
+            positions: Positions of the samples in the data set.
+            buffers: Pool of the buffers.
             mapped: Return views of the mapped shard instead: they take no memory of this process, but show later
                 changes of the file.
 
@@ -130,7 +130,9 @@ class SampleReader:
                 position, part = positions[place], ranges[place]
                 jpeg = data[part.start - block.start : part.stop - block.start]
                 good = bool(data) and xxhash.xxh3_64_intdigest(jpeg) == self._checksums[position]
-                found.append(jpeg if good else _read_or_error(self.read, position))  # alone, its error is its own
+                found.append(
+                    jpeg if good else _read_or_error(self.read, position)
+                )  # read again alone, for its own error
         return found
 
     def prefetch(self, positions: Sequence[int], *, threads: int = 1) -> AbstractContextManager[Samples]:
@@ -167,7 +169,7 @@ class SampleReader:
     def _fetch(self, position: int, *, fresh: bool) -> bytes | memoryview:
         try:
             return self._get_range(*self._ranges[position], fresh=fresh)
-        except UnavailableError:  # says nothing of the shard
+        except UnavailableError:  # is not about the shard
             raise
         except StoreError as error:
             raise self.error(position, f"cannot be read: {error}") from error
@@ -179,7 +181,7 @@ class SampleReader:
 
 
 def _read_block(files: FileReader, block: Block, buffers: Buffers | None) -> memoryview:
-    """Return a block of neighbours, mapped or copied into a buffer; no bytes if the file ends before or is missing."""
+    """Return a block of neighbours, mapped or copied into a buffer; no bytes if the file is missing or too short."""
     try:
         if buffers is None:
             return files.view(block.name, block.start, block.stop)
@@ -213,7 +215,7 @@ class _PrefetchedSamples:
                 prefetched = self._prefetcher.take(place)
             except UnavailableError:
                 raise
-            except StoreError:  # of the request that it shared with neighbours; read alone, it may succeed
+            except StoreError:  # of a request shared with neighbours; read alone, the sample may be whole
                 prefetched = None
         return self._reader.read(position, prefetched)
 

@@ -1,4 +1,4 @@
-"""Which batches a loader yields, and where it is among them: no bytes, no threads.
+"""Which batches a loader yields, and which one is next; nothing is read here.
 
 `Schedule` is a pure function of its fields; `LoaderState` is the part of a loader that `state_dict` saves.
 """
@@ -44,12 +44,12 @@ class Schedule:
     """The batches of one rank.
 
     Attributes:
-        dataset: Whose samples are batched.
+        dataset: The data set or view whose samples are batched.
         world: This process's rank among the processes.
-        batch_size: Samples of a batch.
+        batch_size: Samples in each batch.
         batches: Numbers of the batches of the plan that all ranks go through together.
         shuffle: Whether samples are permuted.
-        seed: Of the permutation.
+        seed: Seed of the permutation.
         pad: Whether every rank takes the same number of steps.
     """
 
@@ -85,7 +85,7 @@ class Schedule:
         ]
 
     def identity(self) -> dict[str, Any]:
-        """Return what two runs must have in common for a place of one to mean the same in the other."""
+        """Return the settings that another run must share for a place of this one to be valid there."""
         return {
             "dataset": self.dataset.digest,
             "split": self.dataset.split,
@@ -110,7 +110,7 @@ def select_batches(num_samples: int, batch_size: int, batches: Sequence[int] | N
     (0, 1, 2)
 
     Raises:
-        PlanError: batch_size is less than 1, or a number is not that of a batch.
+        PlanError: batch_size is less than 1, or there is no batch of a number.
     """
     total = plan.num_batches(num_samples, batch_size)
     selected = tuple(range(total) if batches is None else batches)
@@ -121,7 +121,7 @@ def select_batches(num_samples: int, batch_size: int, batches: Sequence[int] | N
 
 
 class LoaderState:
-    """Where a loader is: its epoch, and the place after the last batch that it yielded."""
+    """The state of a loader: its epoch, and the place after the last batch that it yielded."""
 
     def __init__(self, schedule: Schedule) -> None:
         self.epoch = 0

@@ -24,8 +24,8 @@ _SPLIT = re.compile(rf"(?P<name>[A-Za-z0-9_]+)(?P<parts>(?:{re.sub(r'[?]P<[a-z]+
 def split_positions(text: str, name: str, length: int) -> NDArray[np.int64]:
     """Return the positions of a split, int64 (n,); percents round to the nearest sample.
 
-    Beside TFDS's notation, a part may have a step, and parts may follow each other, each a part of the one before: so
-    `sliced_split` writes slices.
+    In addition to TFDS's notation, a part may have a step, and several parts may follow each other, each applied to the
+    one before. `sliced_split` writes these.
 
     >>> split_positions("validation[20%:60%]", "validation", 10)
     array([2, 3, 4, 5])

@@ -1,4 +1,4 @@
-"""Batches of checked, undecoded files, for loops with a decoder of their own."""
+"""Batches of verified, undecoded JPEG files, for loops with a decoder of their own."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _MAX_BUFFERS = 64
 
 @dataclass(frozen=True, slots=True, repr=False)
 class UndecodedBatch:
-    """A batch of files of fixed size B; where there are fewer samples, padded rows are not `valid`.
+    """A batch of files of fixed size B; rows beyond the samples are padding, which is not `valid`.
 
     Attributes:
         jpeg: B JPEG files, each read-only bytes or a memoryview (``bytes(view)`` copies it); b"" in rows that are not
@@ -70,7 +70,7 @@ class UndecodedBatch:
 
 
 class UndecodedLoader(IterableDataset[UndecodedBatch]):
-    """Iterates over the batches of a `wds_real.Loader` without decoding: the files are checked, and left as they are.
+    """Iterates over the batches of a `wds_real.Loader` as verified files, without decoding.
 
     Args:
         dataset: From `wds_real.open_dataset`.
@@ -88,7 +88,7 @@ class UndecodedLoader(IterableDataset[UndecodedBatch]):
 
     Raises:
         PlanError: rank, world_size or batch_size are impossible.
-        ValueError: `on_error` is neither, or `mmap` is set and the shards are not in a folder.
+        ValueError: `on_error` is not one of its values, or `mmap` is set and the shards are not in a folder.
     """
 
     def __init__(  # noqa: PLR0913 -- as Loader
@@ -163,7 +163,7 @@ class _Files:
 
 
 class _FileStage:
-    """A `wds_real.data.pipeline.Stage` that keeps the files."""
+    """A `wds_real.data.pipeline.Stage` that gives an `UndecodedBatch` of files."""
 
     rows_per_task = _ROWS_PER_TASK
 
