@@ -50,8 +50,8 @@ def decode_crop(
 ) -> NDArray[np.uint8] | None:
     """Decode a rectangle of a JPEG to uint8 (height, width, 3), RGB; return None if this decoder does not support it.
 
-    None stands for progressive and CMYK files, truncated files, and files for which libjpeg-turbo reports a warning
-    down to the last row of the rectangle. Rows below are not read unless `to_end` is set.
+    None stands for progressive and CMYK files, truncated files, and files for which libjpeg-turbo reports a warning up
+    to the last row of the rectangle. Rows below are not read unless `to_end` is set.
 
     Args:
         data: The whole file.

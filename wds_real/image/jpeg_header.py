@@ -14,7 +14,7 @@ _STANDALONE = frozenset({0x01, *range(0xD0, 0xD8)})
 _START_OF_SCAN = 0xDA
 _END_OF_IMAGE = 0xD9
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
-_MAX_STEPS = 10_000  # segments and fill bytes that are walked over: each takes a microsecond
+_MAX_STEPS = 10_000  # segments and fill bytes that are walked over; each takes a microsecond
 _MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not in image data, where 00 or a restart follows on FF
 
 
@@ -82,9 +82,9 @@ def jpeg_frame(data: bytes | memoryview) -> Frame:
 
 
 def jpeg_layout(data: bytes | memoryview) -> Layout:
-    """Return where a decoder finds scans; unlike `jpeg_frame`, pass over bytes between the segments, as libjpeg does.
+    """Return the layout that a decoder finds; unlike `jpeg_frame`, skip bytes between the segments, as libjpeg does.
 
-    The image data are not searched if the first scan of a sequential JPEG holds all components: there is no other.
+    If the first scan of a sequential JPEG holds all components, it is the only one, and no image data are searched.
     """
     num_segments, num_scans, metadata_bytes = 0, 0, len(data)
     offset, components, progressive = 2, 0, False

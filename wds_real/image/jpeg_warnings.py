@@ -1,8 +1,7 @@
-"""What libjpeg-turbo warns about in a JPEG: most often that its data are damaged, though decoders go on.
+"""Warnings of libjpeg-turbo about a JPEG, most often about damaged data that it decodes all the same.
 
-A damaged file still gives pixels, and the same ones in every library. That the image is not what was photographed shows
-only in the library's warnings, such as ``premature end of data segment``. Some warnings are harmless, such as a few
-bytes too many before a marker.
+A damaged file still gives pixels, the same ones in every library. Only the warnings tell that it is damaged, such as
+``premature end of data segment``. Some warnings are harmless, such as a few extra bytes before a marker.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def jpeg_warning(data: bytes | memoryview) -> str | None:
     except JpegError as error:
         if not (HAVE_EXTENSION and is_jpeg(data)):
             return str(error)
-        width, height, components = 1, 1, 1  # libjpeg passes over bytes between the segments, and knows the size
+        width, height, components = 1, 1, 1  # libjpeg skips bytes between the segments, and checks the size
     try:
         check_jpeg(data, size=(width, height))
     except DecodeError as error:

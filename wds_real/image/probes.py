@@ -1,4 +1,4 @@
-"""Made-up images on which another library's preprocessing is compared with `EvalTransform`, pixel by pixel."""
+"""Made-up images to compare another library's preprocessing with `EvalTransform`, pixel by pixel."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 __all__ = ["probe_images"]
 
 # Landscape, portrait and square; smaller and larger than usual crops. Whatever their shorter side is resized to, up to
-# 640 pixels, some longer side exceeds the crop by 3 more than a multiple of 4: libraries then round unlike.
+# 640 pixels, some longer side exceeds the crop by 3 more than a multiple of 4: libraries then round differently.
 _SIZES = ((500, 375), (375, 500), (500, 333), (500, 334), (334, 500), (256, 256), (227, 227), (96, 61), (61, 97),
           (640, 200), (431, 389), (389, 430), (70, 47), (88, 53), (56, 43), (62, 43), (48, 37), (79, 41), (56, 47),
           (51, 37))  # fmt: skip

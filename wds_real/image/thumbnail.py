@@ -1,4 +1,4 @@
-"""Small copies of images, for looking at."""
+"""Small copies of images, for people to look at."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def thumbnail(data: bytes | memoryview, side: int) -> NDArray[np.uint8]:
 
 
 def thumbnail_jpeg(image: bytes | memoryview | PillowImage, side: int) -> bytes:
-    """Return the same as the bytes of a JPEG, for pages; of bytes or of an image that was decoded.
+    """Return the thumbnail of an encoded or a decoded image as the bytes of a JPEG.
 
     Raises:
         DecodeError: as `thumbnail`.

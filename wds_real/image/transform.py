@@ -58,8 +58,8 @@ class EvalTransform:
             ratio, and crops; ``border`` resizes the longer side and fills the rest with the mean colour;
             ``center_floor`` is ``center`` as transformers does it, see `geometry`.
         interpolation: Pillow's ``bicubic``, ``bilinear``, ``lanczos``, ``nearest``, ``box`` or ``hamming``.
-        mean: Per channel, of values in 0..1.
-        std: Per channel, of values in 0..1.
+        mean: Mean of each channel, for values in 0..1.
+        std: Standard deviation of each channel, for values in 0..1.
 
     Raises:
         ValueError: a setting is not one of these values.
@@ -168,7 +168,7 @@ class EvalTransform:
         except JpegError:
             return False
         if width * height > MAX_PIXELS or len(data) > MAX_METADATA_BYTES:
-            return False  # decoding the whole image refuses it, or finds where its metadata end
+            return False  # `decode` refuses it, or finds where its metadata end
         crop = self._crop(width, height)
         box = needed_box(crop, interpolation=self.interpolation)
         pixels = None if box is None else decode_crop(data, size=crop.full, box=box, to_end=to_end)

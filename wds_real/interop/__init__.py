@@ -1,4 +1,4 @@
-"""Other libraries' pipelines and side files on the same data, one module each."""
+"""The data set in other libraries: pipelines, side files and data cards, one module each."""
 
 from __future__ import annotations
 

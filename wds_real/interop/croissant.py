@@ -71,7 +71,7 @@ _CONTEXT = {
     "transform": "cr:transform",
 }
 _CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
-_KEY_OF_IMAGE = "([^.]+)"  # mlcroissant applies it twice, to the file name and to what it gave
+_KEY_OF_IMAGE = "([^.]+)"  # mlcroissant applies it twice: to the file name, and to the result
 
 
 def croissant_json(dataset: Dataset) -> str:

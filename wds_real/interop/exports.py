@@ -1,4 +1,4 @@
-"""Side files: what other libraries want beside the shards. Shards and the data set's identity stay as they are."""
+"""Side files that other libraries read beside the shards; they change neither the shards nor the digest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def side_files(dataset: Dataset, form: SideFileForm) -> dict[str, bytes]:
 
     Args:
         dataset: From `wds_real.open_dataset`; files describe the whole set, whatever its split.
-        form: Which library's.
+        form: Library whose side files are returned.
 
     Raises:
         StoreError: the shards were written by another tool, or hold other images.
@@ -48,7 +48,7 @@ def side_files(dataset: Dataset, form: SideFileForm) -> dict[str, bytes]:
 
 
 def write_side_files(store: Store, files: Mapping[str, bytes], *, overwrite: bool = False) -> list[str]:
-    """Write files, each atomically, and return the names of those written; one that is there already is left as it is.
+    """Write files, each atomically, and return the names of those written; files with the same content are skipped.
 
     Args:
         store: Usually the folder of the shards.

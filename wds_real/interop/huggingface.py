@@ -24,7 +24,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"))
 
 @functools.cache
 def class_label_names() -> tuple[str, ...]:
-    """Return 1,000 distinct names in index order; a name of two classes has the wnid behind it.
+    """Return 1,000 distinct names in index order; the wnid follows a name that two classes have.
 
     >>> class_label_names()[0], class_label_names()[134]
     ('tench', 'crane (n02012849)')

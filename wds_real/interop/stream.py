@@ -1,4 +1,4 @@
-"""An object or web file as a stream of bytes: prefetched, of one version, and of its whole length."""
+"""An object or web file as a stream of bytes: prefetched, complete, and all of one version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For webdataset users: the same stores, and each sample exactly once, in the pipelines they have.
+"""For webdataset users: pipelines that read through this package's stores, and give each sample exactly once.
 
     import webdataset as wds
     from wds_real import interop, open_dataset
@@ -8,8 +8,8 @@
     pipeline = wds.DataPipeline(interop.ExactlyOnce(ds, batch_size=64), wds.decode("pil"), wds.to_tuple("jpg", "cls"))
     pipeline = interop.WebDataset(ds, batch_size=64).decode("pil").to_tuple("jpg", "json")       # the same, as methods
 
-Stock ``WebDataset`` gives whole shards to ranks and workers. `ExactlyOnce` takes the place of its first stages, up to
-samples, and shares out single samples by `wds_real.data.plan`.
+Stock ``WebDataset`` gives whole shards to ranks and workers. `ExactlyOnce` replaces its first stages, from shards to
+samples, and divides single samples by `wds_real.data.plan`.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ExactlyOnce(IterableDataset[dict[str, Any]]):
 
     Args:
         dataset: From `wds_real.open_dataset`.
-        batch_size: Neighbouring samples that go to the same rank and worker.
+        batch_size: Number of consecutive samples that go to the same rank and worker.
         shuffle: As for `Loader`.
         seed: As for `Loader`.
         rank: As for `Loader`.
