@@ -116,7 +116,7 @@ def test_files_of_file_managers_are_passed_over_with_a_line(
     with open_source(make(tmp_path / "val", [*litter, *pictures.items()]), allow_partial=True) as source:
         assert content(source) == pictures
     (line,) = caplog.messages
-    assert "passed over 5 files that file managers leave" in line
+    assert "skipped 5 files that file managers leave" in line
     assert ".DS_Store" in line
 
 

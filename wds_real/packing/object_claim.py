@@ -201,7 +201,7 @@ class _ObjectClaim(Claim):
                 self._is_lost |= bool(self._others())
             if self._is_lost:
                 raise StoreError(
-                    f"{self._root.url}: another process took over, because this one stood still for more than "
+                    f"{self._root.url}: another process took over, because this one was stopped for more than "
                     f"{_LEASE_S:.0f} s. Run this again when that one has ended."
                 )
 

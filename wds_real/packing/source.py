@@ -237,7 +237,7 @@ def _is_litter(name: str) -> bool:
 def _say_skipped(path: Path | str, names: list[str]) -> None:
     if names:
         many = "a file" if len(names) == 1 else f"{len(names):,} files"
-        _LOG.warning("%s: passed over %s that file managers leave: %s", path, many, first_few(names))
+        _LOG.warning("%s: skipped %s that file managers leave: %s", path, many, first_few(names))
 
 
 class _Reader(Protocol):
