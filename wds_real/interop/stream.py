@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from wds_real.errors import StoreError
 from wds_real.format.tar_scanner import TarScanner
-from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
+from wds_real.storage.prefetch import Prefetcher, file_blocks
 from wds_real.storage.store import open_store
 from wds_real.storage.url import split_url
 
@@ -36,8 +36,7 @@ class StoreStream(io.RawIOBase):
         place, self._name = split_url(url)
         self._store = open_store(place, storage_options=storage_options)
         self._num_bytes = self._store.head(self._name)
-        starts = range(0, self._num_bytes, BLOCK_BYTES)
-        blocks = [ByteRange(self._name, start, min(start + BLOCK_BYTES, self._num_bytes)) for start in starts]
+        blocks = file_blocks(self._name, self._num_bytes)
         self._prefetcher = Prefetcher(self._read, blocks)
         self._numbers = iter(range(len(blocks)))
         self._block = memoryview(b"")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from wds_real.errors import StoreError
 from wds_real.storage.files import OpenFile, os_errors_as, write_all
-from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
+from wds_real.storage.prefetch import Prefetcher, file_blocks
 
 if TYPE_CHECKING:
     from wds_real.storage.base import Store
@@ -34,8 +34,7 @@ def download(store: Store, name: str, *, max_bytes: int) -> io.FileIO:
     num_bytes, copy = store.head(name), TemporaryFile()
     if num_bytes > max_bytes:
         raise StoreError(f"{store.url}/{name}: the file has {num_bytes:,} bytes, expected at most {max_bytes:,}.")
-    starts = range(0, num_bytes, BLOCK_BYTES)
-    blocks = [ByteRange(name, start, min(start + BLOCK_BYTES, num_bytes)) for start in starts]
+    blocks = file_blocks(name, num_bytes)
     with Prefetcher(store.get_range, blocks, max_requests=_MAX_REQUESTS) as prefetched:
         for number in range(len(blocks)):
             copy.write(prefetched.take(number))

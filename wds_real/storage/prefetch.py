@@ -28,6 +28,7 @@ __all__ = [
     "Block",
     "ByteRange",
     "Prefetcher",
+    "file_blocks",
     "merge",
 ]
 
@@ -55,6 +56,11 @@ class Block:
     stop: int
     first: int
     last: int
+
+
+def file_blocks(name: str, num_bytes: int) -> list[ByteRange]:
+    """Return the ranges of at most `BLOCK_BYTES` that a file of `num_bytes` bytes consists of."""
+    return [ByteRange(name, at, min(at + BLOCK_BYTES, num_bytes)) for at in range(0, num_bytes, BLOCK_BYTES)]
 
 
 def merge(ranges: Iterable[ByteRange], *, max_bytes: int = BLOCK_BYTES, max_gap: int = GAP_BYTES) -> Iterator[Block]:

@@ -19,7 +19,7 @@ from wds_real.errors import MissingError, StoreError, UnavailableError
 from wds_real.storage.downloads import Downloads, TemporaryFile
 from wds_real.storage.http_errors import PANIC, Kind, error_of, is_panic, parse_error
 from wds_real.storage.obstore_client import FORKS, ObstoreClient
-from wds_real.storage.prefetch import BLOCK_BYTES, ByteRange, Prefetcher
+from wds_real.storage.prefetch import Prefetcher, file_blocks
 from wds_real.storage.retry import GaveUpError, TransientError, interruptible, retry
 from wds_real.storage.url import Location, redact_url
 
@@ -149,9 +149,7 @@ class RemoteStore:
             if data is None:
                 raise StoreError(f"{self._where(name)}: is larger than {_MAX_FRESH_BYTES:,} bytes, so it is not read.")
             return data
-        num_bytes = self.head(name)
-        starts = range(0, num_bytes, BLOCK_BYTES)
-        blocks = [ByteRange(name, start, min(start + BLOCK_BYTES, num_bytes)) for start in starts]
+        blocks = file_blocks(name, self.head(name))
         if len(blocks) < 2:
             return b"".join(self.get_range(*block) for block in blocks)
         with Prefetcher(self.get_range, blocks, max_requests=_MAX_REQUESTS_PER_OBJECT) as prefetched:
