@@ -165,7 +165,7 @@ def test_the_client_knows_every_option(kind: str) -> None:
     ours = {*options.CLIENT, "profile", "allow_other_host", "give_up_after", "run_deadline", "connect_timeout",
             "read_timeout", "timeout"}  # fmt: skip
     refused = []
-    for name in {*options.names(kind)} - ours:
+    for name in {*options.NAMES[kind]} - ours:
         try:
             from_url(url, config={**base, name: "true"})  # type: ignore[call-overload]
         except (ValueError, obstore.exceptions.BaseError) as error:  # a wrong value is another error

@@ -15,7 +15,7 @@ from wds_real.errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["CLIENT", "NOT_SENT", "check_host", "check_value", "is_secret", "named_options", "parse_bool",
+__all__ = ["CLIENT", "NAMES", "NOT_SENT", "check_host", "check_value", "is_secret", "named_options", "parse_bool",
            "parse_headers", "parse_seconds"]  # fmt: skip
 
 _S3 = """
@@ -48,7 +48,7 @@ _EVERYWHERE = (
     "run_deadline",
     "timeout",
 )
-_NAMES = {
+NAMES = {
     "s3": (*_S3.split(), *_EVERYWHERE),
     "gs": (*_GS.split(), *_EVERYWHERE),
     "az": (*_AZ.split(), *_EVERYWHERE),
@@ -106,11 +106,6 @@ _TRUE, _FALSE = ("1", "true", "yes", "on", "requester"), ("0", "false", "no", "o
 _SHOWN = 3
 
 
-def names(kind: str) -> tuple[str, ...]:
-    """Return the names of all options of a kind of store."""
-    return _NAMES[kind]
-
-
 def named_options(kind: str, options: Mapping[str, object], *, where: str) -> dict[str, str]:
     """Return the options of a kind of store by obstore's names, each value checked.
 
@@ -124,7 +119,7 @@ def named_options(kind: str, options: Mapping[str, object], *, where: str) -> di
             and shows no value that may be a secret.
     """
     named: dict[str, str] = {}
-    unknown = [given for given in options if _short_name(kind, given) not in _NAMES[kind]]
+    unknown = [given for given in options if _short_name(kind, given) not in NAMES[kind]]
     if unknown:
         raise StoreError(f"{where}: {_unknown(kind, unknown)}")
     for given, value in options.items():
@@ -139,7 +134,7 @@ def _unknown(kind: str, names: Iterable[str]) -> str:
     """Return what is wrong with option names, and which ones may be meant."""
     names = sorted(names)
     short = _short_name(kind, names[0])
-    near = difflib.get_close_matches(short, (*_NAMES[kind], *_ALIASES, "token"), n=_SHOWN, cutoff=0.6)
+    near = difflib.get_close_matches(short, (*NAMES[kind], *_ALIASES, "token"), n=_SHOWN, cutoff=0.6)
     advice = f" Did you mean {' or '.join(near)}?" if near else " The page on object storage lists the options."
     if kind == "http":
         return f"{', '.join(names)}: not an option of a web server.{advice}"
