@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wds_real.storage.environment import endpoint_from_environment, hub_from_environment, options_from_environment
+from wds_real.storage.environment import endpoint_from_environment, hub_from_environment, variable_from_environment
 
 if TYPE_CHECKING:
     import pytest
@@ -28,8 +28,9 @@ def test_a_mirror_of_the_hub_can_be_named(monkeypatch: pytest.MonkeyPatch) -> No
     assert hub_from_environment() == "https://mirror.example"
 
 
-def test_only_variables_that_are_set_are_returned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty one is set."""
-    monkeypatch.setenv("AWS_REGION", "")
+def test_a_variable_that_is_not_set_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is set to nothing."""
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    assert options_from_environment(("AWS_REGION", "AWS_DEFAULT_REGION")) == {"AWS_REGION": ""}
+    assert variable_from_environment("AWS_REGION") == "eu-west-1"
+    assert variable_from_environment("AWS_DEFAULT_REGION") == ""

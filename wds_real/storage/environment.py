@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["Variable", "endpoint_from_environment", "hub_from_environment", "options_from_environment"]
+__all__ = ["Variable", "endpoint_from_environment", "hub_from_environment", "variable_from_environment"]
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 
@@ -31,6 +28,6 @@ def hub_from_environment() -> str:
     return os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
 
 
-def options_from_environment(names: Iterable[str]) -> dict[str, str]:
-    """Return those of the variables that are set."""
-    return {name: os.environ[name] for name in names if name in os.environ}
+def variable_from_environment(name: str) -> str:
+    """Return the value of a variable, "" if it is not set."""
+    return os.environ.get(name, "")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from wds_real.errors import StoreError
-from wds_real.storage.environment import endpoint_from_environment, hub_from_environment, options_from_environment
+from wds_real.storage.environment import endpoint_from_environment, hub_from_environment, variable_from_environment
 from wds_real.storage.options import (
     CLIENT,
     NOT_SENT,
@@ -314,14 +314,14 @@ def _headers(url: str, config: dict[str, str], where: str) -> dict[str, str]:
 
 def _hub_token() -> str | None:
     """Return Hugging Face's token from the environment, checked."""
-    found = options_from_environment(("HF_TOKEN",)).get("HF_TOKEN", "").strip()
+    found = variable_from_environment("HF_TOKEN").strip()
     return check_value("bearer_token", found, "HF_TOKEN") if found else None
 
 
 def _check_environment(kind: str, named: Mapping[str, str]) -> None:
     """Check the variables that the client library reads, as options are checked."""
     for variable, name in _VARIABLES.get(kind, {}).items():
-        value = options_from_environment((variable,)).get(variable, "")
+        value = variable_from_environment(variable)
         if value and name not in named:
             check_value(name, value, variable)
 
