@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from wds_real.errors import MissingError, SourceError, StoreError, first_few
+from wds_real.format.root import open_root
 from wds_real.format.source_tar import OFFICIAL_TAR, SourceTar
 from wds_real.format.tar import TarError
 from wds_real.format.tar_explained import explain_tar_error
@@ -21,7 +22,6 @@ from wds_real.labels import NUM_IMAGES, bundled
 from wds_real.storage.buffers import Buffers
 from wds_real.storage.files import FileVersion, read_bytes
 from wds_real.storage.prefetch import ByteRange, Prefetcher, merge
-from wds_real.storage.store import open_store
 from wds_real.storage.url import is_url, redact_url, split_url
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def open_source(
     if isinstance(shown, Path) and not shown.is_file():
         raise SourceError(f"{path}: no such file or folder. Expected ILSVRC2012_img_val.tar, or a folder of its JPEGs.")
     folder, name = split_url(text)
-    store = open_store(folder, storage_options=storage_options if is_url(text) else None)
+    store = open_root(folder, storage_options)
     try:
         reader = _TarImages(TarReader(store, name), str(shown))
     except MissingError as error:
