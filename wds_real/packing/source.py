@@ -68,7 +68,7 @@ class SourceImage:
 
 
 class Source:
-    """The validation images of one source, in key order; a context manager that keeps the tar open.
+    """The validation images of one source, in key order; also a context manager.
 
     Attributes:
         path: The tar or folder.
@@ -121,7 +121,7 @@ class Source:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._reader.close()
+        """Do nothing: the tar is closed when nothing refers to it any more."""
 
 
 def open_source(
@@ -247,8 +247,6 @@ class _Reader(Protocol):
 
     def tar(self, cancelled: threading.Event) -> SourceTar | None: ...
 
-    def close(self) -> None: ...
-
 
 class _FolderReader:
     """Reads images that are files of their own, and compares each with the version that was found first."""
@@ -273,9 +271,6 @@ class _FolderReader:
     def tar(self, cancelled: threading.Event) -> None:
         """Return None: files in a folder are in no tar."""
         del cancelled
-
-    def close(self) -> None:
-        """Hold nothing open."""
 
 
 class _TarImages:
@@ -322,9 +317,6 @@ class _TarImages:
                 sha256.update(self._tar.read(start, min(start + _DIGESTED_BYTES, num_bytes)))
             self._check_version()
         return SourceTar(num_bytes, sha256.hexdigest())
-
-    def close(self) -> None:
-        """Hold nothing open: the store closes its file."""
 
     def members(self) -> list[Member]:
         """Return the regular files of the tar but those that file managers leave."""
