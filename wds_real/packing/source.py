@@ -66,6 +66,11 @@ class SourceImage:
     offset: int
     num_bytes: int
 
+    @property
+    def where(self) -> str:
+        """File, name and byte range, for messages."""
+        return f"{self.path}: {self.label.file_name} [bytes {self.offset}-{self.offset + self.num_bytes})"
+
 
 class Source:
     """The validation images of one source, in key order; also a context manager.
@@ -262,7 +267,7 @@ class _FolderReader:
         except OSError as error:
             raise SourceError(f"{image.path}: cannot be read: {error.strerror}.") from error
         if not is_same:
-            raise SourceError(f"{_where(image)} is another file or was written to. {_CHANGED}")
+            raise SourceError(f"{image.where} is another file or was written to. {_CHANGED}")
         return data
 
     def prefetch(self, images: Sequence[SourceImage]) -> AbstractContextManager[Iterator[bytes]]:
@@ -285,7 +290,7 @@ class _TarImages:
         self._buffers = Buffers(max_kept=_MAX_BUFFERS)
 
     def read(self, image: SourceImage) -> bytes:
-        with self._explained(f"{_where(image)}: ", " The source changed while it was read, or its disk fails."):
+        with self._explained(f"{image.where}: ", " The source changed while it was read, or its disk fails."):
             data = self._tar.read(image.offset, image.offset + image.num_bytes)
             self._check_version(image)
             return data
@@ -293,7 +298,7 @@ class _TarImages:
     def _check_version(self, image: SourceImage | None = None) -> None:
         """Raise SourceError if a local tar was written to, or another file has its name."""
         if self._files is not None and self._files.version(self._tar.name) != self._version:
-            where = self._shown if image is None else _where(image)
+            where = self._shown if image is None else image.where
             raise SourceError(f"{where}: the tar was written to, or is another file now. {_CHANGED}")
 
     @contextlib.contextmanager
@@ -364,9 +369,5 @@ def _checked(images: Sequence[SourceImage], jpegs: Iterator[bytes | memoryview])
 def _check_length(image: SourceImage, data: bytes | memoryview) -> None:
     if len(data) != image.num_bytes:
         raise SourceError(
-            f"{_where(image)} gave {len(data)} bytes, expected {image.num_bytes}. The source changed while it was read."
+            f"{image.where} gave {len(data)} bytes, expected {image.num_bytes}. The source changed while it was read."
         )
-
-
-def _where(image: SourceImage) -> str:
-    return f"{image.path}: {image.label.file_name} [bytes {image.offset}-{image.offset + image.num_bytes})"

@@ -233,10 +233,7 @@ def _size(image: SourceImage, data: bytes | memoryview) -> tuple[int, int]:
     try:
         return jpeg_size(data)
     except JpegError as error:
-        raise SourceError(
-            f"{image.path}: {image.label.file_name} [bytes {image.offset}-{image.offset + image.num_bytes}) is not "
-            f"a JPEG: {error}. The source is damaged: download it again."
-        ) from error
+        raise SourceError(f"{image.where} is not a JPEG: {error}. The source is damaged: download it again.") from error
 
 
 class _Blocks:
