@@ -16,7 +16,7 @@ _SHA256 = re.compile(r"([0-9a-f]{64})?")
 
 @dataclass(frozen=True, slots=True)
 class SourceTar:
-    """A tar of images.
+    """A tar of images; the attributes are the fields of the manifest's JSON.
 
     Attributes:
         num_bytes: Its length.
@@ -33,10 +33,6 @@ class SourceTar:
         if self.num_bytes != OFFICIAL_TAR.num_bytes:
             return False
         return self.sha256 == OFFICIAL_TAR.sha256 if self.sha256 else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the manifest's field."""
-        return {"num_bytes": self.num_bytes, "sha256": self.sha256}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any], where: str) -> SourceTar:
