@@ -25,9 +25,9 @@ labels = st.builds(
 def test_a_framed_sample_is_two_members_of_a_tar(label: Label, jpeg: bytes) -> None:
     """KEY.jpg then KEY.json, padded to blocks; the label starts where the frame says."""
     frame = frame_sample(label, len(jpeg))
-    data = frame.before + jpeg + frame.after
+    data = frame.jpg_header + jpeg + frame.after
     assert len(data) % BLOCK == 0
-    start = len(frame.before) + len(jpeg) + frame.label_start
+    start = len(frame.jpg_header) + len(jpeg) + frame.label_start
     assert data[start : start + len(frame.label)] == encode_label(label)
     with tarfile.open(fileobj=io.BytesIO(data + END)) as tar:
         members = tar.getmembers()

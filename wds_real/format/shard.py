@@ -44,11 +44,6 @@ class SampleFrame:
     json_padding: bytes
 
     @property
-    def before(self) -> bytes:
-        """The bytes before the JPEG."""
-        return self.jpg_header
-
-    @property
     def after(self) -> bytes:
         """The bytes after the JPEG."""
         return self.jpg_padding + self.json_header + self.label + self.json_padding

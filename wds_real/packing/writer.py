@@ -203,7 +203,7 @@ def _produce(shard: ShardPlan, run: _Run, write: Callable[[memoryview], None]) -
                     warning,
                 )
             frame = frame_sample(image.label, len(data))
-            before, after = frame.before, frame.after
+            before, after = frame.jpg_header, frame.after
             blocks.add(before)
             blocks.add(data)
             blocks.add(after)
