@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from wds_real.errors import SourceError, first_few
 from wds_real.labels.bundled_files import read_bundled
 from wds_real.labels.class_names import NUM_CLASSES, classes
-from wds_real.storage.files import OpenFile, reason_of
+from wds_real.storage.files import read_bytes, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -134,11 +133,9 @@ def _map_of_numbering(name: str) -> ClassMap:
 
 def _read(path: Path) -> bytes:
     try:
-        owned = OpenFile.open(path)  # refuses pipes and devices
-        if os.fstat(owned.descriptor).st_size > _MAX_BYTES:
+        if path.stat().st_size > _MAX_BYTES:
             raise SourceError(f"{path}: larger than {_MAX_BYTES:,} bytes, expected a line for each output of a model.")
-        with open(owned.descriptor, "rb", closefd=False) as file:
-            return file.read()
+        return read_bytes(path)  # refuses pipes and devices
     except OSError as error:
         raise SourceError(f"{path}: {reason_of(error)}") from error
 
