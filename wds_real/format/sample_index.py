@@ -17,6 +17,7 @@ import numpy as np
 from wds_real.errors import ManifestError
 from wds_real.format.json_fields import field, is_text, parse_object, shown
 from wds_real.labels import NUM_CLASSES, Label, digest_labels
+from wds_real.labels.tables import is_label_list
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -207,11 +208,7 @@ def _real_label_column(columns: dict[str, Any], length: int, where: str) -> tupl
     values = field(columns, "real_label", list, where)
     _check(len(values) == length, f"column 'real_label' has {len(values):,} of {length:,} values", where)
     for labels in values:
-        if not (
-            isinstance(labels, list)
-            and all(type(label) is int and 0 <= label < NUM_CLASSES for label in labels)
-            and len(set(labels)) == len(labels)
-        ):
+        if not is_label_list(labels):
             problem = f"real_label {shown(labels)} is not a list of distinct integers 0..{NUM_CLASSES - 1}"
             raise _damaged(problem, where)
     return tuple(tuple(labels) for labels in values)

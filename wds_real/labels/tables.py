@@ -31,6 +31,7 @@ __all__ = [
     "bundled",
     "by_file_name",
     "digest_labels",
+    "is_label_list",
     "load_real_json",
     "parse_real_json",
     "rater_scores",
@@ -183,7 +184,7 @@ def parse_real_json(data: bytes, *, where: str) -> tuple[tuple[int, ...], ...]:
         found = f"{len(lists):,} entries" if isinstance(lists, list) else f"a {type(lists).__name__}"
         raise SourceError(f"{where}: expected a list of {NUM_IMAGES:,} lists, found {found}.")
     for position, entry in enumerate(lists):
-        if not _is_label_list(entry):
+        if not is_label_list(entry):
             raise SourceError(
                 f"{where}: entry {position} (ILSVRC2012_val_{position + 1:08d}) is {json.dumps(entry)[:80]}, expected "
                 f"a list of distinct integers 0..{NUM_CLASSES - 1}."
@@ -191,7 +192,12 @@ def parse_real_json(data: bytes, *, where: str) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(entry) for entry in lists)
 
 
-def _is_label_list(entry: object) -> bool:
+def is_label_list(entry: object) -> bool:
+    """Return whether a JSON value is a list of distinct class indices 0..999.
+
+    >>> is_label_list([3, 4]), is_label_list([]), is_label_list([3, 3]), is_label_list([1000]), is_label_list([True])
+    (True, True, False, False, False)
+    """
     return (
         isinstance(entry, list)
         and all(type(label) is int and 0 <= label < NUM_CLASSES for label in entry)

@@ -8,6 +8,7 @@ from typing import Any
 from wds_real.errors import SourceError, first_few
 from wds_real.format.json_fields import is_text
 from wds_real.labels import NUM_CLASSES, Label, bundled, canonical_file_name, classes
+from wds_real.labels.tables import is_label_list
 
 __all__ = ["external_label", "official_label"]
 
@@ -53,7 +54,7 @@ def external_label(key: str, contents: dict[str, dict[str, Any]], where: str) ->
             "in a cls or json member."
         )
     real = fields.get("real_label", [])
-    if not isinstance(real, list) or len(set(map(str, real))) < len(real) or not all(map(_is_class, real)):
+    if not is_label_list(real):
         raise SourceError(
             f"{where}: {key} has a real_label that is not a list of distinct classes 0..{NUM_CLASSES - 1}."
         )
@@ -88,10 +89,6 @@ def _class_index(value: object) -> int | None:
             else _indices_of_wnids().get(value)
         )
     return value if type(value) is int else None
-
-
-def _is_class(value: object) -> bool:
-    return type(value) is int and value in _CLASSES
 
 
 @functools.cache
