@@ -235,16 +235,12 @@ def _claimed(final: Path) -> Iterator[_Claim | None]:
     """Wait for the right to write a piece; None if another process or thread has written it meanwhile."""
     make_own_folder(final.parent)
     unfinished = final.with_name(f".{final.name}{_UNFINISHED}")
-    while True:
-        with locked(unfinished) as file:
-            current = file.is_at(unfinished)  # another holder of the lock may have renamed or removed it
-            if current or final.exists():
-                try:
-                    yield None if final.exists() else _Claim(file, unfinished, final)
-                finally:
-                    if current and file.is_at(unfinished):
-                        unfinished.unlink()
-                return
+    with locked(unfinished) as file:
+        try:
+            yield None if final.exists() else _Claim(file, unfinished, final)
+        finally:
+            if file.is_at(unfinished):
+                unfinished.unlink()
 
 
 def _checksum(data: bytes | memoryview) -> bytes:

@@ -237,12 +237,17 @@ def lock(descriptor: int, *, wait: bool = True) -> None:
 def locked(path: Path) -> Iterator[OpenFile]:
     """Hold an exclusive lock on a file, which is created if it does not exist; a symbolic link is not followed.
 
+    If another holder removed or renamed the file, a new one is created and locked.
+
     Raises:
         OSError: the file cannot be opened or locked, or has a second hard link.
     """
-    file = OpenFile.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-    check_single_name(file, path)
-    lock(file.descriptor)
+    while True:
+        file = OpenFile.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
+        check_single_name(file, path)
+        lock(file.descriptor)
+        if file.is_at(path):
+            break
     try:
         yield file
     finally:

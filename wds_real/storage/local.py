@@ -22,6 +22,7 @@ from wds_real.storage.files import (
     OpenFile,
     is_of_the_machine,
     lock,
+    locked,
     max_kept_files,
     os_errors_as,
     read_bytes,
@@ -42,7 +43,7 @@ __all__ = ["LocalStore"]
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 _FLUSH_BYTES = 8 << 20
 # Errors for an operation that is missing: in exFAT, SMB, FUSE file systems such as gcsfuse, and old kernels.
-_UNSUPPORTED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+_UNSUPPORTED = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENOLCK}
 _AT_FDCWD, _RENAME_NOREPLACE = -100, 1  # of Linux
 
 
@@ -331,17 +332,17 @@ def _rename_new(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _guarded(guard: Path) -> Iterator[None]:
-    """Keep other processes out of the block by a locked file, where the file system has locks."""
-    file = OpenFile.open(guard, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-    with contextlib.suppress(OSError):
-        lock(file.descriptor)
-        while not file.is_at(guard):  # the last holder has removed it
-            file = OpenFile.open(guard, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)
-            lock(file.descriptor)
-    try:
-        yield
-    finally:
-        guard.unlink(missing_ok=True)
+    """Keep other processes out of the block by a locked file, if the file system has locks."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(guard))
+        except OSError as error:
+            if error.errno not in _UNSUPPORTED:
+                raise
+        try:
+            yield
+        finally:
+            guard.unlink(missing_ok=True)
 
 
 def _rename_noreplace(source: Path, target: Path) -> None:
