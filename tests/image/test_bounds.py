@@ -18,7 +18,7 @@ from support.images import jpeg, textured
 
 from wds_real.image import bounds, resample
 from wds_real.image.bounds import DecodeError, check_jpeg, check_resized, check_size
-from wds_real.image.decode import decode_image, decode_rgb
+from wds_real.image.decode import decode, decode_image
 from wds_real.image.transform import EvalTransform
 
 if TYPE_CHECKING:
@@ -113,20 +113,20 @@ RUN = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from wds_real.image.decode import DecodeError, decode_image, decode_rgb
+from wds_real.image.decode import DecodeError, decode, decode_image
 from wds_real.image.transform import EvalTransform
 from support.images import jpeg, textured
 data, out = sys.stdin.buffer.read(), np.empty((32, 32, 3), np.uint8)
 good = jpeg(textured(40, 30), progressive=True)
-for decode in (decode_rgb, decode_image, lambda data: EvalTransform(32).decode_into(data, out)):
-    decode(good)
+for decode_it in (decode, decode_image, lambda data: EvalTransform(32).decode_into(data, out)):
+    decode_it(good)
 def peak():
     status = Path("/proc/self/status")  # ru_maxrss would include the memory of the process that started this one
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) if status.exists() else 0
 before = peak()
-for decode in (decode_rgb, decode_image, lambda data: EvalTransform(32).decode_into(data, out)):
+for decode_it in (decode, decode_image, lambda data: EvalTransform(32).decode_into(data, out)):
     try:
-        decode(data)
+        decode_it(data)
     except DecodeError as error:
         print(error)
 print(peak() - before)
@@ -154,7 +154,7 @@ def test_images_within_the_bounds_are_decoded() -> None:
         jpeg(textured(1, 5000)),
         jpeg(textured(5000, 1)),
     ):
-        assert decode_rgb(data).shape[2] == 3
+        assert decode(data).pixels.shape[2] == 3
         EvalTransform(32).decode_into(data, np.empty((32, 32, 3), np.uint8))
 
 
@@ -194,16 +194,16 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 48\n%%EndComments\nshowpa
 OPEN = """
 import io, sys
 from PIL import Image
-from wds_real.image.decode import DecodeError, decode_image, decode_rgb
+from wds_real.image.decode import DecodeError, decode, decode_image
 data = sys.stdin.buffer.read()
 if sys.argv[1] == "pillow":
     try:
         Image.open(io.BytesIO(data)).load()
     except OSError:
         pass
-for decode in (decode_image, decode_rgb):
+for decode_it in (decode_image, decode):
     try:
-        decode(data)
+        decode_it(data)
     except DecodeError as error:
         print(error)
 """
@@ -254,4 +254,4 @@ def test_formats_that_are_listed_are_decoded(form: str) -> None:
     file = io.BytesIO()
     textured(64, 48).save(file, form)
     reference = Image.open(io.BytesIO(file.getvalue())).convert("RGB")
-    assert np.array_equal(decode_rgb(file.getvalue()), np.asarray(reference))
+    assert np.array_equal(decode(file.getvalue()).pixels, np.asarray(reference))

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.images import damaged, jpeg, pillow_pixels, tar_images, textured
 
-from wds_real.image.decode import DecodeError, decode_image, decode_rgb
+from wds_real.image.decode import DecodeError, decode, decode_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ def test_every_kind_of_jpeg_decodes_as_with_pillow(mode: str, encoding: str) -> 
     """Colour, grayscale and CMYK files of any subsampling, quality and size give Pillow's pixels, bit for bit."""
     for size in SIZES:
         data = jpeg(textured(*size, mode), **ENCODINGS[encoding])
-        assert np.array_equal(decode_rgb(data), pillow_pixels(data)), size
+        assert np.array_equal(decode(data).pixels, pillow_pixels(data)), size
         assert np.array_equal(np.asarray(decode_image(data)), pillow_pixels(data)), size
 
 
@@ -49,7 +49,7 @@ def test_ycck_and_adobe_rgb_decode_as_with_pillow() -> None:
     ycck = cmyk.replace(b"Adobe\0\x64\0\0\0\0\0", b"Adobe\0\x64\0\0\0\0\2")
     assert ycck != cmyk
     for data in (rgb, ycck):
-        assert np.array_equal(decode_rgb(data), pillow_pixels(data))
+        assert np.array_equal(decode(data).pixels, pillow_pixels(data))
 
 
 @pytest.mark.parametrize(("name", "expected"), [("photos-300.tar", 300), ("val-650.tar", 650)])
@@ -57,7 +57,7 @@ def test_real_images(name: str, expected: int, real_data: Callable[[str], Path])
     """Full-size photos and validation images decode to Pillow's pixels."""
     count = 0
     for file_name, data in tar_images(real_data(name)):
-        assert np.array_equal(decode_rgb(data), pillow_pixels(data)), file_name
+        assert np.array_equal(decode(data).pixels, pillow_pixels(data)), file_name
         count += 1
     assert count == expected
 
@@ -76,7 +76,7 @@ def test_damaged_files_give_pillows_pixels_or_decode_error(data: st.DataObject, 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of Pillow, about damaged metadata
         try:
-            pixels = decode_rgb(file)
+            pixels = decode(file).pixels
         except DecodeError:
             return
     assert np.array_equal(pixels, pillow_pixels(file))
@@ -87,15 +87,15 @@ def test_a_truncated_file_is_an_error_wherever_it_ends() -> None:
     data = jpeg(textured(40, 30))
     for stop in range(0, len(data) - 2, 7):
         with pytest.raises(DecodeError):
-            decode_rgb(data[:stop])
+            decode(data[:stop])
 
 
 @pytest.mark.parametrize("junk", [b"", b"\xff\xd8", b"<html>", b"\0" * 5000, b"\x89PNG\r\n\x1a\n" + bytes(40)])
 def test_bytes_that_are_not_an_image_are_a_decode_error(junk: bytes) -> None:
     """Both decoders raise a DecodeError without a memory address in its text."""
-    for decode in (decode_rgb, decode_image):
+    for decode_it in (decode, decode_image):
         with pytest.raises(DecodeError, match="cannot be decoded") as caught:
-            decode(junk)
+            decode_it(junk)
         assert " at 0x" not in str(caught.value)
 
 
@@ -107,7 +107,7 @@ def test_a_header_with_a_huge_size_is_a_decode_error() -> None:
     tracemalloc.start()
     try:
         with pytest.raises(DecodeError):
-            decode_rgb(bytes(data))
+            decode(bytes(data))
         assert tracemalloc.get_traced_memory()[1] < 10_000_000
     finally:
         tracemalloc.stop()

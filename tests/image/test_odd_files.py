@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from support.images import jpeg, pillow_pixels, textured
 
-from wds_real.image.decode import DecodeError, decode_rgb
+from wds_real.image.decode import DecodeError, decode
 from wds_real.image.transform import EvalTransform
 
 if TYPE_CHECKING:
@@ -104,11 +104,11 @@ def test_pixels_are_pillows_or_both_refuse(name: str) -> None:
         expected = pillow_pixels(data)
     except OSError:
         with pytest.raises(DecodeError):
-            decode_rgb(data)
+            decode(data)
         with pytest.raises(DecodeError):
             transform.decode_into(data, out)
         return
-    assert np.array_equal(decode_rgb(data), expected)
+    assert np.array_equal(decode(data).pixels, expected)
     transform.decode_into(data, out)
     assert np.array_equal(out, np.asarray(transform(Image.fromarray(expected))))
 
@@ -117,7 +117,7 @@ def test_separate_scans(tmp_path: Path) -> None:
     """A sequential JPEG with one scan for each component has Pillow's pixels."""
     (tmp_path / "scans.txt").write_text("0;\n1;\n2;\n", "ascii")
     data = tool("cjpeg", "-scans", str(tmp_path / "scans.txt"))
-    assert np.array_equal(decode_rgb(data), pillow_pixels(data))
+    assert np.array_equal(decode(data).pixels, pillow_pixels(data))
 
 
 @pytest.mark.parametrize("options", [(), ("-progressive",)])
@@ -125,7 +125,7 @@ def test_arithmetic_coding_is_decoded_or_refused(options: tuple[str, ...]) -> No
     """An arithmetic-coded JPEG has the pixels of the Huffman-coded one, or is a DecodeError, as the libraries allow."""
     data = tool("jpegtran", "-arithmetic", *options, ppm=False)
     try:
-        pixels = decode_rgb(data)
+        pixels = decode(data).pixels
     except DecodeError:
         return
     assert np.array_equal(pixels, pillow_pixels(PLAIN))

@@ -16,7 +16,7 @@ from PIL import Image
 from support.images import tar_images
 
 from wds_real.image import resample
-from wds_real.image.decode import decode_rgb
+from wds_real.image.decode import decode
 from wds_real.image.resample import HAVE_EXTENSION, RESAMPLING, Crop, columns_first, needed_box, resize_crop
 from wds_real.image.transform import EvalTransform
 
@@ -167,7 +167,7 @@ def test_photos(real_data: Callable[[str], Path]) -> None:
     """300 full-size photos have Pillow's pixels with every filter, resized and cropped as for evaluation."""
     transform, count = EvalTransform(224, 0.875), 0
     for name, data in tar_images(real_data("photos-300.tar")):
-        pixels = decode_rgb(data)
+        pixels = decode(data).pixels
         place = transform.geometry(pixels.shape[1], pixels.shape[0])
         box = (place.left, place.top, place.left + 224, place.top + 224)
         for interpolation in INTERPOLATIONS:

@@ -19,7 +19,7 @@ from wds_real.image.jpeg_warnings import jpeg_warning
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["FORMATS", "DecodeError", "Decoded", "PillowImage", "decode", "decode_image", "decode_rgb"]
+__all__ = ["FORMATS", "DecodeError", "Decoded", "PillowImage", "decode", "decode_image"]
 
 PillowImage = Image.Image  # so that annotations elsewhere need no import of Pillow
 
@@ -46,11 +46,6 @@ class Decoded:
 
     pixels: NDArray[np.uint8]
     warning: str | None = None
-
-
-def decode_rgb(data: bytes | memoryview) -> NDArray[np.uint8]:
-    """Return the pixels of `decode`."""
-    return decode(data).pixels
 
 
 def decode(data: bytes | memoryview) -> Decoded:
@@ -81,7 +76,7 @@ def decode_image(data: bytes | memoryview) -> Image.Image:
     """Decode an image to a Pillow image in mode RGB.
 
     Raises:
-        DecodeError: as `decode_rgb`.
+        DecodeError: as `decode`.
     """
     try:
         return _open(data).convert("RGB")
