@@ -34,7 +34,7 @@ def test_a_source_is_described() -> None:
     for tar in OTHERS.values():
         assert describe_source(tar, partial=False).startswith("not the official ILSVRC2012_img_val.tar")
     assert "was not compared" in describe_source(replace(OFFICIAL_TAR, sha256=""), partial=False)
-    assert "cannot be told" in describe_source(None, partial=False)
+    assert "unknown" in describe_source(None, partial=False)
     assert "a part of" in describe_source(None, partial=True)
 
 

@@ -259,7 +259,7 @@ def open_dataset(
     chosen = manifest.split if split is None else split
     positions = split_positions(chosen, manifest.split, len(index))
     if not len(positions):
-        raise PlanError(f"split is {chosen!r}: that is none of the {len(index):,} samples of {shards.url}.")
+        raise PlanError(f"split is {chosen!r}: it holds none of the {len(index):,} samples of {shards.url}.")
     if cache is not None and shards.remote:
         digests = {shard.name: (shard.sha256, shard.num_bytes) for shard in manifest.shards if shard.sha256}
         shards = CachedRanges(shards, cache, digests)

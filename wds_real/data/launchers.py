@@ -24,7 +24,7 @@ class World:
     """The rank of this process among all processes of a run.
 
     Attributes:
-        rank: In [0, world_size).
+        rank: Number of this process, in [0, world_size).
         world_size: Number of processes on all nodes.
         local_rank: Rank on this node, and so the number of this process's accelerator.
         local_world_size: Processes that share the cores of this node, if the launcher sets it, else 1. It is 1 under

@@ -90,14 +90,14 @@ class PixelCache:
         identity: JSON-ready facts that determine the pixels: data set digest, transform, versions of the decoders. With
             `num_samples` and `shape` they determine the file's name.
         num_samples: Rows, one for each sample of the whole data set.
-        shape: Of the pixels of one sample.
+        shape: Shape of the pixels of one sample.
         num_rows: Rows that this run will write or read, for which the disk must have room; None means all.
 
     Attributes:
         path: The file, absolute.
         num_bytes: Full size of the file; it takes less on the disk until all rows are written.
-        num_samples: As given.
-        shape: As given.
+        num_samples: As passed.
+        shape: As passed, as a tuple.
 
     Raises:
         StoreError: there is no file and none can be made, a damaged one cannot be removed, another user owns it, or the
@@ -144,7 +144,7 @@ class PixelCache:
         """Copy the row of `position` into `out`; return whether it was there and its checksum matches.
 
         Args:
-            position: In the whole data set.
+            position: Position of the sample in the whole data set.
             out: uint8 of `shape`, C-contiguous; undefined content if False is returned.
 
         Raises:
@@ -165,7 +165,7 @@ class PixelCache:
         """Store the row of `position`; the first failure is logged, and nothing is stored after it.
 
         Args:
-            position: In the whole data set.
+            position: Position of the sample in the whole data set.
             pixels: uint8 of `shape`, C-contiguous.
 
         Raises:
@@ -263,7 +263,7 @@ def _header(description: bytes) -> bytes:
 
 
 def _open(path: Path, header: bytes, num_bytes: int, num_wanted_bytes: int) -> tuple[OpenFile, str | None]:
-    """Open the cache at `path`, created if there is none, and again if it is damaged."""
+    """Open the cache at `path`; create it if it is missing, and again if it is damaged."""
     with os_errors_as(functools.partial(_error, path)):
         for _ in range(_ATTEMPTS):
             file, read_only_reason = _open_existing(path)
@@ -293,7 +293,7 @@ def _error(path: Path, error: OSError) -> StoreError:
 
 
 def _open_existing(path: Path) -> tuple[OpenFile | None, str | None]:
-    """Return the file, or None if there is none, and the reason if it can only be read."""
+    """Return the file, or None if it is missing, and the reason if it is read-only."""
     try:
         return OpenFile.open(path, os.O_RDWR | os.O_NOFOLLOW), None
     except FileNotFoundError:

@@ -130,9 +130,8 @@ class SampleReader:
                 position, part = positions[place], ranges[place]
                 jpeg = data[part.start - block.start : part.stop - block.start]
                 good = bool(data) and xxhash.xxh3_64_intdigest(jpeg) == self._checksums[position]
-                found.append(
-                    jpeg if good else _read_or_error(self.read, position)
-                )  # read again alone, for its own error
+                # What is not good is read again alone, for an error of its own.
+                found.append(jpeg if good else _read_or_error(self.read, position))
         return found
 
     def prefetch(self, positions: Sequence[int], *, threads: int = 1) -> AbstractContextManager[Samples]:

@@ -56,7 +56,7 @@ class SampleIndex:
         json_num_bytes: int64 (N,), its length.
         checksum: uint64 (N,), xxh3-64 of the JPEG data; 0 where it was not computed, in external shards only.
         width: int64 (N,), pixels; 0 where it is not known, in external shards only.
-        height: int64 (N,), likewise.
+        height: int64 (N,), pixels; 0 where the width is 0.
         original_label: int64 (N,), class index 0..999 of the ILSVRC2012 ground truth.
         real_label: N tuples of distinct class indices 0..999 in the released order; empty: no label accepted.
     """

@@ -56,7 +56,7 @@ def describe_source(tar: SourceTar | None, *, partial: bool) -> str:
     if partial:
         return "a part of the validation set"
     if tar is None:
-        return "cannot be told: it was not packed from a tar, or by an earlier version"
+        return "unknown: it was not packed from a tar, or by an earlier version"
     if tar.num_bytes != OFFICIAL_TAR.num_bytes:
         return (
             f"not the official ILSVRC2012_img_val.tar: a tar of {tar.num_bytes:,} bytes, the official one has "

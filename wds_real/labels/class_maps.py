@@ -47,7 +47,7 @@ class ClassMap:
     description: Mapping[str, str | int]
 
     def class_of_output(self) -> NDArray[np.int64]:
-        """Return the class of each output, int64 (num_outputs,), -1 for one that is none of the 1,000.
+        """Return the class of each output, int64 (num_outputs,); -1 for an output that is none of the 1,000 classes.
 
         >>> background_map("last").class_of_output()[[0, 999, 1000]].tolist()
         [0, 999, -1]

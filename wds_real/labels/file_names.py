@@ -72,7 +72,7 @@ def canonical_file_name(name: str) -> str:
 
 
 def sample_key(name: Name) -> str:
-    r"""Return the key that a name given with a prediction stands for; `score` and `RealAccuracy.update` both use it.
+    r"""Return the key for the name given with a prediction; `score` and `RealAccuracy.update` both use it.
 
     A name is a key, a file name or a path of any system, as text, bytes or `pathlib.Path`, or as the text ``b'...'``.
     For a validation image the official key is returned, for another one the file name without its extension.

@@ -2,7 +2,7 @@
 
 Each writer writes a claim under a name of its own, lists all claims, and goes on only if there is no other. Of two that
 start together, the one that writes later sees the claim of the other, so they never both go on. That needs no
-conditional writes, which some servers lack. The one that started first waits a moment for the others to give up.
+conditional writes, which some servers lack. The one that started first waits `_CONTEST_S` for the others to give up.
 
 A claim expires after `_LEASE_S`, unless its writer renews it under a new name. If the writer was a process of this
 machine that has ended, the claim is removed at once. If the claim has expired by this machine's clock, it is removed

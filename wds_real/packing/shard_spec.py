@@ -45,7 +45,7 @@ def find_shards(spec: str, storage_options: Mapping[str, str] | None = None) -> 
     Args:
         spec: A folder or URL, for all its tar files; or shards in it: ``val-{00..63}.tar``, ``val-*.tar``, ``val.tar``,
             also as ``file:val.tar``.
-        storage_options: For URLs.
+        storage_options: For URLs, as `wds_real.open_store` takes them.
 
     Raises:
         SourceError: the text is in a form that is not taken, names shards in several folders, a shard twice, or none.

@@ -118,7 +118,7 @@ def _check_shard(
         if level == "quick":
             return
         data = store.get(shard.name)
-    except UnavailableError:  # says nothing of the shard
+    except UnavailableError:  # is not about the shard
         raise
     except StoreError as error:
         yield f"{shard.name}: {error} Copy it again, or pack again."

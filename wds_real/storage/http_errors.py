@@ -81,7 +81,7 @@ class Kind(Enum):
     NOT_IMPLEMENTED = "the server cannot do this."
     REFUSED = "the server refused."
     NO_S3_SERVER = (
-        "the response is not that of an S3 server, so this says nothing of the object. Check endpoint and URL."
+        "the response is not that of an S3 server, so this says nothing about the object. Check endpoint and URL."
     )
     REDIRECTED = "the server redirects in a circle, more than ten times, or to plain http."
     NO_TLS = "no secure connection: the certificate is not trusted, or the server does not speak TLS."

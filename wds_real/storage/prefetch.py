@@ -95,7 +95,7 @@ class Prefetcher:
         ranges: In the order in which they will be taken.
         max_prefetched_bytes: Limit of the bytes that are requested or fetched, and not yet taken; a longer request is
             made alone.
-        max_requested_bytes: Limit of the bytes of running requests, likewise.
+        max_requested_bytes: Limit of the bytes of running requests; a longer request is made alone too.
         max_requests: Limit of the running requests.
     """
 

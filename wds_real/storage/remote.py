@@ -226,7 +226,7 @@ class RemoteStore:
         self._versions.pop(name, None)
 
     def _put_if_missing(self, name: str, data: bytes) -> None:
-        """Look for an object, and write it if there is none."""
+        """Write an object unless a request before finds it."""
         self.emulates_exclusive = True
         self._versions.pop(name, None)
         try:
