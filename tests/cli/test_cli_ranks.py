@@ -169,9 +169,9 @@ def test_only_errors_of_the_kinds_that_all_ranks_meet_wait(
         with pytest.raises(type(error)), ranks.same_on_all_ranks(ranks.SAME_IN_EVALUATION):
             raise error
     assert sleeps == []
-    for error in (CoverageError("missing"), ManifestError("damaged")):
-        with pytest.raises(type(error)), ranks.same_on_all_ranks(ranks.SAME_IN_EVALUATION):
-            raise error
+    for same in (CoverageError("missing"), ManifestError("damaged")):
+        with pytest.raises(type(same)), ranks.same_on_all_ranks(ranks.SAME_IN_EVALUATION):
+            raise same
     assert sleeps == [5.0, 5.0]
 
 

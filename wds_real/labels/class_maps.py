@@ -16,7 +16,7 @@ import numpy as np
 
 from wds_real.errors import SourceError, first_few
 from wds_real.labels.bundled_files import read_bundled
-from wds_real.labels.class_names import NUM_CLASSES, classes
+from wds_real.labels.class_names import NUM_CLASSES, classes, index_of_wnid
 from wds_real.storage.files import read_bytes, reason_of
 
 if TYPE_CHECKING:
@@ -104,10 +104,9 @@ def read_class_map(path: str | Path) -> ClassMap:
         lines = data.decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise SourceError(f"{path}: not a class map: byte {error.start:,} is not text in UTF-8.") from error
-    index_of = {info.wnid: info.index for info in classes()}
     output_of: dict[int, int] = {}
     for output, line in enumerate(lines):
-        label = _class_in(line.strip(), index_of, is_longer=len(lines) > NUM_CLASSES)
+        label = _class_in(line.strip(), is_longer=len(lines) > NUM_CLASSES)
         if isinstance(label, str):
             raise SourceError(f"{path}, line {output + 1}: {line.strip()[:80]!r} {label}")
         if label is not None and output_of.setdefault(label, output) != output:
@@ -140,10 +139,10 @@ def _read(path: Path) -> bytes:
         raise SourceError(f"{path}: {reason_of(error)}") from error
 
 
-def _class_in(text: str, index_of: Mapping[str, int], *, is_longer: bool) -> int | str | None:
+def _class_in(text: str, *, is_longer: bool) -> int | str | None:
     """Return the class that a line names, None for none of the 1,000, or what is wrong with the line."""
-    if text in index_of:
-        return index_of[text]
+    if text in index_of_wnid():
+        return index_of_wnid()[text]
     if text in _NONE:
         return None
     if _WNID.fullmatch(text):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Literal
 
-from wds_real.labels.class_names import NUM_CLASSES, classes, classes_by_name, plain_name
+from wds_real.labels.class_names import NUM_CLASSES, classes_by_name, index_of_wnid, plain_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +22,7 @@ def classes_named(name: str) -> frozenset[int]:
     [[0], [0], [2], [134, 517], []]
     """
     plain = plain_name(name)
-    return frozenset([_by_wnid()[plain]] if plain in _by_wnid() else classes_by_name().get(plain, ()))
+    return frozenset([index_of_wnid()[plain]] if plain in index_of_wnid() else classes_by_name().get(plain, ()))
 
 
 def order_of(names: Sequence[str]) -> Literal["standard", "another", "unknown"]:
@@ -41,8 +40,3 @@ def order_of(names: Sequence[str]) -> Literal["standard", "another", "unknown"]:
         return "unknown"
     in_order = sum(index in found for index, found in known.items())
     return "standard" if in_order >= _IN_ORDER * len(known) else "another"
-
-
-@functools.cache
-def _by_wnid() -> dict[str, int]:
-    return {each.wnid: each.index for each in classes()}

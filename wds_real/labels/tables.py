@@ -13,7 +13,7 @@ import numpy as np
 
 from wds_real.errors import SourceError
 from wds_real.labels.bundled_files import read_bundled
-from wds_real.labels.class_names import NUM_CLASSES, classes
+from wds_real.labels.class_names import NUM_CLASSES, classes, index_of_wnid
 from wds_real.labels.file_names import NUM_IMAGES, parse_file_name
 from wds_real.storage.files import read_bytes
 
@@ -101,10 +101,9 @@ def bundled() -> Labels:
     Raises:
         SourceError: a bundled file is damaged.
     """
-    index_of = {info.wnid: info.index for info in classes()}
     wnids = read_bundled("validation_labels.txt").decode("ascii").split()
     return Labels(
-        original=tuple(index_of[wnid] for wnid in wnids),
+        original=tuple(index_of_wnid()[wnid] for wnid in wnids),
         real=parse_real_json(read_bundled("real.json"), where="bundled real.json"),
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from wds_real.errors import SourceError, first_few
 from wds_real.format.json_fields import is_text
-from wds_real.labels import NUM_CLASSES, Label, bundled, canonical_file_name, classes
+from wds_real.labels import NUM_CLASSES, Label, bundled, canonical_file_name
+from wds_real.labels.class_names import index_of_wnid
 from wds_real.labels.tables import is_label_list
 
 __all__ = ["external_label", "official_label"]
@@ -86,11 +86,6 @@ def _class_index(value: object) -> int | None:
         return (
             int(digits)
             if digits.isdecimal() and digits.isascii() and len(digits) <= _MAX_CLASS_DIGITS
-            else _indices_of_wnids().get(value)
+            else index_of_wnid().get(value)
         )
     return value if type(value) is int else None
-
-
-@functools.cache
-def _indices_of_wnids() -> dict[str, int]:
-    return {info.wnid: info.index for info in classes()}
