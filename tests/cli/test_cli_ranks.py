@@ -135,7 +135,7 @@ def test_an_error_of_all_ranks_is_reported_by_rank_0(
     monkeypatch.setenv("RANK", "1")
     other = run("eval", *arguments)
     assert other == Ended(code, "", alone.err.replace("rank 0: ", "rank 1: "))
-    assert sleeps == [5.0]
+    assert sleeps == [15.0]
 
 
 @pytest.mark.usefixtures("here", "ended_by_launcher")
@@ -172,7 +172,7 @@ def test_only_errors_of_the_kinds_that_all_ranks_meet_wait(
     for same in (CoverageError("missing"), ManifestError("damaged")):
         with pytest.raises(type(same)), ranks.same_on_all_ranks(ranks.SAME_IN_EVALUATION):
             raise same
-    assert sleeps == [5.0, 5.0]
+    assert sleeps == [15.0, 15.0]
 
 
 def test_the_wait_for_another_rank_is_longer_than_its_own() -> None:

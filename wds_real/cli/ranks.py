@@ -21,7 +21,7 @@ __all__ = ["SAME_IN_EVALUATION", "same_on_all_ranks", "wait_for_rank_0", "wait_f
 
 SAME_IN_EVALUATION = (CoverageError, ManifestError, PlanError)
 
-_RANK_0_S = 5.0
+_RANK_0_S = 15.0
 _REPORTS_S = 2 * _RANK_0_S  # another rank may itself wait for rank 0 before it reports
 
 
