@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -75,6 +76,34 @@ def test_what_cannot_be_run_is_refused(change: str, message: str, tmp_path: Path
     with pytest.raises(ModelError, match=rf"m\.xml: .*{message}") as caught:
         load_model(str(path))
     assert "\n" not in str(caught.value)
+
+
+RELEASED = """
+import gc, signal, sys, threading
+from wds_real import load_model
+
+model = load_model(sys.argv[1])
+
+def release():
+    global model
+    model = None
+    gc.collect()
+
+thread = threading.Thread(target=release)
+thread.start()
+thread.join()
+signal.signal(signal.SIGTERM, lambda number, frame: print("terminated"))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_signal_after_a_model_is_gone_reaches_its_handler(tmp_path: Path) -> None:
+    """The garbage collector may release a model on any thread; SIGTERM then still stops an evaluation as it should."""
+    path = save_openvino(tmp_path / "m.xml")
+    done = subprocess.run(
+        [sys.executable, "-c", RELEASED, path], capture_output=True, text=True, check=False, timeout=240
+    )
+    assert (done.returncode, done.stdout) == (0, "terminated\n"), done.stderr
 
 
 def test_without_openvino(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

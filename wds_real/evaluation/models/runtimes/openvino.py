@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def load_openvino(path: str) -> LoadedModel:
     version = openvino.__version__.partition("-")[0]
     facts |= {"runtime": f"openvino {version}", "provider": "CPU"}
     with loading(path, "openvino", _HINTS):
-        core = openvino.Core()
+        core = _core(openvino)
         model = core.read_model(path, weights)
         inputs, outputs = _ports(model.inputs), _ports(model.outputs)
     layout = _layout(openvino, model) if len(inputs) == 1 else ""
@@ -61,6 +62,17 @@ def load_openvino(path: str) -> LoadedModel:
     module = ArrayModel(image, lambda array: request.infer([array], share_inputs=True)[output])
     accepts = image.accepts(("cpu",))
     return LoadedModel(path, module, accepts.transform(), accepts=accepts, facts=facts)
+
+
+@functools.cache
+def _core(openvino: Any) -> Any:  # noqa: ANN401 -- an untyped library
+    """Return the process's only `Core`, which is never released.
+
+    Its CPU plugin gives the thread that compiles a model another stack for signal handlers. Released on another thread,
+    as the garbage collector may do, it unmaps that stack, but leaves it set. The next signal then ends the process
+    (openvino 2026.4).
+    """
+    return openvino.Core()
 
 
 def _ports(ports: Sequence[Any]) -> list[Port]:
