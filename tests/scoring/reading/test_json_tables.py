@@ -73,7 +73,7 @@ def test_lines_of_json_may_be_called_json() -> None:
     ("content", "error", "words"),
     [
         ('{"pred": {"a": 1}, "key": {"b": "x"}}', PredictionsError, "different row labels"),
-        ('{"index": [1], "columns": ["a"], "data": [[1, 2]]}', PredictionsError, "its columns say"),
+        ('{"index": [1], "columns": ["a"], "data": [[1, 2]]}', PredictionsError, "is not that of its columns, 1"),
         (f'[["{K0}", 1], ["{K1}"]]', PredictionsError, "rows have different lengths"),
         ('[{"a": 1, "A": 2}]', PredictionsError, "two columns are called 'a'"),
         ('{"pred": [1], "Pred": [2]}', PredictionsError, "two columns are called 'pred'"),

@@ -135,7 +135,7 @@ def _of_split(content: dict[str, Any]) -> Columns:
     if not isinstance(names, list):  # a Series
         return {"": labels or [], "0": rows}
     if any(not isinstance(row, list) or len(row) != len(names) for row in rows):
-        raise PredictionsError(f"a row of its data does not have {len(names)} cells, one for each of its columns.")
+        raise PredictionsError(f"the number of cells of a row of its data is not that of its columns, {len(names)}.")
     lowered = [str(name).lower() for name in names]
     check_distinct(["", *lowered])
     columns: Columns = {name: [row[place] for row in rows] for place, name in enumerate(lowered)}
