@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.clock import Clock
 
 from wds_real.errors import StoreError
 from wds_real.storage import retry as retry_module
@@ -17,18 +18,6 @@ from wds_real.storage.retry import GaveUpError, RetryPolicy, TransientError, ret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-
-
-class Clock:
-    """A clock that advances only in `sleep` and in attempts."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.waits: list[float] = []
-
-    def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.now += seconds
 
 
 @pytest.fixture

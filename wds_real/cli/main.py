@@ -129,7 +129,7 @@ def _run(arguments: list[str], signals: SignalHandling) -> int:
     except click.exceptions.Exit as left:
         return left.exit_code
     except click.ClickException as error:
-        if context is not None and context.invoked_subcommand in _TOGETHER:  # so on all ranks
+        if context is not None and context.invoked_subcommand in _TOGETHER:  # all ranks have the same arguments
             wait_for_rank_0(error.exit_code)
         print_usage_error(error)
         return error.exit_code

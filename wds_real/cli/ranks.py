@@ -1,4 +1,4 @@
-"""Ranks that fail together leave in an order in which the reason is printed.
+"""The order in which failing ranks exit: first the one that prints the reason.
 
 torchrun, and srun with --kill-on-bad-exit, end all ranks as soon as one of them fails. A rank whose error another rank
 reports therefore waits before it leaves; it is ended while it waits, when that rank has reported and left.
@@ -36,7 +36,7 @@ def wait_for_rank_0(exit_code: int) -> None:
 
 
 def wait_for_reports(exit_code: int) -> None:
-    """Let another rank report what this rank's error says of it; see `wait_for_rank_0`."""
+    """Wait for the rank that knows the reason of this rank's error to report it; see `wait_for_rank_0`."""
     _wait(_REPORTS_S, exit_code)
 
 

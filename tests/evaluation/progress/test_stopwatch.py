@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
+from support.clock import Clock
 
 from wds_real.evaluation.progress import stopwatch as module
 from wds_real.evaluation.progress.stopwatch import ModelStopwatch, Stopwatch
@@ -15,16 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from wds_real import Loader
-
-
-class Clock:
-    """A clock that goes on only in `sleep`."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture
